@@ -1,0 +1,3 @@
+//! Model files: whatever their format, they end as tensors under their HuggingFace names.
+
+pub mod gguf;

@@ -1,0 +1,2 @@
+//! The `tamarack` command.
+fn main() {}

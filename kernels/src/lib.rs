@@ -1,0 +1,13 @@
+//! WGSL kernels, and the table that says which variant serves which op, format, shape and device.
+//!
+//! This crate turns a description of one fused operation into WGSL text with every size that is
+//! known at load written in as a constant. It knows no model, no graph and no device handle: the
+//! host compiles the text, binds buffers in the order that [`Kernel::bindings`] lists, and
+//! dispatches [`Kernel::groups`] workgroups.
+
+mod format;
+mod kernel;
+pub mod step;
+
+pub use format::{Format, Scales};
+pub use kernel::{Access, Caps, Extent, Kernel};

@@ -7,7 +7,9 @@
 
 mod format;
 mod kernel;
+mod spec;
 pub mod step;
 
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Extent, Kernel};
+pub use spec::{Activation, Post, View};

@@ -3,4 +3,11 @@
 
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation { Silu, Gelu, GeluTanh, Relu, Sigmoid, Tanh }
+pub enum Activation {
+    Silu,
+    Gelu,
+    GeluTanh,
+    Relu,
+    Sigmoid,
+    Tanh,
+}

@@ -1,1 +1,5 @@
-//! The wgpu executor.
+//! The wgpu executor: Vulkan, Metal and DX12.
+
+mod device;
+
+pub use device::{AdapterInfo, Gpu, adapters};

@@ -1,0 +1,179 @@
+//! Adapters, and the one device that an executor owns.
+
+use crate::{Error, Result};
+use std::time::Duration;
+use tamarack_kernels::{Access, Caps, Kernel};
+
+pub use wgpu::AdapterInfo;
+
+/// Every adapter that wgpu finds, best first: discrete, integrated, virtual, software.
+pub fn adapters() -> Vec<wgpu::Adapter> {
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
+    });
+    let mut found = pollster::block_on(instance.enumerate_adapters(backends));
+    found.sort_by_key(|a| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    });
+    found
+}
+
+/// An opened device and its queue.
+pub struct Gpu {
+    /// The device.
+    pub device: wgpu::Device,
+    /// Its only queue.
+    pub queue: wgpu::Queue,
+    /// What kernels may rely on.
+    pub caps: Caps,
+    info: AdapterInfo,
+}
+
+impl Gpu {
+    /// Opens an adapter with all that kernels can make use of.
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Gpu> {
+        let info = adapter.get_info();
+        let useful = wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::PIPELINE_CACHE;
+        let features = adapter.features() & useful;
+        let limits = adapter.limits();
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("tamarack"),
+            required_features: features,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        });
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| Error::Device(format!("{}: cannot be opened: {e}", info.name)))?;
+        let subgroups =
+            features.contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size));
+        let caps = Caps {
+            subgroups,
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            workgroup_size: limits.max_compute_invocations_per_workgroup,
+            binding_size: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+        };
+        Ok(Gpu { device, queue, caps, info })
+    }
+
+    /// Name, type, backend and driver.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.info
+    }
+
+    /// Compiles one of our own kernels.
+    pub fn compile(&self, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = wgpu::ShaderSource::Wgsl(kernel.source.as_str().into());
+        let module = self.trusted_module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
+        let entries: Vec<_> = kernel.bindings.iter().enumerate().map(|(i, access)| layout_entry(i, *access)).collect();
+        let bindings = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&kernel.name),
+            entries: &entries,
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&kernel.name),
+            bind_group_layouts: &[Some(&bindings)],
+            ..Default::default()
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&kernel.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(pipeline),
+            Some(e) => Err(Error::Device(format!("kernel {}: {e}", kernel.name))),
+        }
+    }
+
+    // SAFETY of the call: these kernels are ours and index only inside the buffers that the host
+    // sizes for them; the oracle tests run them over odd shapes. Checks would cost on every load.
+    #[allow(unsafe_code)]
+    fn trusted_module(&self, descriptor: wgpu::ShaderModuleDescriptor<'_>) -> wgpu::ShaderModule {
+        unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    }
+
+    /// A storage buffer of `bytes` bytes, rounded up to whole 16-byte vectors.
+    pub fn buffer(&self, label: &str, bytes: u64) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.next_multiple_of(16).max(16),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// One buffer per binding of `kernel`, in order.
+    pub fn bind(&self, label: &str, pipeline: &wgpu::ComputePipeline, buffers: &[&wgpu::Buffer]) -> wgpu::BindGroup {
+        let entries: Vec<_> = buffers
+            .iter()
+            .enumerate()
+            .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
+            .collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        })
+    }
+
+    /// Waits for everything submitted so far and copies the start of `buffer` back.
+    pub fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+        self.queue.submit([encoder.finish()]);
+        self.map(&staging, bytes)
+    }
+
+    /// Waits until a read-back buffer can be mapped and copies its first `bytes` bytes out.
+    pub fn map(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let failed = |e: &dyn std::fmt::Display| Error::Device(format!("{}: reading back failed: {e}", self.info.name));
+        let (send, receive) = std::sync::mpsc::channel();
+        staging.map_async(wgpu::MapMode::Read, ..bytes, move |r| {
+            let _ = send.send(r);
+        });
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(300)) };
+        self.device.poll(wait).map_err(|e| failed(&e))?;
+        receive.recv().map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let out = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?.to_vec();
+        staging.unmap();
+        Ok(out)
+    }
+}
+
+fn layout_entry(binding: usize, access: Access) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty: wgpu::BufferBindingType::Storage { read_only: access == Access::Read },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    }
+}

@@ -1,0 +1,83 @@
+//! Running one kernel on every adapter found, as tests see it.
+
+use tamarack::gpu::{Gpu, adapters};
+use tamarack_kernels::{Access, Kernel};
+
+/// Every adapter of this machine, opened. A test over none of them would pass by doing nothing.
+pub fn gpus() -> Vec<Gpu> {
+    let gpus: Vec<Gpu> = adapters().iter().map(|a| Gpu::open(a).expect("adapter opens")).collect();
+    assert!(!gpus.is_empty(), "no adapter found: install a software Vulkan (mesa-vulkan-drivers), as tests/run does");
+    gpus
+}
+
+/// Runs `kernel` once over `rows` rows. `buffers` are its bindings' words; those that it writes come
+/// back changed.
+pub fn run(gpu: &Gpu, kernel: &Kernel, rows: u32, splits: u32, buffers: &mut [Vec<u32>]) {
+    assert_eq!(kernel.bindings.len(), buffers.len(), "{}", kernel.name);
+    let pipeline = gpu.compile(kernel).unwrap_or_else(|e| panic!("{e}\n{}", kernel.source));
+    let device: Vec<wgpu::Buffer> = buffers
+        .iter()
+        .map(|words| {
+            let buffer = gpu.buffer("test", words.len() as u64 * 4);
+            gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+            buffer
+        })
+        .collect();
+    let group = gpu.bind(&kernel.name, &pipeline, &device.iter().collect::<Vec<_>>());
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        let [x, y, z] = kernel.groups(rows, splits);
+        pass.dispatch_workgroups(x, y, z);
+    }
+    gpu.queue.submit([encoder.finish()]);
+    for (i, words) in buffers.iter_mut().enumerate() {
+        if kernel.bindings[i] == Access::ReadWrite {
+            let bytes = gpu.read(&device[i], words.len() as u64 * 4).expect("read back");
+            *words = bytemuck::pod_collect_to_vec(&bytes);
+        }
+    }
+}
+
+/// Seeded random floats in [-1, 1).
+pub fn random(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..n)
+        .map(|_| {
+            // xorshift64*, Vigna 2016.
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+/// The words of floats.
+pub fn words(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// The floats of words.
+pub fn floats(x: &[u32]) -> Vec<f32> {
+    x.iter().map(|w| f32::from_bits(*w)).collect()
+}
+
+/// Fails with the place and size of the largest difference, if that exceeds `tolerance`.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let worst = (0..got.len())
+        .map(|i| (if got[i].is_finite() { (got[i] - want[i]).abs() } else { f32::INFINITY }, i))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some((difference, i)) = worst {
+        assert!(
+            difference <= tolerance,
+            "{what}: at {i} got {}, want {}: off by {difference}, allowed {tolerance}",
+            got[i],
+            want[i]
+        );
+    }
+}

@@ -2,8 +2,10 @@
 //! its own pages of the cache. A single chat is the batch of one.
 
 mod rope;
+mod sequence;
 
 pub use rope::rope_table;
+pub use sequence::{Draw, Pool, Sequence};
 
 use crate::Result;
 

@@ -91,10 +91,10 @@ impl Rewriter<'_> {
 
     /// Gives a node another meaning; its shape stays.
     pub fn replace(&mut self, id: NodeId, op: Op, inputs: Vec<NodeId>) {
-        self.unlink(id);
+        let old = std::mem::replace(&mut self.program.nodes[id].inputs, inputs);
         self.program.nodes[id].op = op;
-        self.program.nodes[id].inputs = inputs;
         self.link(id);
+        self.unlink(id, &old);
     }
 
     /// Adds a node.
@@ -134,12 +134,17 @@ impl Rewriter<'_> {
         }
     }
 
-    /// Takes `id` off the users of its inputs; what nobody uses any more lets go of its own inputs.
-    fn unlink(&mut self, id: NodeId) {
-        for i in self.program.nodes[id].inputs.clone() {
-            self.users[i].retain(|u| *u != id);
-            if self.users[i].is_empty() {
-                self.unlink(i);
+    /// Takes `id` off the users of what it took before. What nobody uses any more lets go of its own
+    /// inputs in turn.
+    fn unlink(&mut self, id: NodeId, old: &[NodeId]) {
+        for &i in old {
+            let Some(at) = self.users[i].iter().position(|u| *u == id) else { continue };
+            if !self.program.nodes[id].inputs.contains(&i) || self.users[id].is_empty() {
+                self.users[i].swap_remove(at);
+                if self.users[i].is_empty() {
+                    let inputs = self.program.nodes[i].inputs.clone();
+                    self.unlink(i, &inputs);
+                }
             }
         }
     }

@@ -3,3 +3,7 @@
 
 #[allow(unused_imports)] // the linker uses it
 pub use tamarack_llama as _;
+
+/// How many plugins are linked. A program that uses this crate for its registrations alone mentions
+/// it, so that the crate itself is kept.
+pub const LINKED: usize = 1;

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod error;
 pub mod gpu;
+pub mod plugins;
 pub mod reference;
 
 pub use error::{Error, Result};

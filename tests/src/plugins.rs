@@ -1,10 +1,12 @@
-//! Plugin libraries as cargo builds them.
+//! Plugin libraries as cargo builds them, and a small model to record.
 
+use serde_json::{Value, json};
 use std::{
     env::consts::{DLL_PREFIX, DLL_SUFFIX},
     path::{Path, PathBuf},
     process::Command,
 };
+use tamarack_api::Index;
 
 /// The dynamic library of the workspace's package `package`. Cargo builds it beside the rlib that the
 /// tests link; it is built here only where it is missing.
@@ -30,4 +32,36 @@ fn build(package: &str, folder: &Path) {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status();
     assert!(status.is_ok_and(|s| s.success()), "cargo build --package {package} failed");
+}
+
+/// A small llama: its `config.json`, and the tensors that belong to it.
+pub fn llama(model_type: &str, tied: bool) -> (Value, Index) {
+    let config = json!({
+        "model_type": model_type, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
+        "vocab_size": 64, "tie_word_embeddings": tied, "sliding_window": 7,
+    });
+    let mut index = Index::from([
+        ("model.embed_tokens.weight".to_owned(), vec![64, 32]),
+        ("model.norm.weight".to_owned(), vec![32]),
+    ]);
+    if !tied {
+        index.insert("lm_head.weight".into(), vec![64, 32]);
+    }
+    for i in 0..2 {
+        for (name, shape) in [
+            ("input_layernorm", vec![32]),
+            ("post_attention_layernorm", vec![32]),
+            ("self_attn.q_proj", vec![32, 32]),
+            ("self_attn.k_proj", vec![16, 32]),
+            ("self_attn.v_proj", vec![16, 32]),
+            ("self_attn.o_proj", vec![32, 32]),
+            ("mlp.gate_proj", vec![48, 32]),
+            ("mlp.up_proj", vec![48, 32]),
+            ("mlp.down_proj", vec![32, 48]),
+        ] {
+            index.insert(format!("model.layers.{i}.{name}.weight"), shape);
+        }
+    }
+    (config, index)
 }

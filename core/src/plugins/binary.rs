@@ -94,3 +94,42 @@ fn architecture() -> Option<Architecture> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Mach-O's fat header, big-endian: magic, count, then type, subtype, offset, size and alignment of each.
+    fn universal(cpu: u32, offset: u32, size: u32) -> Vec<u8> {
+        let words = [0xcafe_babe, 1, cpu, 3, offset, size, 0];
+        let mut bytes: Vec<u8> = words.into_iter().flat_map(u32::to_be_bytes).collect();
+        bytes.extend(b"a part of a universal library");
+        bytes
+    }
+
+    #[test]
+    fn a_universal_library_is_judged_by_its_part_for_this_machine() {
+        let Some(cpu) = (match std::env::consts::ARCH {
+            "x86_64" => Some(0x0100_0007),
+            "aarch64" => Some(0x0100_000c),
+            _ => None,
+        }) else {
+            return;
+        };
+        for (bytes, expected) in [
+            (universal(18, 28, 29), "holds no code for this machine"),
+            (universal(cpu, 28, 30), "is damaged or cut off: Invalid fat arch offset or size"),
+            (universal(cpu, 28, 29), "is damaged or cut off: "),
+        ] {
+            let e = check(&bytes).unwrap_err();
+            assert!(e.starts_with(expected), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_no_plugin() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let e = check(&program).unwrap_err();
+        assert!(e.contains("no Tamarack plugin") || e.starts_with("is not a dynamic library"), "{e}");
+    }
+}

@@ -150,3 +150,79 @@ impl fmt::Debug for Found {
         f.write_str(&self.origin())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::library::tests::fake;
+    use super::*;
+    use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
+    use serde_json::json;
+    use tamarack_api::{Step, Tensor, Weights};
+
+    extern "C" fn no_description() -> RVec<u8> {
+        RVec::new()
+    }
+
+    /// Answers with what the configuration says.
+    extern "C" fn echo(entry: RStr<'_>, request: RSlice<'_, u8>) -> RResult<RVec<u8>, RString> {
+        let request: RecordRequest = serde_json::from_slice(&request).unwrap();
+        assert_eq!((entry.as_str(), request.graph.as_str(), request.architecture.as_str()), ("record", "text", "fake"));
+        match request.config["fails"].as_str() {
+            Some(message) => RResult::RErr(message.into()),
+            None => RResult::ROk(request.config["graph"].to_string().into_bytes().into()),
+        }
+    }
+
+    #[test]
+    fn what_a_library_sends_is_believed_in_nothing() {
+        let code = Code::Library(Arc::new(fake(no_description, echo)));
+        let source = Source::File("/plugins/fake.so".into());
+        let found = Found::new(Declaration::llm("fake", &["fake"]), ["pack", "0.3.0"], source, code);
+        let graph = |nodes: Value, output: u32| json!({ "graph": { "api": [1, 9], "nodes": nodes, "weights": [], "ropes": [], "places": ["a.rs:1"], "output": output } });
+        for (config, expected) in [
+            (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent"),
+            (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco"),
+            (json!({ "graph": 7 }), "Plugin: the graph (api 1.0) does not fit api 1.0"),
+            (graph(json!([]), 0), "Plugin: the output is not logits"),
+            (
+                graph(json!([{ "op": { "warp_drive": {} }, "at": 0 }]), 0),
+                "Plugin: needs op `warp_drive` (api 1.9), this host has api 1.0: update the host",
+            ),
+            (
+                graph(json!([{ "op": { "outputs": {} }, "inputs": [3], "at": 0 }]), 0),
+                "Plugin: a.rs:1: outputs: takes node 3, which does not come before it",
+            ),
+        ] {
+            let e = found.record("text", &config, Index::new()).unwrap_err();
+            let kind = if matches!(e, Error::Model(_)) { "Model" } else { "Plugin" };
+            let e = e.to_string();
+            let e = e.strip_prefix("fake (pack 0.3.0, /plugins/fake.so): ").unwrap_or_else(|| panic!("{e}"));
+            assert!(format!("{kind}: {e}").starts_with(expected), "{kind}: {e}");
+        }
+    }
+
+    /// Does what its configuration says.
+    struct Moody;
+
+    impl Architecture for Moody {
+        fn declaration(&self) -> Declaration {
+            Declaration::llm("moody", &["moody"])
+        }
+        fn text(&self, config: &Config, w: &Weights, step: &Step) -> tamarack_api::Result<Tensor> {
+            let table = w.embedding("table", [4, 2]);
+            assert!(config.json()["sulks"].is_null(), "not today");
+            Ok(table.as_linear().forward(step.outputs(table.forward(step.tokens()))))
+        }
+    }
+
+    #[test]
+    fn a_panic_here_is_an_error_too() {
+        let found = Found::new(Moody.declaration(), ["", ""], Source::Registered, Code::Here(&Moody));
+        let record = |config| found.record("text", &config, Index::from([("table.weight".into(), vec![4, 2])]));
+        let e = record(json!({ "sulks": true })).unwrap_err();
+        assert!(matches!(&e, Error::Plugin(e) if e == "moody (registered): panicked: not today"), "{e}");
+        assert_eq!(record(json!({})).unwrap().nodes.len(), 4);
+        let e = found.record("vision", &json!({}), Index::new()).unwrap_err();
+        assert_eq!(e.to_string(), "moody (registered): has no graph `vision`");
+    }
+}

@@ -150,3 +150,85 @@ fn readable(message: &str) -> String {
     let text = if errors.is_empty() { squeezed(message) } else { errors.join("; ") };
     format!("does not fit this host: {}", text.chars().take(600).collect::<String>())
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use abi_stable::{
+        StableAbi,
+        abi_stability::abi_checking::check_layout_compatibility,
+        prefix_type::PrefixTypeTrait,
+        std_types::{RStr, RString, RVec},
+    };
+    use tamarack_abi::Plugin;
+
+    type Describe = extern "C" fn() -> RVec<u8>;
+    type Call = extern "C" fn(RStr<'_>, RSlice<'_, u8>) -> RResult<RVec<u8>, RString>;
+
+    /// A library without a file.
+    pub fn fake(describe: Describe, call: Call) -> Library {
+        Library(Plugin { describe, call }.leak_into_prefix())
+    }
+
+    extern "C" fn no_call(_: RStr<'_>, _: RSlice<'_, u8>) -> RResult<RVec<u8>, RString> {
+        RResult::RErr("no call".into())
+    }
+
+    macro_rules! described {
+        ($text:expr) => {{
+            extern "C" fn describe() -> RVec<u8> {
+                $text.as_bytes().to_vec().into()
+            }
+            fake(describe, no_call).describe()
+        }};
+    }
+
+    #[test]
+    fn descriptions_are_checked() {
+        const ONE: &str = r#"{"declaration":{"name":"a","model_types":["a"]},"package":"p","version":"1"}"#;
+        for (found, expected) in [
+            (described!(""), "panicked in Architecture::declaration"),
+            (described!("{"), "its description is not JSON"),
+            (described!("{}"), "its description names no api version"),
+            (
+                described!(r#"{"api":[2,3],"anything":1}"#),
+                "was built for api 2.3, this host has api 1.0: update the host",
+            ),
+            (described!(r#"{"api":[0,9]}"#), "was built for api 0.9, this host has api 1.0: rebuild the plugin"),
+            (described!(r#"{"api":[1,0],"architectures":[{}]}"#), "its description does not fit: missing field"),
+            (described!(r#"{"api":[1,0],"architectures":[]}"#), "registers no architecture"),
+            (
+                described!(format!(r#"{{"api":[1,0],"architectures":[{ONE},{ONE}]}}"#)),
+                "holds two architectures of the name `a`",
+            ),
+        ] {
+            let e = found.unwrap_err();
+            assert!(e.starts_with(expected), "{e}");
+        }
+        let newer = described!(format!(r#"{{"api":[1,99],"architectures":[{ONE}],"later":0}}"#)).unwrap();
+        assert_eq!((newer.api, newer.architectures.len()), ((1, 99), 1));
+    }
+
+    #[test]
+    fn layout_errors_are_short() {
+        macro_rules! layout {
+            ($field:ty) => {{
+                #[repr(C)]
+                #[derive(StableAbi)]
+                struct Plugin {
+                    describe: $field,
+                }
+                <Plugin as StableAbi>::LAYOUT
+            }};
+        }
+        let (ours, theirs) = (layout!(u32), layout!(u64));
+        let long = check_layout_compatibility(ours, theirs).unwrap_err().to_string();
+        let short = readable(&long);
+        assert!(short.len() <= 640 && short.len() < long.len(), "{} of {}", short.len(), long.len());
+        assert!(short.starts_with("does not fit this host: "), "{short}");
+        for part in ["Expected:", "Found:", "u32", "u64"] {
+            assert!(short.contains(part), "{part} is missing: {short}");
+        }
+        assert_eq!(readable("\nother \n  reason\n"), "does not fit this host: other reason");
+    }
+}

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A library is code that runs with the rights of the program. What is checked here guards against
-//! accidents and against other users of the machine, not against an author of ill will.
+//! accidents and against other users of the machine, not against an author of ill will. A plugin that
+//! panics is an error with its name, except where it was built with `panic = "abort"`: that, and
+//! running out of stack, ends the program.
 
 mod binary;
 mod found;

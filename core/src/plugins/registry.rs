@@ -249,3 +249,69 @@ fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
 fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tamarack_api::{Config, Declaration, Step, Tensor, Weights};
+
+    struct Named(&'static str, &'static [&'static str]);
+
+    impl Architecture for Named {
+        fn declaration(&self) -> Declaration {
+            assert!(!self.1.is_empty(), "serves nothing");
+            Declaration::llm(self.0, self.1)
+        }
+        fn text(&self, _: &Config, _: &Weights, _: &Step) -> tamarack_api::Result<Tensor> {
+            Err(self.0.into())
+        }
+    }
+
+    // Registered in an order that is not the one of their names, whatever the linker makes of it.
+    tamarack_api::register!(Named("b", &["shared", "only_b"]));
+    tamarack_api::register!(Named("c", &[]));
+    tamarack_api::register!(Named("a", &["shared"]));
+
+    #[test]
+    fn linked_plugins_are_sorted_and_the_broken_reported() {
+        let listing = Registry::linked().list();
+        let names: Vec<&str> = listing.plugins.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(listing.plugins[0].shadowed_by, BTreeMap::new());
+        assert_eq!(listing.plugins[1].shadowed_by, BTreeMap::from([("shared".into(), Source::Linked)]));
+        let reason = "panicked: serves nothing".to_owned();
+        assert_eq!(listing.failures, [Failure { path: "tamarack".into(), reason }]);
+    }
+
+    #[test]
+    fn threads_share_a_registry() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<(Registry, Found)>();
+    }
+
+    #[test]
+    fn the_latest_registration_wins() {
+        let mut registry = Registry::linked();
+        registry.register(&Named("first", &["shared", "x"])).unwrap();
+        registry.register(&Named("second", &["shared"])).unwrap();
+        let name = |t: &str| registry.find(t).map(|f| f.declaration().name.clone()).map_err(|e| e.to_string());
+        assert_eq!(name("shared").as_deref(), Ok("second"));
+        assert_eq!(name("x").as_deref(), Ok("first"));
+        assert_eq!(name("only_b").as_deref(), Ok("b"));
+        let expected = "unsupported model_type `y`: registered are only_b, shared, x; \
+                        failed to load: tamarack: panicked: serves nothing";
+        assert_eq!(name("y").unwrap_err(), expected);
+        let e = registry.register(&Named("third", &[])).unwrap_err().to_string();
+        assert_eq!(e, "an architecture to register panicked: serves nothing");
+    }
+
+    #[test]
+    fn relative_and_absent_directories_are_reported() {
+        let mut registry = Registry::default();
+        let absent = env::temp_dir().join("tamarack-absent");
+        registry.load_path(&env::join_paths([Path::new(""), Path::new("plugins"), &absent]).unwrap());
+        let failures = registry.list().failures;
+        assert_eq!(failures.iter().map(|f| &f.path).collect::<Vec<_>>(), [&absent, Path::new("plugins")]);
+        assert!(failures[1].reason.starts_with("is relative"), "{}", failures[1].reason);
+    }
+}

@@ -1,0 +1,228 @@
+//! One architecture, whichever way it came into the program.
+
+use super::library::Library;
+use crate::{Error, Result};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use std::{fmt, path::PathBuf, sync::Arc};
+use tamarack_api::{
+    Architecture, Config, Declaration, Graph, Index,
+    plugin::{RecordRequest, guarded},
+};
+
+/// Where an architecture comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The program registered it while it ran.
+    Registered,
+    /// This library.
+    File(PathBuf),
+    /// It is linked into the program.
+    Linked,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Registered => f.write_str("registered"),
+            Source::File(path) => path.display().fmt(f),
+            Source::Linked => f.write_str("linked"),
+        }
+    }
+}
+
+/// As it is displayed: JSON has no paths that are not UTF-8.
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An architecture that a [`super::Registry`] holds. Cheap to clone.
+#[derive(Clone)]
+pub struct Found(Arc<Inner>);
+
+struct Inner {
+    declaration: Declaration,
+    package: String,
+    version: String,
+    source: Source,
+    code: Code,
+}
+
+/// What records.
+pub(super) enum Code {
+    Here(&'static dyn Architecture),
+    Library(Arc<Library>),
+}
+
+impl Found {
+    pub(super) fn new(declaration: Declaration, [package, version]: [&str; 2], source: Source, code: Code) -> Found {
+        Found(Arc::new(Inner { declaration, package: package.into(), version: version.into(), source, code }))
+    }
+
+    /// What it serves.
+    pub fn declaration(&self) -> &Declaration {
+        &self.0.declaration
+    }
+
+    /// The crate that it comes from; empty for one that the program registered itself.
+    pub fn package(&self) -> &str {
+        &self.0.package
+    }
+
+    /// That crate's version, likewise.
+    pub fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.0.source
+    }
+
+    /// Name, package, version and source, for people: `llama (my-llama 0.1.0, linked)`.
+    pub fn origin(&self) -> String {
+        let Inner { declaration, package, version, source, .. } = &*self.0;
+        match package.as_str() {
+            "" => format!("{} ({source})", declaration.name),
+            _ => format!("{} ({package} {version}, {source})", declaration.name),
+        }
+    }
+
+    /// Records the graph of this name (`text`) for a `config.json` and the names and shapes of a
+    /// checkpoint's tensors. Shapes of the result are inferred by the host.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if configuration, tensors and architecture do not fit together, and
+    /// [`Error::Plugin`] if the plugin panicked or sent what is no graph. Both begin with
+    /// [`Found::origin`].
+    pub fn record(&self, graph: &str, config: &Value, index: Index) -> Result<Graph> {
+        let model = |e: String| match e.starts_with("panicked: ") {
+            true => self.broken(e),
+            false => Error::Model(format!("{}: {e}", self.origin())),
+        };
+        match &self.0.code {
+            Code::Here(architecture) => {
+                let mut graph = guarded(|| self.record_here(*architecture, graph, config, index)).map_err(model)?;
+                graph.check().map_err(|e| self.broken(e.0))?;
+                Ok(graph)
+            }
+            Code::Library(library) => {
+                let request = self.request(graph, config, index)?;
+                let reply = library.call("record", &request).map_err(model)?;
+                Graph::decode(&reply).map_err(|e| self.broken(e.0))
+            }
+        }
+    }
+
+    fn record_here(
+        &self,
+        architecture: &dyn Architecture,
+        graph: &str,
+        config: &Value,
+        index: Index,
+    ) -> Result<Graph, String> {
+        if graph != "text" {
+            return Err(format!("has no graph `{graph}`"));
+        }
+        tamarack_api::record(architecture, &Config::from(config.clone()), index).map_err(|e| e.0)
+    }
+
+    /// Whether both are the same entry of one registry.
+    pub(super) fn is(&self, other: &Found) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn request(&self, graph: &str, config: &Value, index: Index) -> Result<Vec<u8>> {
+        let architecture = self.declaration().name.clone();
+        let request = RecordRequest { architecture, graph: graph.to_owned(), config: config.clone(), index };
+        serde_json::to_vec(&request).map_err(|e| self.broken(format!("the request cannot be encoded: {e}")))
+    }
+
+    fn broken(&self, message: String) -> Error {
+        Error::Plugin(format!("{}: {message}", self.origin()))
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::library::tests::fake;
+    use super::*;
+    use abi_stable::std_types::{RResult, RSlice, RStr, RString, RVec};
+    use serde_json::json;
+    use tamarack_api::{Step, Tensor, Weights};
+
+    extern "C" fn no_description() -> RVec<u8> {
+        RVec::new()
+    }
+
+    /// Answers with what the configuration says.
+    extern "C" fn echo(entry: RStr<'_>, request: RSlice<'_, u8>) -> RResult<RVec<u8>, RString> {
+        let request: RecordRequest = serde_json::from_slice(&request).unwrap();
+        assert_eq!((entry.as_str(), request.graph.as_str(), request.architecture.as_str()), ("record", "text", "fake"));
+        match request.config["fails"].as_str() {
+            Some(message) => RResult::RErr(message.into()),
+            None => RResult::ROk(request.config["graph"].to_string().into_bytes().into()),
+        }
+    }
+
+    #[test]
+    fn what_a_library_sends_is_believed_in_nothing() {
+        let code = Code::Library(Arc::new(fake(no_description, echo)));
+        let source = Source::File("/plugins/fake.so".into());
+        let found = Found::new(Declaration::llm("fake", &["fake"]), ["pack", "0.3.0"], source, code);
+        let graph = |nodes: Value, output: u32| json!({ "graph": { "api": [1, 9], "nodes": nodes, "weights": [], "ropes": [], "places": ["a.rs:1"], "output": output } });
+        for (config, expected) in [
+            (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent"),
+            (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco"),
+            (json!({ "graph": 7 }), "Plugin: the graph (api 1.0) does not fit api 1.0"),
+            (graph(json!([]), 0), "Plugin: the output is not logits"),
+            (
+                graph(json!([{ "op": { "warp_drive": {} }, "at": 0 }]), 0),
+                "Plugin: needs op `warp_drive` (api 1.9), this host has api 1.0: update the host",
+            ),
+            (
+                graph(json!([{ "op": { "outputs": {} }, "inputs": [3], "at": 0 }]), 0),
+                "Plugin: a.rs:1: outputs: takes node 3, which does not come before it",
+            ),
+        ] {
+            let e = found.record("text", &config, Index::new()).unwrap_err();
+            let kind = if matches!(e, Error::Model(_)) { "Model" } else { "Plugin" };
+            let e = e.to_string();
+            let e = e.strip_prefix("fake (pack 0.3.0, /plugins/fake.so): ").unwrap_or_else(|| panic!("{e}"));
+            assert!(format!("{kind}: {e}").starts_with(expected), "{kind}: {e}");
+        }
+    }
+
+    /// Does what its configuration says.
+    struct Moody;
+
+    impl Architecture for Moody {
+        fn declaration(&self) -> Declaration {
+            Declaration::llm("moody", &["moody"])
+        }
+        fn text(&self, config: &Config, w: &Weights, step: &Step) -> tamarack_api::Result<Tensor> {
+            let table = w.embedding("table", [4, 2]);
+            assert!(config.json()["sulks"].is_null(), "not today");
+            Ok(table.as_linear().forward(step.outputs(table.forward(step.tokens()))))
+        }
+    }
+
+    #[test]
+    fn a_panic_here_is_an_error_too() {
+        let found = Found::new(Moody.declaration(), ["", ""], Source::Registered, Code::Here(&Moody));
+        let record = |config| found.record("text", &config, Index::from([("table.weight".into(), vec![4, 2])]));
+        let e = record(json!({ "sulks": true })).unwrap_err();
+        assert!(matches!(&e, Error::Plugin(e) if e == "moody (registered): panicked: not today"), "{e}");
+        assert_eq!(record(json!({})).unwrap().nodes.len(), 4);
+        let e = found.record("vision", &json!({}), Index::new()).unwrap_err();
+        assert_eq!(e.to_string(), "moody (registered): has no graph `vision`");
+    }
+}

@@ -9,6 +9,7 @@ mod format;
 mod kernel;
 mod spec;
 pub mod step;
+pub mod template;
 
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Extent, Kernel};

@@ -5,10 +5,15 @@
 //! host compiles the text, binds buffers in the order that [`Kernel::bindings`] lists, and
 //! dispatches [`Kernel::groups`] workgroups.
 
+pub mod embedding;
 mod format;
 mod kernel;
+pub mod matmul;
+pub mod post;
 mod spec;
 pub mod step;
+pub mod template;
+mod weights;
 
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Extent, Kernel};

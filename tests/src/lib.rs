@@ -1,5 +1,6 @@
 //! What several integration tests share.
 
+pub mod canonical;
 pub mod gpu;
 pub mod model;
 pub mod plugins;

@@ -1,0 +1,117 @@
+//! A matrix times one row, a few rows, or many.
+
+mod tiled;
+mod vector;
+
+pub use tiled::{Tile, tiled, tiled_with};
+pub use vector::{Tuning, vector, vector_with};
+
+use crate::template::{Bindings, consts, render};
+use crate::weights::{Weights, columns};
+use crate::{Activation, Format, Post, View, post};
+
+/// `y[r, first + i] = post(glu(norm(x[r]) · W[i] + bias))` for `i` in `0..n`.
+///
+/// Bindings: 0 the step, x, quants, scales (an affine format), norm weight (f32 `[k]`), bias, one for
+/// each `Post::Add` and `Post::Mul` in order, out. Inputs never share a buffer with `out`. Buffers
+/// are bound whole and are whole 16-byte vectors.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MatMul {
+    /// The header word of the step buffer that holds the number of rows: [`crate::step::TOKENS`] or
+    /// [`crate::step::OUTPUTS`].
+    pub rows: u32,
+    /// Outputs of this dispatch. The weight has `n` rows; with `glu` 2n, first all gates, then all ups.
+    pub n: u32,
+    /// Columns of the weight, a multiple of [`Format::block`].
+    pub k: u32,
+    /// How the weight is stored.
+    pub format: Format,
+    /// Dense rows of `k`.
+    pub x: View,
+    /// Norm of x on the way in.
+    pub norm: Option<Norm>,
+    /// Whether there is a bias: f32, as long as the whole output (`out.width()`), indexed from
+    /// `first`; with `glu` the gates' biases and then, as many, the ups'.
+    pub bias: bool,
+    /// `f(gate) * up`.
+    pub glu: Option<Activation>,
+    /// What then happens to each output.
+    pub post: Vec<Post>,
+    /// Column of the first output: a weight that is split by rows over several buffers takes several
+    /// dispatches into one output.
+    pub first: u32,
+    /// Where the whole output goes.
+    pub out: View,
+}
+
+/// `x * weight / sqrt(mean(x^2) + eps)`, arXiv:1910.07467.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Norm {
+    /// Added to the mean.
+    pub eps: f32,
+    /// Whether there is a weight.
+    pub weight: bool,
+}
+
+impl MatMul {
+    /// Rows of the weight for each output.
+    fn matrices(&self) -> u32 {
+        if self.glu.is_some() { 2 } else { 1 }
+    }
+
+    /// `matvec affine4 g32 6144x4096`, followed by what is fused.
+    fn name(&self, kind: &str) -> String {
+        let marks = [
+            (self.norm.is_some(), " norm"),
+            (self.bias, " bias"),
+            (self.glu.is_some(), " glu"),
+            (!self.post.is_empty(), " post"),
+        ];
+        let marks: String = marks.iter().filter(|(is, _)| *is).map(|(_, mark)| *mark).collect();
+        format!("{kind} {} {}x{}{marks}", self.format, self.n * self.matrices(), self.k)
+    }
+
+    /// The bindings, and the functions `x`, `gain`, those of `weights`, `finish` and `add_dot`.
+    fn parts(&self, weights: &Weights) -> (Bindings, String) {
+        let mut bindings = Bindings::step();
+        let mut functions = columns(&mut bindings, "x", self.x.offset, self.x.row, self.k);
+        weights.bind(&mut bindings);
+        functions += &weights.source();
+        if self.norm.is_some_and(|norm| norm.weight) {
+            functions += &columns(&mut bindings, "gain", 0, 0, self.k);
+        }
+        if self.bias {
+            bindings.read("bias", "f32");
+        }
+        post::bind(&self.post, &mut bindings);
+        bindings.write("out", "f32");
+        functions += post::FUNCTIONS;
+        (bindings, functions + &self.common())
+    }
+
+    fn common(&self) -> String {
+        let mut lines = String::new();
+        if self.bias {
+            lines += "v += bias[column];\n";
+        }
+        if let Some(f) = self.glu {
+            let bias = if self.bias { format!(" + bias[{}u + column]", self.out.width()) } else { String::new() };
+            lines += &format!("v = {} * (b{bias});\n", post::activation(f, "v"));
+        }
+        lines += &post::lines(&self.post, "row", "column");
+        let values =
+            [("FIRST", self.first.to_string()), ("LINES", lines), ("OUT", post::element(&self.out, "row", "column"))];
+        render(include_str!("../wgsl/matmul_common.wgsl"), &values)
+    }
+}
+
+/// The values that both templates take.
+fn values(spec: &MatMul, bindings: &Bindings, functions: String, sizes: &[(&str, u32)]) -> Vec<(&'static str, String)> {
+    vec![
+        ("SIZES", consts(sizes)),
+        ("BINDINGS", bindings.declarations()),
+        ("FUNCTIONS", functions),
+        ("ROWS", format!("{}u", spec.rows)),
+        ("MATRICES", spec.matrices().to_string()),
+    ]
+}

@@ -1,0 +1,52 @@
+//! A matrix times many rows: every weight serves all rows of a tile, and arithmetic is what counts.
+
+use super::{MatMul, values};
+use crate::template::render;
+use crate::weights::Weights;
+use crate::{Caps, Extent, Kernel};
+
+/// What one invocation of the 16 by 16 of a workgroup computes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tile {
+    /// Rows, 4 or 8: a workgroup takes 16 times as many.
+    pub rows: u32,
+    /// Outputs of each row, 4 or 8: a workgroup takes 16 times as many.
+    pub outputs: u32,
+}
+
+impl Tile {
+    /// The smallest everywhere: short prompts leave little of it empty, and it fits the 16 KiB of
+    /// workgroup memory that WebGPU promises.
+    pub const SMALL: Tile = Tile { rows: 4, outputs: 4 };
+
+    fn fit(self, spec: &MatMul, caps: &Caps) -> Tile {
+        let tile = Tile { rows: if self.rows < 8 { 4 } else { 8 }, outputs: if self.outputs < 8 { 4 } else { 8 } };
+        let vectors = 16 * 5 * (tile.rows + tile.outputs * spec.matrices());
+        if vectors * 16 <= caps.workgroup_memory { tile } else { Tile::SMALL }
+    }
+}
+
+/// For any number of rows. The host runs a norm apart: `spec.norm` is none.
+pub fn tiled(spec: &MatMul, caps: &Caps) -> Kernel {
+    tiled_with(spec, caps, Tile::SMALL)
+}
+
+/// [`tiled`] with tiles of a given size.
+pub fn tiled_with(spec: &MatMul, caps: &Caps, tile: Tile) -> Kernel {
+    let tile = tile.fit(spec, caps);
+    let weights = Weights::new(spec.format, spec.k, 16);
+    let spec = &MatMul { norm: None, ..spec.clone() };
+    let (bindings, functions) = spec.parts(&weights);
+    let sizes = [("OUTPUTS", spec.n), ("QUADS", spec.k.div_ceil(4))];
+    let mut values = values(spec, &bindings, functions, &sizes);
+    values.extend([
+        ("M", tile.rows.to_string()),
+        ("N", tile.outputs.to_string()),
+        ("STAGES_X", (tile.rows / 4).to_string()),
+        ("STAGES_W", (tile.outputs / 4).to_string()),
+        ("OTHER", if spec.glu.is_some() { "acc1_{{i}}_{{j}}" } else { "0.0" }.to_string()),
+    ]);
+    let source = render(include_str!("../../wgsl/matmul.wgsl"), &values);
+    let grid = [Extent::Rows(16 * tile.rows), Extent::Const(spec.n.div_ceil(16 * tile.outputs)), Extent::Const(1)];
+    bindings.kernel(spec.name("matmul"), source, grid)
+}

@@ -1,0 +1,162 @@
+//! A matrix times one to eight rows: every weight is read once, and bandwidth is what counts.
+
+use super::{MatMul, values};
+use crate::template::{float, render};
+use crate::weights::Weights;
+use crate::{Caps, Extent, Kernel};
+
+/// How a matrix-vector kernel shares out its work. Any values give right results: what a device or
+/// a format cannot do is replaced by the nearest that it can.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tuning {
+    /// Outputs that a team computes together: each activation it loads serves so many weights.
+    pub outputs: u32,
+    /// Invocations in a team, which share out the columns; a power of two, no less than a subgroup.
+    pub lanes: u32,
+    /// Teams in a workgroup.
+    pub teams: u32,
+    /// Columns that an invocation loads together: 16 or 32 at 4 bits, 8 or 16 at 8 bits, 4 or 8 in
+    /// half floats.
+    pub columns: u32,
+}
+
+impl Tuning {
+    /// What did best, over the shapes of common models, on a GPU with some 100,000 invocations in
+    /// flight: four outputs a team, one subgroup a team; where that leaves the chip empty, first
+    /// more lanes for each output, as long as there are columns for them, then fewer outputs.
+    pub fn default_for(spec: &MatMul, caps: &Caps, rows: u32) -> Tuning {
+        const INVOCATIONS: u32 = 1 << 17;
+        let columns = 32;
+        let units = Weights::new(spec.format, spec.k, columns).units();
+        let mut outputs = (16 / (rows * spec.matrices())).clamp(1, 4);
+        let mut lanes = caps.subgroups.map_or(32, |(_, max)| max.max(32));
+        while spec.n.saturating_mul(lanes) / outputs < INVOCATIONS {
+            if units >= 4 * lanes {
+                lanes *= 2;
+            } else if outputs > 1 {
+                outputs /= 2;
+            } else {
+                break;
+            }
+        }
+        Tuning { outputs, lanes, teams: (256 / lanes).max(1), columns }
+    }
+
+    /// The nearest that the device can do.
+    fn fit(self, spec: &MatMul, caps: &Caps, rows: u32) -> Tuning {
+        let subgroup = usable_subgroups(caps).map_or(1, |(_, max)| max);
+        let size = 1 << caps.workgroup_size.max(1).ilog2();
+        let lanes = self.lanes.clamp(1, size).next_power_of_two().max(subgroup);
+        let teams = self.teams.clamp(1, size / lanes);
+        let mut tuning = Tuning { outputs: self.outputs.clamp(1, 8), lanes, teams, ..self };
+        while tuning.memory(spec, caps, rows) > caps.workgroup_memory {
+            match tuning {
+                Tuning { outputs: 2.., .. } => tuning.outputs /= 2,
+                Tuning { teams: 2.., .. } => tuning.teams /= 2,
+                _ if tuning.lanes > subgroup => tuning.lanes /= 2,
+                _ => break,
+            }
+        }
+        tuning
+    }
+
+    fn size(&self) -> u32 {
+        self.lanes * self.teams
+    }
+
+    /// Values that a team sums: every output of every row, and the squares of every row.
+    fn values(&self, spec: &MatMul, rows: u32) -> u32 {
+        self.outputs * rows * spec.matrices() + if spec.norm.is_some() { rows } else { 0 }
+    }
+
+    /// Places for partial sums: one for each value of each subgroup, or of each team.
+    fn partials(&self, spec: &MatMul, caps: &Caps, rows: u32) -> u32 {
+        let parts = usable_subgroups(caps).map_or(self.teams, |(min, _)| self.size() / min);
+        parts * self.values(spec, rows)
+    }
+
+    /// Bytes of workgroup memory.
+    fn memory(&self, spec: &MatMul, caps: &Caps, rows: u32) -> u32 {
+        let terms = if usable_subgroups(caps).is_some() { 0 } else { self.size() };
+        4 * (terms + self.partials(spec, caps, rows))
+    }
+}
+
+/// The subgroup sizes, where a workgroup can be made of whole subgroups.
+fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
+    caps.subgroups.filter(|(min, max)| *min > 0 && *max <= caps.workgroup_size)
+}
+
+/// For steps of up to `rows` rows: 1, 2, 4 or 8.
+pub fn vector(spec: &MatMul, caps: &Caps, rows: u32) -> Kernel {
+    vector_with(spec, caps, rows, Tuning::default_for(spec, caps, rows))
+}
+
+/// [`vector`] with its work shared out in a given way.
+pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Kernel {
+    let tuning = tuning.fit(spec, caps, rows);
+    let weights = Weights::new(spec.format, spec.k, tuning.columns);
+    let (bindings, functions) = spec.parts(&weights);
+    let groups = spec.n.div_ceil(tuning.outputs * tuning.teams);
+    let grid = groups.min(32_768);
+    let sizes = [
+        ("N", spec.n),
+        ("LANES", tuning.lanes),
+        ("TEAMS", tuning.teams),
+        ("VALUES", tuning.values(spec, rows)),
+        ("SQUARES", tuning.outputs * rows * spec.matrices()),
+        ("PARTIALS", tuning.partials(spec, caps, rows)),
+        ("GRID", grid),
+    ];
+    // With one row, scaling sums is cheaper than scaling weights; with several, the scaled weight
+    // serves them all.
+    let late = weights.is_affine() && rows == 1;
+    let weight = if weights.is_affine() {
+        "s{{g}}_{{r}}.x * run(q{{g}}_{{r}}, {{j}}u) + s{{g}}_{{r}}.y"
+    } else {
+        "run(q{{g}}_{{r}}, {{j}}u)"
+    };
+    let gain =
+        if spec.norm.is_some_and(|norm| norm.weight) { "gain(0u, unit * RUNS + {{j}}u)" } else { "vec4<f32>(1.0)" };
+    let mut values = values(spec, &bindings, functions, &sizes);
+    values.extend(reduction(caps));
+    values.extend([
+        ("SIZE", tuning.size().to_string()),
+        ("WEIGHT", weight.to_string()),
+        ("GAIN", gain.to_string()),
+        ("EPS", float(spec.norm.map_or(0.0, |norm| norm.eps))),
+        ("OUTPUTS", tuning.outputs.to_string()),
+        ("TOKENS", rows.to_string()),
+        ("RUNS", weights.runs().to_string()),
+        ("NORM", flag(spec.norm.is_some())),
+        ("GLU", flag(spec.glu.is_some())),
+        ("AFFINE", flag(weights.is_affine())),
+        ("LATE", flag(late)),
+        ("EARLY", flag(!late)),
+    ]);
+    let name = spec.name(if rows == 1 { "matvec".to_string() } else { format!("matvec{rows}") }.as_str());
+    let source = render(include_str!("../../wgsl/matvec.wgsl"), &values);
+    bindings.kernel(name, source, [Extent::Const(grid), Extent::Const(groups.div_ceil(grid)), Extent::Const(1)])
+}
+
+/// How a team's sums come together.
+fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
+    let [reduce, parameters, place] = match usable_subgroups(caps) {
+        Some(_) => [
+            include_str!("../../wgsl/reduce_subgroups.wgsl"),
+            "@builtin(subgroup_id) subgroup: u32, @builtin(num_subgroups) subgroups: u32, \
+             @builtin(subgroup_invocation_id) lane: u32",
+            "place_of(subgroup, subgroups, lane)",
+        ],
+        None => [
+            include_str!("../../wgsl/reduce_tree.wgsl"),
+            "@builtin(local_invocation_index) thread: u32",
+            "place_of(thread)",
+        ],
+    };
+    [("REDUCE", reduce.to_string()), ("PARAMETERS", parameters.to_string()), ("PLACE", place.to_string())]
+}
+
+fn flag(on: bool) -> String {
+    u32::from(on).to_string()
+}

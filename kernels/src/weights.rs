@@ -1,0 +1,142 @@
+//! How a kernel reads a matrix of any format.
+//!
+//! The snippet of a format gives a kernel these functions, over `row` of the matrix:
+//!
+//! - `words(row, unit) -> Words`: the words of a unit, the columns that are loaded together;
+//! - `run(words, j) -> vec4<f32>`: columns `4j .. 4j+4` of a unit, for an affine format as `q`;
+//! - `scale(row, unit) -> vec2<f32>`: affine only, the scale and bias of a unit;
+//! - `weight(row, c) -> vec4<f32>`: columns `4c .. 4c+4` of the row, ready to use.
+
+use crate::template::{Bindings, consts, render};
+use crate::{Format, Scales};
+
+/// A matrix of `k` columns, as kernels see it.
+pub(crate) struct Weights {
+    format: Format,
+    k: u32,
+    /// Columns of a unit.
+    columns: u32,
+    /// Words of a unit, where the snippet leaves that open.
+    vec: u32,
+}
+
+impl Weights {
+    /// Units of `columns` columns, or of what the format has nearest below that.
+    pub fn new(format: Format, k: u32, columns: u32) -> Weights {
+        let per_word = match format {
+            Format::F16 | Format::Bf16 => 2,
+            Format::Affine { bits: 4, .. } => 8,
+            Format::Affine { bits: 8, .. } => 4,
+            Format::Affine { .. } => return Weights { format, k, columns: 16, vec: 0 },
+            Format::F32 => return Weights { format, k, columns: 4, vec: 0 },
+        };
+        // A unit lies within one group.
+        let within = if let Format::Affine { group, .. } = format { u32::from(group) } else { k };
+        let wide = columns >= 4 * per_word && within.is_multiple_of(4 * per_word);
+        let vec = if wide { 4 } else { 2 };
+        match within.is_multiple_of(2 * per_word) {
+            true => Weights { format, k, columns: vec * per_word, vec },
+            false => Weights { format, k, columns: 4, vec: 0 },
+        }
+    }
+
+    /// Runs of four columns in a unit.
+    pub fn runs(&self) -> u32 {
+        self.columns / 4
+    }
+
+    /// Units in a row.
+    pub fn units(&self) -> u32 {
+        self.k.div_ceil(self.columns)
+    }
+
+    /// Whether a run is `q`, to be scaled.
+    pub fn is_affine(&self) -> bool {
+        matches!(self.format, Format::Affine { .. })
+    }
+
+    /// The bindings `quants` and, for an affine format, `scales`.
+    pub fn bind(&self, bindings: &mut Bindings) {
+        let element = match (self.format, self.vec) {
+            (Format::F32, _) if self.is_aligned() => "vec4<f32>",
+            (_, 4) => "vec4<u32>",
+            (_, 2) | (Format::Affine { bits: 6, .. }, _) => "vec2<u32>",
+            _ => "u32",
+        };
+        bindings.read("quants", element);
+        match self.format {
+            Format::Affine { scales: Scales::F16, .. } => bindings.read("scales", "u32"),
+            Format::Affine { scales: Scales::F32, .. } => bindings.read("scales", "vec2<f32>"),
+            _ => {}
+        }
+    }
+
+    /// The functions listed above, with the constants they use.
+    pub fn source(&self) -> String {
+        let mut sizes = vec![("K", self.k), ("UNITS", self.units()), ("RUNS", self.runs())];
+        let mut pair = "";
+        if let Format::Affine { group, scales, .. } = self.format {
+            let group = u32::from(group);
+            sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
+            pair = if scales == Scales::F16 { "unpack2x16float(pair)" } else { "pair" };
+        }
+        let weight = match self.is_affine() {
+            true => include_str!("../wgsl/weights/scale.wgsl"),
+            false => include_str!("../wgsl/weights/dense.wgsl"),
+        };
+        let values =
+            [("ELEMENT", self.element().to_string()), ("VEC", self.vec.to_string()), ("PAIR", pair.to_string())];
+        consts(&sizes) + &render(&[self.snippet(), weight].concat(), &values)
+    }
+
+    /// Whether every row of a dense matrix begins and ends with a whole vector.
+    fn is_aligned(&self) -> bool {
+        self.k.is_multiple_of(4)
+    }
+
+    fn snippet(&self) -> &'static str {
+        match self.format {
+            Format::F32 | Format::F16 | Format::Bf16 if !self.is_aligned() => {
+                include_str!("../wgsl/weights/unaligned.wgsl")
+            }
+            Format::F32 => include_str!("../wgsl/weights/f32.wgsl"),
+            Format::F16 => include_str!("../wgsl/weights/f16.wgsl"),
+            Format::Bf16 => include_str!("../wgsl/weights/bf16.wgsl"),
+            Format::Affine { bits: 2, .. } => include_str!("../wgsl/weights/affine2.wgsl"),
+            Format::Affine { bits: 3, .. } => include_str!("../wgsl/weights/affine3.wgsl"),
+            Format::Affine { bits: 4, .. } => include_str!("../wgsl/weights/affine4.wgsl"),
+            Format::Affine { bits: 5, .. } => include_str!("../wgsl/weights/affine5.wgsl"),
+            Format::Affine { bits: 6, .. } => include_str!("../wgsl/weights/affine6.wgsl"),
+            Format::Affine { .. } => include_str!("../wgsl/weights/affine8.wgsl"),
+        }
+    }
+
+    /// Element `i` of a dense matrix of single words.
+    fn element(&self) -> &'static str {
+        match self.format {
+            Format::F16 => "unpack2x16float(quants[i / 2u])[i % 2u]",
+            Format::Bf16 => "bitcast<f32>((quants[i / 2u] >> (16u * (i % 2u))) << 16u)",
+            _ => "bitcast<f32>(quants[i])",
+        }
+    }
+}
+
+/// A function `name(row, c) -> vec4<f32>`: columns `4c .. 4c+4` of a row of a buffer of f32, whose
+/// rows of `columns` elements lie `row` elements apart. Binds that buffer, too.
+pub(crate) fn columns(bindings: &mut Bindings, name: &str, offset: u32, row: u32, columns: u32) -> String {
+    let aligned = [offset, row, columns].iter().all(|n| n.is_multiple_of(4));
+    let buffer = format!("{name}_values");
+    bindings.read(&buffer, if aligned { "vec4<f32>" } else { "f32" });
+    let source = match aligned {
+        true => include_str!("../wgsl/columns.wgsl"),
+        false => include_str!("../wgsl/columns_unaligned.wgsl"),
+    };
+    let values = [
+        ("NAME", name.to_string()),
+        ("BUFFER", buffer),
+        ("OFFSET", offset.to_string()),
+        ("ROW", row.to_string()),
+        ("COLUMNS", columns.to_string()),
+    ];
+    render(source, &values)
+}

@@ -1,0 +1,85 @@
+use crate::{ALL, LEAST};
+use tamarack_kernels::embedding::{Embedding, embedding};
+use tamarack_kernels::matmul::{MatMul, Norm, Tile, tiled, tiled_with, vector};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+
+/// Every format and every fusion, in every kernel, on the most and the least able device.
+pub fn kernels() -> Vec<(Caps, Kernel)> {
+    let mut list = Vec::new();
+    for caps in [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, LEAST] {
+        for format in formats() {
+            let k = if format.block() < 32 { 64 } else { 256 };
+            for spec in [plain(format, k), full(format, k)] {
+                list.extend([1, 8].map(|rows| (caps, vector(&spec, &caps, rows))));
+                list.push((caps, tiled(&MatMul { norm: None, ..spec.clone() }, &caps)));
+            }
+        }
+        for (format, k) in [(Format::F32, 7), (Format::F16, 10), (Format::Bf16, 4), (Format::F32, 3)] {
+            list.push((caps, vector(&full(format, k), &caps, 2)));
+            list.push((caps, tiled(&plain(format, k), &caps)));
+        }
+        let big = full(Format::F32, 1 << 14);
+        list.push((caps, vector(&MatMul { n: 300_000, ..big.clone() }, &caps, 4)));
+        list.push((caps, tiled_with(&big, &caps, Tile { rows: 8, outputs: 8 })));
+    }
+    for format in formats() {
+        let dim = if format.block() < 32 { 64 } else { 256 };
+        let spec = Embedding { rows: step::TOKENS, first: 3, count: 9, dim, format, scale: 2.0, out: View::rows(dim) };
+        list.push((LEAST, embedding(&spec)));
+    }
+    list
+}
+
+fn formats() -> Vec<Format> {
+    let mut list = vec![Format::F32, Format::F16, Format::Bf16];
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for (group, scales) in [(16, Scales::F16), (32, Scales::F32), (64, Scales::F16), (128, Scales::F32)] {
+            list.push(Format::Affine { bits, group, scales });
+        }
+    }
+    list
+}
+
+fn plain(format: Format, k: u32) -> MatMul {
+    MatMul {
+        rows: step::TOKENS,
+        n: 48,
+        k,
+        format,
+        x: View::rows(k),
+        norm: None,
+        bias: false,
+        glu: None,
+        post: Vec::new(),
+        first: 0,
+        out: View::rows(48),
+    }
+}
+
+fn full(format: Format, k: u32) -> MatMul {
+    let functions = [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+    ];
+    let mut post: Vec<Post> = functions.map(Post::Activation).into();
+    let heads = View { offset: 2, row: 64, heads: 3, head: 20, dim: 16 };
+    post.extend([
+        Post::Add(View::rows(48)),
+        Post::Scale(-0.5),
+        Post::Mul(heads),
+        Post::AddScalar(1.0),
+        Post::Softcap(30.0),
+    ]);
+    MatMul {
+        norm: Some(Norm { eps: 1e-6, weight: true }),
+        bias: true,
+        glu: Some(Activation::Silu),
+        post,
+        out: heads,
+        ..plain(format, k)
+    }
+}

@@ -1,0 +1,12 @@
+// The (scale, bias) of a unit.
+fn scale(row: u32, unit: u32) -> vec2<f32> {
+    let pair = scales[row * GROUPS + unit / GROUP_UNITS];
+    return {{PAIR}};
+}
+
+// Columns 4c .. 4c+4 of a row of the matrix.
+fn weight(row: u32, c: u32) -> vec4<f32> {
+    let unit = c / RUNS;
+    let s = scale(row, unit);
+    return s.x * run(words(row, unit), c % RUNS) + s.y;
+}

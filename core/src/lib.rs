@@ -6,6 +6,7 @@ pub mod exec;
 pub mod gpu;
 pub mod program;
 pub mod reference;
+pub mod text;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -7,6 +7,7 @@ pub mod gpu;
 pub mod plugins;
 pub mod program;
 pub mod reference;
+pub mod text;
 pub mod weights;
 
 pub use error::{Error, Result};

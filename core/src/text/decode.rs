@@ -1,0 +1,111 @@
+//! Incremental decoding: text as its tokens arrive.
+
+use super::Tokenizer;
+
+/// Puts together the text of one token sequence, token by token.
+///
+/// What comes out is whole characters only; an unfinished one waits for its remaining bytes. All
+/// that came out, joined, equals [`Tokenizer::decode`] of all tokens. A token costs the same
+/// however many came before.
+#[derive(Clone, Debug)]
+pub struct TextStream {
+    tokenizer: Tokenizer,
+    skip_special: bool,
+    /// The first bytes of an unfinished character.
+    pending: Vec<u8>,
+    /// How many of which character still go before the text begins.
+    strip: Option<(char, usize)>,
+    /// The token before, for decoders that look at neighbours.
+    previous: Option<u32>,
+}
+
+impl TextStream {
+    /// A stream at the beginning of a text. `skip_special` leaves out tokens like `</s>`.
+    pub fn new(tokenizer: &Tokenizer, skip_special: bool) -> TextStream {
+        let strip = tokenizer.pieces().and_then(|pieces| pieces.strip);
+        let tokenizer = tokenizer.clone();
+        TextStream { tokenizer, skip_special, pending: Vec::new(), strip, previous: None }
+    }
+
+    /// Takes the next token; returns the text that it completes. Ids that are no tokens add
+    /// nothing.
+    pub fn push(&mut self, id: u32) -> Option<String> {
+        let token = self.tokenizer.id_to_token(id)?;
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return None;
+        }
+        match self.tokenizer.pieces() {
+            Some(pieces) => self.pending.extend(pieces.bytes(&token)),
+            None => {
+                let text = self.next_text(id).unwrap_or(token);
+                self.pending.extend(text.as_bytes());
+            }
+        }
+        let text = take_text(&mut self.pending);
+        let text = self.strip(text);
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Ends the text: what is left of an unfinished character becomes a replacement character.
+    pub fn finish(&mut self) -> Option<String> {
+        let rest = std::mem::take(&mut self.pending);
+        (!rest.is_empty()).then(|| String::from_utf8_lossy(&rest).into_owned())
+    }
+
+    /// What `id` adds after the token before it, for decoders that put spaces between tokens.
+    fn next_text(&mut self, id: u32) -> Option<String> {
+        let before = self.previous.replace(id);
+        let known = self.tokenizer.decode_all(before.as_slice()).ok()?;
+        let both: Vec<u32> = before.into_iter().chain([id]).collect();
+        let text = self.tokenizer.decode_all(&both).ok()?;
+        text.get(known.len()..).map(str::to_owned)
+    }
+
+    fn strip(&mut self, text: String) -> String {
+        let Some((strip, count)) = &mut self.strip else { return text };
+        let surplus = text.chars().take(*count).take_while(|c| c == strip).count();
+        *count -= surplus;
+        let text = text.get(surplus * strip.len_utf8()..).unwrap_or_default().to_owned();
+        if !text.is_empty() || *count == 0 {
+            self.strip = None;
+        }
+        text
+    }
+}
+
+/// Takes the characters that are complete at the start of `bytes`. Bytes that cannot be part of
+/// any character become replacement characters, as in [`String::from_utf8_lossy`].
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let unfinished = match bytes.utf8_chunks().last() {
+        Some(last) if is_unfinished(last.invalid()) => last.invalid().len(),
+        _ => 0,
+    };
+    let rest = bytes.split_off(bytes.len() - unfinished);
+    String::from_utf8_lossy(&std::mem::replace(bytes, rest)).into_owned()
+}
+
+/// Whether more bytes could make `bytes` a character.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::take_text;
+
+    #[test]
+    fn characters_stay_whole() {
+        let cases: [(&[u8], &str, &[u8]); 6] = [
+            (b"ab", "ab", b""),
+            (b"a\xe2\x82", "a", b"\xe2\x82"),
+            (b"\xe2\x82\xac", "€", b""),
+            (b"\x80\xf0\x9f\x91", "\u{fffd}", b"\xf0\x9f\x91"),
+            (b"\xe2\x82a", "\u{fffd}a", b""),
+            (b"\xff\xff", "\u{fffd}\u{fffd}", b""),
+        ];
+        for (bytes, text, rest) in cases {
+            let mut pending = bytes.to_vec();
+            assert_eq!((take_text(&mut pending).as_str(), pending.as_slice()), (text, rest));
+        }
+    }
+}

@@ -298,3 +298,27 @@ fn errors_of_a_directory_name_file_and_tensor() {
     }
     assert!(error(Checkpoint::open(Path::new("/nowhere/m.gguf"))).contains("/nowhere/m.gguf"));
 }
+
+/// A real file against an independent conversion of it: `TAMARACK_GGUF` is the file, `TAMARACK_HF`
+/// the directory that a converter made of it in f32. Too large to keep.
+#[test]
+#[ignore = "needs TAMARACK_GGUF and TAMARACK_HF"]
+fn a_real_gguf_and_the_directory_converted_from_it_agree() {
+    let open = |key| Checkpoint::open(Path::new(&std::env::var_os(key).expect(key))).unwrap();
+    let (gguf, directory) = (open("TAMARACK_GGUF"), open("TAMARACK_HF"));
+    let names = |model: &Checkpoint| model.tensors().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&gguf), names(&directory));
+    for (name, got) in gguf.tensors() {
+        let want = directory.get(name).unwrap();
+        assert_eq!(got.shape(), want.shape(), "{name}");
+        assert!(rows(got) == rows(want), "{name}: {}", got.kind());
+        let largest = rows(want).iter().fold(0f32, |m, v| m.max(v.abs()));
+        let off = packed(got).iter().zip(rows(want)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off <= largest / 1000.0, "{name}: {} {off} of {largest}", got.kind());
+    }
+    for (key, want) in directory.config().as_object().unwrap() {
+        if let Some(got) = gguf.config().get(key) {
+            assert_eq!(got, want, "{key}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What several integration tests share.
 
 pub mod canonical;
+pub mod files;
 pub mod gpu;
 pub mod model;
 pub mod plugins;

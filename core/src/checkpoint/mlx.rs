@@ -90,7 +90,7 @@ impl Affine {
 /// equal weights (1e-7, its smallest scale): they multiply nothing of size.
 fn survives_f16(v: f32) -> bool {
     let rounded = f16::from_f32(v).to_f32();
-    rounded == v || v.abs() <= 1.01e-7 || ((rounded - v).abs() <= v.abs() / 2048.0 && rounded.is_finite())
+    rounded.is_finite() && (v.abs() <= 1.01e-7 || (rounded - v).abs() <= v.abs() / 2048.0)
 }
 
 /// The `quantization` of a config.json, or `quantization_config` in the same shape.
@@ -161,4 +161,110 @@ pub(super) fn join(
     let (words, scales, biases) = (weight.bytes, scales.bytes, biases.bytes);
     let affine = Affine { bits, group, words, scales, biases, dtype, groups, canonical: OnceLock::new() };
     Tensor::new(&name, shape, Data::Mlx(affine.into()), View::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use ::safetensors::Dtype as Stored;
+    use serde_json::json;
+    use tamarack_kernels::Format;
+
+    use super::*;
+    use crate::checkpoint::mapping::Mapping;
+    use crate::checkpoint::{safetensors, unpack};
+
+    /// Goldens: rows that MLX quantized, see tests/goldens/quantized.py.
+    fn goldens() -> safetensors::Parts {
+        let bytes = include_bytes!("../../../tests/goldens/mlx.safetensors");
+        safetensors::parts(&Mapping::from_bytes("mlx.safetensors", bytes.to_vec())).unwrap()
+    }
+
+    fn join_golden(path: &str, config: &Value) -> Result<Tensor, String> {
+        let mut parts = goldens();
+        let mut take = |kind: &str| parts.remove(&format!("{path}.{kind}"));
+        join(path, &Quantization::of(config), take("weight").unwrap(), take("scales").unwrap(), take("biases"))
+    }
+
+    #[test]
+    fn every_width_and_group_decodes_and_packs_exactly() {
+        let goldens = goldens();
+        for bits in [2, 3, 4, 5, 6, 8] {
+            for group in [32, 64, 128] {
+                let path = format!("b{bits}g{group}");
+                let config = json!({ "quantization": { "bits": bits, "group_size": group } });
+                let tensor = join_golden(&path, &config).unwrap();
+                assert_eq!(tensor.shape(), [2, 128], "{path}");
+                let pair = |part: &str, i| Dtype::F16.get(&goldens[&format!("{path}.{part}")].bytes, i);
+                let quants = &goldens[&format!("{path}.quants")].bytes;
+                let (mut words, mut scales, mut row) = (vec![], vec![], [0.0; 128]);
+                tensor.pack(0..2, &mut words, &mut scales).unwrap();
+                let mut packed = [0.0; 256];
+                unpack(tensor.format(), 128, &words, &scales, &mut packed);
+                for r in 0..2 {
+                    tensor.row(r, &mut row);
+                    for i in 0..128 {
+                        let (at, g) = (r * 128 + i, (r * 128 + i) / group);
+                        let want = pair("scales", g) * f32::from(quants[at]) + pair("biases", g);
+                        assert_eq!((row[i], packed[at]), (want, want), "{path} row {r} column {i}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_may_have_its_own_quantization() {
+        let own = json!({ "bits": 3, "group_size": 32 });
+        for (config, ok) in [
+            (json!({ "quantization": { "bits": 4, "group_size": 64, "b3g32": own } }), true),
+            (json!({ "quantization_config": { "bits": 4, "group_size": 64, "b3g32": own } }), true),
+            (json!({ "quantization": { "bits": 4, "group_size": 32, "b3g32": { "bits": 3 } } }), true),
+            (json!({ "quantization": { "bits": 3, "group_size": 32, "b3g32": false } }), true),
+            (json!({ "quantization": { "bits": 4, "group_size": 64 } }), false),
+            (json!({ "quantization": { "bits": 3, "group_size": 0 } }), false),
+            (json!({ "quantization": { "bits": 1, "group_size": 96 } }), false),
+            (json!({ "quantization": { "bits": 4, "group_size": 32, "mode": "mxfp4" } }), false),
+            (json!({}), false),
+        ] {
+            match join_golden("b3g32", &config) {
+                Ok(tensor) => assert!(ok && tensor.kind().to_string() == "mlx 3-bit g32", "{config}"),
+                Err(message) => assert!(!ok && message.starts_with("b3g32.weight: "), "{config}: {message}"),
+            }
+        }
+    }
+
+    #[test]
+    fn scales_are_f16_where_f16_holds_them() {
+        for (v, survives) in [
+            (0.0, true),
+            (1.0 / 3.0, true),
+            (-65504.0, true),
+            (70000.0, false),
+            (f32::INFINITY, false),
+            (f32::NAN, false),
+            (2f32.powi(-14) * 1.3, true),
+            (2f32.powi(-17) * 1.3, false),
+            (2f32.powi(-24), true),
+            (1e-7, true),
+        ] {
+            assert_eq!(survives_f16(v), survives, "{v}");
+        }
+        let part = |dtype, shape: &[usize], bytes: Vec<u8>| {
+            let end = bytes.len();
+            let bytes = Slice::new(&Mapping::from_bytes("m", bytes), 0..end).unwrap();
+            Part { shape: shape.to_vec(), dtype, bytes }
+        };
+        let config = json!({ "quantization": { "bits": 4, "group_size": 32 } });
+        for (scale, want) in [(0.5f32, Scales::F16), (1e-5, Scales::F32)] {
+            let floats = |v: f32| part(Stored::F32, &[1, 1], v.to_le_bytes().to_vec());
+            let words = part(Stored::U32, &[1, 4], (0..16).map(|i| i * 17).collect());
+            let tensor = join("x", &Quantization::of(&config), words, floats(scale), Some(floats(-1.0))).unwrap();
+            assert_eq!(tensor.format(), Format::Affine { bits: 4, group: 32, scales: want });
+            let (mut words, mut pairs, mut row, mut back) = (vec![], vec![], [0.0; 32], [0.0; 32]);
+            tensor.pack(0..1, &mut words, &mut pairs).unwrap();
+            tensor.row(0, &mut row);
+            unpack(tensor.format(), 32, &words, &pairs, &mut back);
+            assert_eq!(row, back);
+        }
+    }
 }

@@ -99,8 +99,8 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// Why the file's `name` is not among the tensors (integers, a type that is not supported):
-    /// for the message when an architecture asks for it.
+    /// Why the file's `name` is not among the tensors (integers, a type that is not supported, no
+    /// elements): for the message when an architecture asks for it.
     pub fn unreadable(&self, name: &str) -> Option<&str> {
         self.unreadable.get(name).map(String::as_str)
     }

@@ -80,6 +80,9 @@ impl Tensor {
         let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let elements = elements.filter(|n| n.checked_mul(4).is_some());
         let elements = elements.ok_or_else(|| format!("{name}: shape {shape:?} is larger than memory"))?;
+        if elements == 0 {
+            return Err(format!("{name}: shape {shape:?} has no elements"));
+        }
         let inner = Inner { name: name.to_owned(), shape, data, view };
         let cols = inner.cols();
         let (unit, bytes, found) = match &inner.data {

@@ -223,3 +223,74 @@ fn iq4_xs(b: &[u8], out: &mut Block) {
         out.set(j, scale, -128.0 * scale);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::checkpoint::mapping::{Mapping, Slice};
+    use crate::checkpoint::tensor::{Data, Tensor, View};
+    use crate::checkpoint::{safetensors, unpack};
+
+    /// Goldens: what the gguf Python package decodes random blocks to, see tests/goldens/quantized.py.
+    fn goldens() -> safetensors::Parts {
+        let bytes = include_bytes!("../../../../tests/goldens/ggml.safetensors");
+        safetensors::parts(&Mapping::from_bytes("ggml.safetensors", bytes.to_vec())).unwrap()
+    }
+
+    fn tensor(ty: &'static BlockType, blocks: &Slice) -> Tensor {
+        let cols = blocks.len() / ty.bytes * ty.elements;
+        Tensor::new(ty.name, vec![1, cols], Data::Ggml(ty, blocks.clone()), View::default()).unwrap()
+    }
+
+    #[test]
+    fn every_type_decodes_to_the_bit() {
+        let goldens = goldens();
+        for ty in BLOCK_TYPES {
+            let tensor = tensor(ty, &goldens[&format!("{}.blocks", ty.name)].bytes);
+            let want = &goldens[&format!("{}.values", ty.name)].bytes;
+            let mut got = vec![0.0; tensor.cols()];
+            tensor.row(0, &mut got);
+            for (i, (got, want)) in got.iter().zip(want.chunks_exact(4)).enumerate() {
+                let want = f32::from_le_bytes(want.try_into().unwrap());
+                assert_eq!(*got, want, "{} element {i}", ty.name);
+            }
+        }
+    }
+
+    #[test]
+    fn packing_loses_nothing_but_the_rounding_of_scales() {
+        let goldens = goldens();
+        for ty in BLOCK_TYPES {
+            let tensor = tensor(ty, &goldens[&format!("{}.blocks", ty.name)].bytes);
+            let (cols, format) = (tensor.cols(), tensor.format());
+            let (mut quants, mut scales) = (vec![], vec![]);
+            tensor.pack(0..1, &mut quants, &mut scales).unwrap();
+            assert_eq!(quants.len(), format.row_words(cols), "{}", ty.name);
+            assert_eq!(scales.len(), format.row_scale_words(cols), "{}", ty.name);
+            let (mut got, mut want) = (vec![0.0; cols], vec![0.0; cols]);
+            unpack(format, cols, &quants, &scales, &mut got);
+            tensor.row(0, &mut want);
+            // Products of two factors are rounded to f16: a scale and a bias, each by half a unit.
+            let is_product = ty.name.ends_with("_K") || ty.name.ends_with("_XS");
+            let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+            let tolerance = if is_product { largest * 4.0 / 2048.0 } else { 0.0 };
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                assert!((got - want).abs() <= tolerance, "{} element {i}: {got} for {want}", ty.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scale_beyond_f16_is_an_error_that_names_the_tensor() {
+        let mut block = [0u8; 34];
+        block[..2].copy_from_slice(&half::f16::MAX.to_le_bytes());
+        let mapping = Mapping::from_bytes("bad.gguf", block.to_vec());
+        let slice = Slice::new(&mapping, 0..34).unwrap();
+        let ty = BLOCK_TYPES.iter().find(|ty| ty.name == "Q8_0").unwrap();
+        let error = tensor(ty, &slice).pack(0..1, &mut vec![], &mut vec![]).unwrap_err().to_string();
+        assert!(error.contains("bad.gguf") && error.contains("Q8_0: row 0 has scale 65504"), "{error}");
+        assert_eq!(Arc::strong_count(&mapping), 2);
+    }
+}

@@ -32,3 +32,32 @@ pub(super) fn view(arch: &Architecture, name: &str, head_dim: usize) -> View {
     let norm = arch.norms_plus_one && name.ends_with("norm.weight");
     View { adjacent_pairs: rotary.then_some(head_dim), offset: if norm { -1.0 } else { 0.0 } }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::architectures::ALL;
+    use super::*;
+
+    #[test]
+    fn names_of_every_family() {
+        for (gguf, model_type, want) in [
+            ("token_embd.weight", "llama", Some("model.embed_tokens.weight")),
+            ("output.weight", "llama", Some("lm_head.weight")),
+            ("blk.12.attn_q.bias", "llama", Some("model.layers.12.self_attn.q_proj.bias")),
+            ("blk.0.ffn_norm.weight", "qwen2", Some("model.layers.0.post_attention_layernorm.weight")),
+            ("blk.0.attn_q_norm.weight", "qwen3", Some("model.layers.0.self_attn.q_norm.weight")),
+            ("blk.0.ffn_norm.weight", "gemma3_text", Some("model.layers.0.pre_feedforward_layernorm.weight")),
+            ("blk.0.ffn_down_exps.weight", "qwen3_moe", Some("model.layers.0.mlp.switch_mlp.down_proj.weight")),
+            ("blk.0.ffn_up.weight", "phi3", Some("model.layers.0.mlp.gate_up_proj.weight")),
+            ("blk.0.ffn_up.bias", "starcoder2", Some("model.layers.0.mlp.c_fc.bias")),
+            ("blk.00.ffn_up.weight", "llama", None),
+            ("blk.-1.ffn_up.weight", "llama", None),
+            ("blk.0.weight", "llama", None),
+            ("blk.0.attn_q.scale", "llama", None),
+            ("v.patch_embd.weight", "llama", None),
+        ] {
+            let arch = ALL.iter().find(|a| a.model_type == model_type).unwrap();
+            assert_eq!(huggingface(arch, gguf).as_deref(), want, "{model_type} {gguf}");
+        }
+    }
+}

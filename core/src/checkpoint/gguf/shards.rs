@@ -27,7 +27,8 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
 fn numbered(name: &str) -> Option<(&str, usize)> {
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
-    let digits = |s: &str| if s.len() == 5 { s.parse::<usize>().ok() } else { None };
+    let is_number = |s: &str| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit());
+    let digits = |s: &str| is_number(s).then(|| s.parse::<usize>().ok()).flatten();
     let (number, count) = (digits(number)?, digits(count)?);
     (1..=count).contains(&number).then_some((stem, count))
 }

@@ -1,0 +1,324 @@
+//! Model files of every format, from disk to rows.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tamarack::Result;
+use tamarack::checkpoint::gguf;
+use tamarack::checkpoint::{Checkpoint, Mapping, Tensor, unpack};
+use tamarack_kernels::Format;
+use tamarack_tests::files::{Gguf, safetensors};
+
+fn open_gguf(file: &Gguf) -> Result<Checkpoint> {
+    Checkpoint::from_gguf(Path::new("m.gguf"), &[Mapping::from_bytes("m.gguf", file.bytes())])
+}
+
+fn rows(tensor: &Tensor) -> Vec<f32> {
+    let mut out = vec![0.0; tensor.rows() * tensor.cols()];
+    out.chunks_exact_mut(tensor.cols()).enumerate().for_each(|(row, out)| tensor.row(row, out));
+    out
+}
+
+/// What the device gets, read back.
+fn packed(tensor: &Tensor) -> Vec<f32> {
+    let (mut quants, mut scales) = (vec![], vec![]);
+    tensor.pack(0..tensor.rows(), &mut quants, &mut scales).unwrap();
+    let mut out = vec![0.0; tensor.rows() * tensor.cols()];
+    unpack(tensor.format(), tensor.cols(), &quants, &scales, &mut out);
+    out
+}
+
+fn f32s(values: impl IntoIterator<Item = f32>) -> Vec<u8> {
+    values.into_iter().flat_map(f32::to_le_bytes).collect()
+}
+
+fn error(result: Result<Checkpoint>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+#[test]
+fn a_gguf_becomes_a_huggingface_model() {
+    let model = open_gguf(&Gguf::llama()).unwrap();
+    let want = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+        "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "vocab_size": 8, "tie_word_embeddings": true, "eos_token_id": [2, 3],
+    });
+    assert_eq!(*model.config(), want);
+    let names: Vec<_> = model.tensors().map(|(name, _)| name.trim_start_matches("model.layers.0.")).collect();
+    let want = [
+        "model.embed_tokens.weight",
+        "input_layernorm.weight",
+        "mlp.down_proj.weight",
+        "mlp.gate_proj.weight",
+        "mlp.up_proj.weight",
+        "post_attention_layernorm.weight",
+        "self_attn.k_proj.weight",
+        "self_attn.o_proj.weight",
+        "self_attn.q_proj.weight",
+        "self_attn.v_proj.weight",
+        "model.norm.weight",
+    ];
+    assert_eq!(names, want);
+    assert!(model.metadata().unwrap().array("tokenizer.ggml.tokens").is_some());
+}
+
+/// transformers' and llama.cpp's definition: `w.reshape(heads, 2, d / 2, ..).swapaxes(1, 2)` was stored.
+#[test]
+fn rows_of_q_and_k_are_put_back() {
+    let stored: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    let file = Gguf::llama().floats("blk.0.attn_q.bias", &[32], stored);
+    let model = open_gguf(&file).unwrap();
+    let q = model.get("model.layers.0.self_attn.q_proj.weight").unwrap();
+    let bias = model.get("model.layers.0.self_attn.q_proj.bias").unwrap();
+    let (d, mut want) = (16, vec![]);
+    for head in 0..2 {
+        for half in 0..2 {
+            want.extend((0..d / 2).map(|pair| (head * d + 2 * pair + half) as f32));
+        }
+    }
+    let spread: Vec<f32> = want.iter().flat_map(|v| [*v; 32]).collect();
+    assert_eq!((rows(q), packed(q)), (spread.clone(), spread));
+    assert_eq!((rows(bias), packed(bias)), (want.clone(), want));
+    let v = model.get("model.layers.0.self_attn.v_proj.weight").unwrap();
+    assert_eq!(rows(v)[32], 1.0);
+}
+
+#[test]
+fn a_part_of_the_rows_packs_to_that_part_of_the_words() {
+    let blocks = (0..8u8).flat_map(|r| [0x00, 0x38 + r].into_iter().chain((0..16).map(move |i| i * 16 + r)));
+    let mut file = Gguf::llama();
+    file.tensors[0].type_id = 2;
+    file.tensors[0].bytes = blocks.collect();
+    let model = open_gguf(&file).unwrap();
+    let table = model.get("model.embed_tokens.weight").unwrap();
+    assert_eq!(table.kind().to_string(), "Q4_0");
+    assert_eq!(table.bytes(), 8 * 18);
+    assert_eq!(rows(table), packed(table));
+    let (mut all, mut part) = ((vec![], vec![]), (vec![], vec![]));
+    table.pack(0..8, &mut all.0, &mut all.1).unwrap();
+    table.pack(3..5, &mut part.0, &mut part.1).unwrap();
+    assert_eq!(part.0, all.0[3 * 4..5 * 4]);
+    assert_eq!(part.1, all.1[3..5]);
+}
+
+#[test]
+fn gemma_norms_lose_the_one_that_was_added() {
+    let file = Gguf::llama().renamed("gemma3").floats("blk.0.post_ffw_norm.weight", &[32], [1.25; 32]);
+    let model = open_gguf(&file).unwrap();
+    let norm = model.get("model.layers.0.post_feedforward_layernorm.weight").unwrap();
+    assert_eq!((rows(norm), packed(norm)), (vec![0.25; 32], vec![0.25; 32]));
+    assert_eq!(norm.format(), Format::F32);
+    let config = model.config();
+    assert_eq!(config["model_type"], "gemma3_text");
+    assert_eq!(config["layer_types"], json!(["sliding_attention"]));
+    assert_eq!(config["rope_local_base_freq"], json!(10000.0));
+    assert!(model.get("model.layers.0.pre_feedforward_layernorm.weight").is_some());
+}
+
+#[test]
+fn rope_scaling_comes_from_tensors_and_metadata() {
+    let with = |file: Gguf| open_gguf(&file).unwrap().config().clone();
+    let factors = Gguf::llama().floats("rope_freqs.weight", &[8], (1..9).map(|i| i as f32));
+    let config = with(factors);
+    let want = json!({ "rope_type": "factors", "factors": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0] });
+    assert_eq!(config["rope_scaling"], want);
+
+    let long = Gguf::llama()
+        .floats("rope_factors_long.weight", &[2], [4.0, 8.0])
+        .floats("rope_factors_short.weight", &[2], [1.0, 1.5])
+        .number("llama.rope.scaling.original_context_length", 64);
+    let config = with(long);
+    let want = json!({ "rope_type": "longrope", "long_factor": [4.0, 8.0], "short_factor": [1.0, 1.5] });
+    assert_eq!(config["rope_scaling"], want);
+    assert_eq!(config["original_max_position_embeddings"], 64);
+
+    let mut linear = Gguf::llama().text("llama.rope.scaling.type", "linear");
+    linear.pairs.push(("llama.rope.scaling.factor".into(), gguf::Value::F64(8.0)));
+    assert_eq!(with(linear)["rope_scaling"], json!({ "rope_type": "linear", "factor": 8.0 }));
+}
+
+#[test]
+fn metadata_tells_mistral_and_mixtral_from_llama() {
+    let mistral = Gguf::llama().number("llama.attention.sliding_window", 4096);
+    let config = open_gguf(&mistral).unwrap().config().clone();
+    assert_eq!((&config["model_type"], &config["sliding_window"]), (&json!("mistral"), &json!(4096)));
+    let mixtral = Gguf::llama().number("llama.expert_count", 8);
+    let message = error(open_gguf(&mixtral));
+    assert!(message.contains("blk.0.ffn_down.weight: architecture `llama` has no such tensor"), "{message}");
+}
+
+#[test]
+fn errors_of_a_gguf_name_the_tensor_or_key() {
+    let llama = Gguf::llama();
+    let twice = llama.tensors[1].clone();
+    let mut duplicate = llama.clone();
+    duplicate.tensors.push(twice);
+    for (file, want) in [
+        (llama.clone().renamed("frobnicate"), "`frobnicate` is not supported; supported are llama, granite"),
+        (llama.clone().tensor("blk.0.attn_k.bias", &[256], 29, vec![0; 56]), "blk.0.attn_k.bias: type IQ1_M (29)"),
+        (llama.clone().tensor("blk.0.attn_k.bias", &[31], 8, vec![0; 34]), "blk.0.attn_k.bias: expected a last"),
+        (llama.clone().tensor("blk.0.attn_k.bias", &[64], 8, vec![0; 34]), "blk.0.attn_k.bias: [64] from offset"),
+        (llama.clone().floats("blk.0.attn_k.bias", &[9], [0.0; 9]), "9 rows are not heads of 16 rows"),
+        (llama.clone().floats("blk.0.mystery.weight", &[1], [0.0]), "blk.0.mystery.weight: architecture `llama`"),
+        (duplicate, "blk.0.attn_q.weight: the tensor is there twice"),
+        (llama.clone().number("llama.block_count", 1), "llama.block_count: the key is there twice"),
+        (llama.clone().number("general.alignment", 3), "general.alignment: expected a power of two"),
+        (llama.clone().number("split.count", 2), "split.count: the model has 2 files, found 1"),
+        (Gguf::default(), "general.architecture: expected text, found none"),
+        (Gguf::default().text("general.architecture", "llama"), "llama.block_count: expected a positive integer"),
+    ] {
+        let message = error(open_gguf(&file));
+        assert!(message.starts_with("m.gguf: ") && message.contains(want), "{message}\nlacks: {want}");
+    }
+}
+
+#[test]
+fn a_split_gguf_opens_from_any_of_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Gguf::llama().number("split.count", 2).number("split.no", 0).number("split.tensors.count", 11);
+    let mut second = Gguf::default().number("split.count", 2).number("split.no", 1);
+    second.tensors = first.tensors.split_off(4);
+    let path = |i| dir.path().join(format!("m-0000{i}-of-00002.gguf"));
+    std::fs::write(path(1), first.bytes()).unwrap();
+    let message = error(Checkpoint::open(&path(1)));
+    assert!(message.contains("m-00002-of-00002.gguf: absent"), "{message}");
+    std::fs::write(path(2), second.bytes()).unwrap();
+    for i in [1, 2] {
+        let model = Checkpoint::open(&path(i)).unwrap();
+        assert_eq!(model.tensors().count(), 11);
+        assert_eq!(model.config()["model_type"], "llama");
+    }
+    std::fs::write(path(2), first.bytes()).unwrap();
+    assert!(error(Checkpoint::open(&path(1))).contains("split.no: expected 1, found 0"));
+}
+
+fn directory(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    files.iter().for_each(|(name, bytes)| std::fs::write(dir.path().join(name), bytes).unwrap());
+    dir
+}
+
+fn text(value: Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+#[test]
+fn a_directory_of_float_and_quantized_tensors() {
+    let quantized = text(json!({ "model_type": "llama", "quantization": { "bits": 8, "group_size": 32 } }));
+    let words: Vec<u8> = (0..64).collect();
+    let file = safetensors(&[
+        ("a.weight", "U32", &[2, 8], words),
+        ("a.scales", "F32", &[2, 1], f32s([0.5, 0.25])),
+        ("a.biases", "F32", &[2, 1], f32s([-1.0, 2.0])),
+        ("a.bias", "BF16", &[2], vec![0x80, 0x3f, 0, 0x40]),
+        ("conv.weight", "F16", &[1, 1, 3], vec![0, 0x3c, 0, 0x40, 0, 0x42]),
+        ("ids", "I64", &[1], vec![0; 8]),
+        ("empty", "F32", &[0, 4], vec![]),
+        ("scalar", "F32", &[], f32s([7.0])),
+    ]);
+    let dir = directory(&[
+        ("config.json", quantized),
+        ("generation_config.json", b"{".to_vec()),
+        ("model.safetensors", file),
+        ("consolidated.safetensors", b"not looked at".to_vec()),
+    ]);
+    let model = Checkpoint::open(dir.path()).unwrap();
+    assert!(model.generation_config().is_none());
+    let names: Vec<_> = model.tensors().map(|(name, tensor)| format!("{name} {}", tensor.kind())).collect();
+    assert_eq!(names, ["a.bias bf16", "a.weight mlx 8-bit g32", "conv.weight f16", "scalar f32"]);
+    assert_eq!(model.unreadable("ids"), Some("type I64 is not supported"));
+    assert!(model.unreadable("empty").is_some() && model.unreadable("a.weight").is_none());
+    let a = model.get("a.weight").unwrap();
+    assert_eq!((a.shape(), a.bytes()), (&[2, 32][..], 64 + 8 + 8));
+    let want: Vec<f32> =
+        (0..64u8).map(f32::from).map(|q| if q < 32.0 { 0.5 * q - 1.0 } else { 0.25 * q + 2.0 }).collect();
+    assert_eq!((rows(a), packed(a)), (want.clone(), want));
+    for (name, want) in [("a.bias", &[1.0f32, 2.0][..]), ("conv.weight", &[1.0, 2.0, 3.0]), ("scalar", &[7.0])] {
+        let tensor = model.get(name).unwrap();
+        assert_eq!((&rows(tensor)[..], &packed(tensor)[..]), (want, want), "{name}");
+    }
+    // Three 16-bit elements a row do not fill words.
+    assert_eq!(model.get("conv.weight").unwrap().format(), Format::F32);
+    assert_eq!(model.get("a.bias").unwrap().format(), Format::Bf16);
+}
+
+#[test]
+fn an_index_says_which_file_holds_what() {
+    let one =
+        |name: &str, value| safetensors(&[(name, "F32", &[1], f32s([value])), ("both", "F32", &[1], f32s([value]))]);
+    let index = |map: Value| text(json!({ "metadata": {}, "weight_map": map }));
+    let files = |map: Value| {
+        directory(&[
+            ("config.json", b"{}".to_vec()),
+            ("one.safetensors", one("a", 1.0)),
+            ("two.safetensors", one("b", 2.0)),
+            ("model.safetensors.index.json", index(map)),
+        ])
+    };
+    let good = json!({ "a": "one.safetensors", "b": "two.safetensors", "both": "two.safetensors" });
+    let dir = files(good);
+    let model = Checkpoint::open(dir.path()).unwrap();
+    let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
+    assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 2.0)]);
+    for (map, want) in [
+        (json!({ "a": "two.safetensors" }), "two.safetensors: a: promised by"),
+        (json!({ "a": "three.safetensors" }), "three.safetensors holds `a` and 0 more, but is absent"),
+        (json!({ "a": "../one.safetensors" }), "a: expected the name of a file beside it"),
+        (json!({ "a": "/etc/passwd" }), "a: expected the name of a file beside it"),
+        (json!({ "a": 3 }), "a: expected the name of a file beside it, found 3"),
+        (json!(["a"]), "expected an object `weight_map`"),
+    ] {
+        let message = error(Checkpoint::open(files(map).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+}
+
+#[test]
+fn errors_of_a_directory_name_file_and_tensor() {
+    let file = safetensors(&[("x.qweight", "I32", &[1], vec![0; 4]), ("y", "F32", &[1], vec![0; 4])]);
+    let packed = safetensors(&[("x.weight", "U32", &[1, 4], vec![0; 16]), ("x.scales", "U8", &[1, 1], vec![0])]);
+    let gptq = text(json!({ "quantization_config": { "quant_method": "gptq", "bits": 4, "group_size": 128 } }));
+    let fp4 = text(json!({ "quantization": { "bits": 4, "group_size": 32, "mode": "mxfp4" } }));
+    let empty = || b"{}".to_vec();
+    let half = file[..file.len() - 3].to_vec();
+    for (files, want) in [
+        (vec![("model.safetensors", file.clone())], "config.json: "),
+        (vec![("config.json", b"[]".to_vec())], "config.json: expected a JSON object"),
+        (vec![("config.json", empty())], "expected *.safetensors files, found none"),
+        (vec![("config.json", gptq), ("model.safetensors", file)], "x.qweight: quantization `gptq` is not supported"),
+        (vec![("config.json", fp4), ("m.safetensors", packed.clone())], "x.weight: quantization mode `mxfp4`"),
+        (vec![("config.json", empty()), ("m.safetensors", packed)], "x.weight: config.json has no `quantization`"),
+        (vec![("config.json", empty()), ("m.safetensors", half)], "expected 8 bytes of tensors, file has 5"),
+        (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: 0 bytes are no safetensors file"),
+    ] {
+        let message = error(Checkpoint::open(directory(&files).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+    assert!(error(Checkpoint::open(Path::new("/nowhere/m.gguf"))).contains("/nowhere/m.gguf"));
+}
+
+/// A real file against an independent conversion of it: `TAMARACK_GGUF` is the file, `TAMARACK_HF`
+/// the directory that a converter made of it in f32. Too large to keep.
+#[test]
+#[ignore = "needs TAMARACK_GGUF and TAMARACK_HF"]
+fn a_real_gguf_and_the_directory_converted_from_it_agree() {
+    let open = |key| Checkpoint::open(Path::new(&std::env::var_os(key).expect(key))).unwrap();
+    let (gguf, directory) = (open("TAMARACK_GGUF"), open("TAMARACK_HF"));
+    let names = |model: &Checkpoint| model.tensors().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(&gguf), names(&directory));
+    for (name, got) in gguf.tensors() {
+        let want = directory.get(name).unwrap();
+        assert_eq!(got.shape(), want.shape(), "{name}");
+        assert!(rows(got) == rows(want), "{name}: {}", got.kind());
+        let largest = rows(want).iter().fold(0f32, |m, v| m.max(v.abs()));
+        let off = packed(got).iter().zip(rows(want)).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off <= largest / 1000.0, "{name}: {} {off} of {largest}", got.kind());
+    }
+    for (key, want) in directory.config().as_object().unwrap() {
+        if let Some(got) = gguf.config().get(key) {
+            assert_eq!(got, want, "{key}");
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod exec;
 pub mod gpu;
+pub mod program;
 pub mod reference;
+pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,3 +1,107 @@
 //! Model files: whatever their format, they end as tensors under their HuggingFace names.
+//!
+//! [`Checkpoint::open`] reads headers only; bytes stay in the mapped files until [`Tensor::row`]
+//! decodes them or [`Tensor::pack`] writes them in the device's form. Files are not trusted: every
+//! size is checked before it is used, and what is wrong is an error that names file and tensor.
 
+mod block;
+mod canonical;
+mod dense;
+mod directory;
 pub mod gguf;
+mod mapping;
+mod mlx;
+mod safetensors;
+mod tensor;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::Result;
+pub use canonical::{pack_dense, unpack};
+pub use dense::Dtype;
+pub use mapping::Mapping;
+pub use tensor::{Kind, Tensor};
+
+/// A model's files, opened: its configuration and its tensors.
+pub struct Checkpoint {
+    path: PathBuf,
+    config: Value,
+    generation_config: Option<Value>,
+    metadata: Option<gguf::Metadata>,
+    tensors: BTreeMap<String, Tensor>,
+    unreadable: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens the model at `path`: a directory (config.json, `*.safetensors`, perhaps
+    /// `model.safetensors.index.json`) or a `.gguf` file (of a split model any one of its files,
+    /// `NAME-00001-of-0000N.gguf`).
+    ///
+    /// # Errors
+    /// A file is absent, damaged or of a kind that is not supported; the message names it, and the
+    /// tensor or key.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        if path.is_dir() { directory::open(path) } else { gguf::open(path) }
+    }
+
+    /// A model whose config.json and safetensors files are in memory already. `path` is what
+    /// errors call it.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`].
+    pub fn from_safetensors(path: &Path, config: Value, files: &[Arc<Mapping>]) -> Result<Checkpoint> {
+        let mut parts = safetensors::Parts::new();
+        for file in files {
+            parts.append(&mut safetensors::parts(file)?);
+        }
+        directory::assemble(path, config, None, parts)
+    }
+
+    /// A model whose GGUF files are in memory already, in order.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`].
+    pub fn from_gguf(path: &Path, files: &[Arc<Mapping>]) -> Result<Checkpoint> {
+        gguf::assemble(path, files)
+    }
+
+    /// config.json, or what GGUF metadata makes of it: HuggingFace's field names.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// generation_config.json, if the directory has a readable one.
+    pub fn generation_config(&self) -> Option<&Value> {
+        self.generation_config.as_ref()
+    }
+
+    /// The metadata of a GGUF file: tokenizer and chat template are in it.
+    pub fn metadata(&self) -> Option<&gguf::Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// The directory or file this was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// The tensor named `name`.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// Why the file's `name` is not among the tensors (integers, a type that is not supported):
+    /// for the message when an architecture asks for it.
+    pub fn unreadable(&self, name: &str) -> Option<&str> {
+        self.unreadable.get(name).map(String::as_str)
+    }
+}

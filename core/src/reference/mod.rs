@@ -1,4 +1,8 @@
 //! The oracle: plain f32 arithmetic, written to be obviously right. Every kernel and every rewrite
 //! rule is tested against it, and it runs models where there is no GPU.
 
+mod executor;
+mod fused;
 pub mod ops;
+
+pub use executor::Reference;

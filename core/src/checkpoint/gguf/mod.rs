@@ -1,5 +1,123 @@
-//! GGUF, the single-file format of llama.cpp.
+//! GGUF, the single-file format of llama.cpp: configuration, tokenizer and tensors in one file, or
+//! in several that are numbered.
 
+mod architectures;
+mod blocks;
+mod config;
 mod metadata;
+mod names;
+mod reader;
+mod rope;
+mod shards;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Checkpoint;
+use super::dense::Dtype;
+use super::mapping::{Mapping, Slice};
+use super::tensor::{Data, Tensor};
+use crate::{Error, Result};
+pub(super) use blocks::BlockType;
+use config::Facts;
 pub use metadata::{Metadata, Value};
+pub use reader::{Header, Info, parse};
+
+/// Opens the GGUF file at `path` and, if it is one of several, the others.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let files = shards::files(path)?.iter().map(|path| Mapping::open(path)).collect::<Result<Vec<_>>>()?;
+    assemble(path, &files)
+}
+
+/// Makes a checkpoint of the files of one model, in order.
+pub(super) fn assemble(path: &Path, files: &[Arc<Mapping>]) -> Result<Checkpoint> {
+    let mut metadata = Metadata::default();
+    let mut tensors = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        let fail = |message: String| Error::file(file.path(), message);
+        let header = parse(file).map_err(fail)?;
+        shards::check(&header.metadata, number, files.len()).map_err(fail)?;
+        let mut ranges = vec![];
+        for info in &header.tensors {
+            let data = locate(file, info).map_err(fail)?;
+            let (Data::Dense(_, slice) | Data::Ggml(_, slice)) = &data else { continue };
+            ranges.push((info.start..info.start + slice.len(), info.name.as_str()));
+            if tensors.insert(info.name.clone(), (info.shape.clone(), data)).is_some() {
+                return Err(fail(format!("{}: another file has this tensor too", info.name)));
+            }
+        }
+        reader::check_overlap(ranges).map_err(fail)?;
+        if number == 0 {
+            metadata = header.metadata;
+        }
+    }
+    let fail = |message: String| Error::file(path, message);
+    shards::check_total(&metadata, tensors.len()).map_err(fail)?;
+    let facts = Facts::new(&metadata, &tensors).map_err(fail)?;
+    let config = facts.config().map_err(fail)?;
+    let tensors = rename(&facts, &tensors).map_err(fail)?;
+    let path = path.to_owned();
+    let unreadable = BTreeMap::new();
+    Ok(Checkpoint { path, config, generation_config: None, metadata: Some(metadata), tensors, unreadable })
+}
+
+/// Tensors by GGUF name: shape and bytes.
+type Stored = BTreeMap<String, (Vec<usize>, Data)>;
+
+/// Finds the bytes of a tensor.
+fn locate(file: &Arc<Mapping>, info: &Info) -> Result<Data, String> {
+    let fail = |message: String| format!("{}: {message}", info.name);
+    let block = blocks::BLOCK_TYPES.iter().find(|ty| ty.id == info.type_id);
+    let dtype = match info.type_id {
+        0 => Some(Dtype::F32),
+        1 => Some(Dtype::F16),
+        30 => Some(Dtype::Bf16),
+        _ => None,
+    };
+    let (elements, bytes) = match (block, dtype) {
+        (Some(ty), _) => (ty.elements, ty.bytes),
+        (_, Some(dtype)) => (1, dtype.size()),
+        _ => {
+            let known: Vec<_> = blocks::BLOCK_TYPES.iter().map(|ty| ty.name).collect();
+            let (id, name) = (info.type_id, blocks::name(info.type_id));
+            let remedy = format!("supported are F32, F16, BF16, {}", known.join(", "));
+            return Err(fail(format!("type {name} ({id}) is not supported; {remedy}")));
+        }
+    };
+    let cols = info.shape.last().copied().unwrap_or(1);
+    if cols % elements != 0 {
+        return Err(fail(format!("expected a last dimension divisible by {elements}, found {cols}")));
+    }
+    let count = info.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let end = count.and_then(|n| (n / elements).checked_mul(bytes)).and_then(|n| n.checked_add(info.start));
+    let slice = end.and_then(|end| Slice::new(file, info.start..end));
+    let slice = slice.ok_or_else(|| {
+        fail(format!("{:?} from offset {} reaches past the file's {} bytes", info.shape, info.start, file.len()))
+    })?;
+    Ok(match (block, dtype) {
+        (Some(ty), _) => Data::Ggml(ty, slice),
+        (_, Some(dtype)) => Data::Dense(dtype, slice),
+        _ => return Err(fail("no type".into())),
+    })
+}
+
+/// Puts every tensor under its HuggingFace name, as HuggingFace has it.
+fn rename(facts: &Facts, stored: &Stored) -> Result<BTreeMap<String, Tensor>, String> {
+    let mut tensors = BTreeMap::new();
+    for (name, (shape, data)) in stored {
+        if config::IS_CONFIG.contains(&name.as_str()) {
+            continue;
+        }
+        let arch = facts.arch;
+        let to = names::huggingface(arch, name).ok_or_else(|| {
+            format!("{name}: architecture `{}` has no such tensor, as far as is known here", arch.gguf)
+        })?;
+        let view = names::view(arch, name, facts.head_dim);
+        let tensor = Tensor::new(&to, shape.clone(), data.clone(), view).map_err(|e| format!("{name}: {e}"))?;
+        if tensors.insert(to.clone(), tensor).is_some() {
+            return Err(format!("{name}: another tensor is {to} already"));
+        }
+    }
+    Ok(tensors)
+}

@@ -1,0 +1,225 @@
+//! The block types of GGUF, each taken apart into quants and (scale, bias) per group.
+//!
+//! A row is a whole number of blocks, one after the other. Multi-byte fields are little-endian.
+//! Layouts and names: <https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h>.
+
+use half::f16;
+
+use crate::checkpoint::block::Block;
+
+/// One block type.
+pub(in crate::checkpoint) struct BlockType {
+    /// Its number in files.
+    pub id: u32,
+    /// Its name in ggml.
+    pub name: &'static str,
+    /// Columns in a block.
+    pub elements: usize,
+    /// Bytes of a block.
+    pub bytes: usize,
+    /// Bits a quant, once taken apart.
+    pub bits: u8,
+    /// Columns per (scale, bias).
+    pub group: u16,
+    /// Takes one block apart.
+    pub decode: fn(&[u8], &mut Block),
+}
+
+/// All block types that convert into the canonical form.
+#[rustfmt::skip]
+pub(in crate::checkpoint) const BLOCK_TYPES: &[BlockType] = &[
+    BlockType { id: 2, name: "Q4_0", elements: 32, bytes: 18, bits: 4, group: 32, decode: q4_0 },
+    BlockType { id: 3, name: "Q4_1", elements: 32, bytes: 20, bits: 4, group: 32, decode: q4_1 },
+    BlockType { id: 6, name: "Q5_0", elements: 32, bytes: 22, bits: 5, group: 32, decode: q5_0 },
+    BlockType { id: 7, name: "Q5_1", elements: 32, bytes: 24, bits: 5, group: 32, decode: q5_1 },
+    BlockType { id: 8, name: "Q8_0", elements: 32, bytes: 34, bits: 8, group: 32, decode: q8_0 },
+    BlockType { id: 10, name: "Q2_K", elements: 256, bytes: 84, bits: 2, group: 16, decode: q2_k },
+    BlockType { id: 11, name: "Q3_K", elements: 256, bytes: 110, bits: 3, group: 16, decode: q3_k },
+    BlockType { id: 12, name: "Q4_K", elements: 256, bytes: 144, bits: 4, group: 32, decode: q4_k },
+    BlockType { id: 13, name: "Q5_K", elements: 256, bytes: 176, bits: 5, group: 32, decode: q5_k },
+    BlockType { id: 14, name: "Q6_K", elements: 256, bytes: 210, bits: 6, group: 16, decode: q6_k },
+    BlockType { id: 20, name: "IQ4_NL", elements: 32, bytes: 18, bits: 8, group: 32, decode: iq4_nl },
+    BlockType { id: 23, name: "IQ4_XS", elements: 256, bytes: 136, bits: 8, group: 32, decode: iq4_xs },
+];
+
+/// The names of types that are known but not converted, for the error.
+pub(super) fn name(id: u32) -> &'static str {
+    match id {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        40 => "NVFP4",
+        _ => "unknown",
+    }
+}
+
+fn half(b: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
+}
+
+/// 16 bytes of nibbles: byte `j` holds element `j` low and element `j + 16` high.
+fn nibbles(bytes: &[u8], q: &mut [u8]) {
+    for (j, byte) in bytes.iter().enumerate() {
+        q[j] = byte & 15;
+        q[j + 16] = byte >> 4;
+    }
+}
+
+/// 4 bytes: the fifth bit of each of 32 elements.
+fn fifth_bits(bytes: &[u8], q: &mut [u8]) {
+    for (j, q) in q.iter_mut().enumerate() {
+        *q |= (bytes[j / 8] >> (j % 8) & 1) << 4;
+    }
+}
+
+/// `bytes` hold `bits` bits an element, in strips: all lowest fields of 32 bytes, then the next fields, then
+/// the next `width` bytes.
+fn strips(bytes: &[u8], bits: usize, width: usize, q: &mut [u8]) {
+    let fields = 8 / bits;
+    for (part, q) in bytes.chunks_exact(width).zip(q.chunks_exact_mut(width * fields)) {
+        for (field, q) in q.chunks_exact_mut(width).enumerate() {
+            for (q, byte) in q.iter_mut().zip(part) {
+                *q = byte >> (bits * field) & ((1 << bits) - 1);
+            }
+        }
+    }
+}
+
+// Q4_0: d, 16 nibble bytes. value = d * (n - 8).
+fn q4_0(b: &[u8], out: &mut Block) {
+    let d = half(b, 0);
+    out.set(0, d, -8.0 * d);
+    nibbles(&b[2..18], &mut out.q);
+}
+
+// Q4_1: d, m, 16 nibble bytes. value = d * n + m.
+fn q4_1(b: &[u8], out: &mut Block) {
+    out.set(0, half(b, 0), half(b, 2));
+    nibbles(&b[4..20], &mut out.q);
+}
+
+// Q5_0: d, 32 fifth bits, 16 nibble bytes. value = d * (n - 16).
+fn q5_0(b: &[u8], out: &mut Block) {
+    let d = half(b, 0);
+    out.set(0, d, -16.0 * d);
+    nibbles(&b[6..22], &mut out.q);
+    fifth_bits(&b[2..6], &mut out.q[..32]);
+}
+
+// Q5_1: d, m, 32 fifth bits, 16 nibble bytes. value = d * n + m.
+fn q5_1(b: &[u8], out: &mut Block) {
+    out.set(0, half(b, 0), half(b, 2));
+    nibbles(&b[8..24], &mut out.q);
+    fifth_bits(&b[4..8], &mut out.q[..32]);
+}
+
+// Q8_0: d, 32 signed bytes. value = d * x.
+fn q8_0(b: &[u8], out: &mut Block) {
+    let d = half(b, 0);
+    out.set(0, d, -128.0 * d);
+    for (q, x) in out.q.iter_mut().zip(&b[2..34]) {
+        *q = x ^ 0x80;
+    }
+}
+
+// Q2_K: 16 bytes of 4-bit scales and mins, 64 bytes of 2-bit quants, d, dmin.
+fn q2_k(b: &[u8], out: &mut Block) {
+    let (d, dmin) = (half(b, 80), half(b, 82));
+    for (j, s) in b[..16].iter().enumerate() {
+        out.set(j, d * f32::from(s & 15), -dmin * f32::from(s >> 4));
+    }
+    strips(&b[16..80], 2, 32, &mut out.q);
+}
+
+// Q3_K: 32 bytes of high bits, 64 bytes of 2-bit quants, 16 scales of 6 bits in 12 bytes, d.
+// A high bit that is set means "do not subtract 4", so with it as third bit the offset is 4.
+fn q3_k(b: &[u8], out: &mut Block) {
+    let (high, scales, d) = (&b[..32], &b[96..108], half(b, 108));
+    strips(&b[32..96], 2, 32, &mut out.q);
+    for (i, q) in out.q.iter_mut().enumerate() {
+        *q |= (high[i % 32] >> (i / 32) & 1) << 2;
+    }
+    for j in 0..16 {
+        let (low, top) = (scales[j % 8] >> (4 * (j / 8)) & 15, scales[8 + j % 4] >> (2 * (j / 4)) & 3);
+        let scale = d * (f32::from(low | top << 4) - 32.0);
+        out.set(j, scale, -4.0 * scale);
+    }
+}
+
+// Q4_K: d, dmin, 8 scales and 8 mins of 6 bits in 12 bytes, 128 nibble bytes in strips.
+fn q4_k(b: &[u8], out: &mut Block) {
+    scales_and_mins(half(b, 0), half(b, 2), &b[4..16], out);
+    strips(&b[16..144], 4, 32, &mut out.q);
+}
+
+// Q5_K: as Q4_K, with 32 bytes of fifth bits before the nibbles: bit k of byte j for element 32k + j.
+fn q5_k(b: &[u8], out: &mut Block) {
+    scales_and_mins(half(b, 0), half(b, 2), &b[4..16], out);
+    let high = &b[16..48];
+    strips(&b[48..176], 4, 32, &mut out.q);
+    for (i, q) in out.q.iter_mut().enumerate() {
+        *q |= (high[i % 32] >> (i / 32) & 1) << 4;
+    }
+}
+
+fn scales_and_mins(d: f32, dmin: f32, s: &[u8], out: &mut Block) {
+    for j in 0..8 {
+        let (scale, min) = if j < 4 {
+            (s[j] & 63, s[j + 4] & 63)
+        } else {
+            ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4)
+        };
+        out.set(j, d * f32::from(scale), -dmin * f32::from(min));
+    }
+}
+
+// Q6_K: 128 bytes of low nibbles and 64 bytes of high bit pairs, both in strips, 16 signed scales, d.
+fn q6_k(b: &[u8], out: &mut Block) {
+    let d = half(b, 208);
+    let mut high = [0; 256];
+    strips(&b[..128], 4, 64, &mut out.q);
+    strips(&b[128..192], 2, 32, &mut high);
+    out.q.iter_mut().zip(high).for_each(|(q, high)| *q |= high << 4);
+    for (j, &s) in b[192..208].iter().enumerate() {
+        let scale = d * f32::from(s as i8);
+        out.set(j, scale, -32.0 * scale);
+    }
+}
+
+/// The 16 levels of the IQ4 types, plus 128.
+const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+
+// IQ4_NL: d, 16 nibble bytes. value = d * level[n].
+fn iq4_nl(b: &[u8], out: &mut Block) {
+    let d = half(b, 0);
+    out.set(0, d, -128.0 * d);
+    nibbles(&b[2..18], &mut out.q);
+    out.q[..32].iter_mut().for_each(|q| *q = IQ4_LEVELS[*q as usize]);
+}
+
+// IQ4_XS: d, high scale bits, low scale nibbles, then per 32 elements 16 nibble bytes.
+fn iq4_xs(b: &[u8], out: &mut Block) {
+    let (d, high) = (half(b, 0), u16::from_le_bytes([b[2], b[3]]));
+    for j in 0..8 {
+        let q = &mut out.q[32 * j..][..32];
+        nibbles(&b[8 + 16 * j..][..16], q);
+        q.iter_mut().for_each(|q| *q = IQ4_LEVELS[*q as usize]);
+        let scale = (b[4 + j / 2] >> (4 * (j % 2)) & 15) | ((high >> (2 * j) & 3) as u8) << 4;
+        let scale = d * (f32::from(scale) - 32.0);
+        out.set(j, scale, -128.0 * scale);
+    }
+}

@@ -1,0 +1,327 @@
+//! One logical tensor, however its file stores it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tamarack_kernels::{Format, Scales};
+
+use super::block::Block;
+use super::canonical::{pack_dense, pack_pair, pack_quants};
+use super::dense::Dtype;
+use super::gguf::BlockType;
+use super::mapping::Slice;
+use super::mlx;
+use crate::{Error, Result};
+
+/// One tensor of a checkpoint. Cheap to clone: the bytes stay in the mapped file.
+///
+/// As a matrix its rows are the product of all dimensions but the last.
+#[derive(Clone)]
+pub struct Tensor(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    shape: Vec<usize>,
+    data: Data,
+    view: View,
+}
+
+/// The stored bytes.
+#[derive(Clone)]
+pub(super) enum Data {
+    /// Floats, row-major.
+    Dense(Dtype, Slice),
+    /// Blocks of a GGUF type, row by row.
+    Ggml(&'static BlockType, Slice),
+    /// MLX's three tensors.
+    Mlx(Arc<mlx::Affine>),
+}
+
+/// What a GGUF writer did to a tensor, to be undone when it is read.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub(super) struct View {
+    /// Rows of a head (elements, in a vector) whose rotary pairs are stored side by side: stored
+    /// row `2i + r` of a head is row `r * D/2 + i` for us. `None`: rows are where they belong.
+    pub adjacent_pairs: Option<usize>,
+    /// Added to every value.
+    pub offset: f32,
+}
+
+/// How a tensor is stored, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Plain floats.
+    Dense(Dtype),
+    /// A GGUF block type, by its name there.
+    Ggml(&'static str),
+    /// MLX affine quantization.
+    Mlx {
+        /// Bits a weight.
+        bits: u8,
+        /// Columns per (scale, bias).
+        group: u16,
+    },
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Dense(dtype) => write!(f, "{dtype}"),
+            Kind::Ggml(name) => write!(f, "{name}"),
+            Kind::Mlx { bits, group } => write!(f, "mlx {bits}-bit g{group}"),
+        }
+    }
+}
+
+impl Tensor {
+    /// A tensor named `name`; the message of an error says what does not fit.
+    pub(super) fn new(name: &str, shape: Vec<usize>, data: Data, view: View) -> Result<Tensor, String> {
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let elements = elements.filter(|n| n.checked_mul(4).is_some());
+        let elements = elements.ok_or_else(|| format!("{name}: shape {shape:?} is larger than memory"))?;
+        let inner = Inner { name: name.to_owned(), shape, data, view };
+        let cols = inner.cols();
+        let (unit, bytes, found) = match &inner.data {
+            Data::Dense(dtype, slice) => (1, elements.checked_mul(dtype.size()), slice.len()),
+            Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
+            Data::Mlx(_) => (1, Some(0), 0),
+        };
+        if cols % unit != 0 {
+            let kind = inner.kind();
+            return Err(format!("{name}: expected a last dimension divisible by {unit} for {kind}, found {cols}"));
+        }
+        if bytes != Some(found) {
+            let (shape, kind) = (&inner.shape, inner.kind());
+            return Err(format!("{name}: expected {bytes:?} bytes for {shape:?} of {kind}, file has {found}"));
+        }
+        let permuted = if inner.shape.len() > 1 { inner.rows() } else { cols };
+        if let Some(d) = inner.view.adjacent_pairs
+            && (d == 0 || d % 2 != 0 || permuted % d != 0)
+        {
+            return Err(format!("{name}: {permuted} rows are not heads of {d} rows, an even number"));
+        }
+        Ok(Tensor(Arc::new(inner)))
+    }
+
+    /// The tensor's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The logical dimensions, slowest first: `[.., O, I]`, also where the file stores packed words.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    /// Product of all dimensions but the last; 1 for vectors and scalars.
+    pub fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    /// The last dimension; 1 for scalars.
+    pub fn cols(&self) -> usize {
+        self.0.cols()
+    }
+
+    /// How the file stores it.
+    pub fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+
+    /// Stored bytes, scales and biases included.
+    pub fn bytes(&self) -> u64 {
+        match &self.0.data {
+            Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.len() as u64,
+            Data::Mlx(affine) => affine.bytes(),
+        }
+    }
+
+    /// The canonical form that [`Tensor::pack`] writes.
+    ///
+    /// Dense tensors keep their type, in f32 if a row has an odd number of 16-bit elements or if
+    /// its values had to be restored by arithmetic. The scales of GGUF blocks become f16 by type,
+    /// without a look at the data: products with an f16 never underflow there, and overflow, which
+    /// no sane file has, is an error of `pack`. The scales of MLX are looked at on the first call.
+    pub fn format(&self) -> Format {
+        if self.is_derived() {
+            return Format::F32;
+        }
+        match &self.0.data {
+            Data::Dense(dtype, _) if self.cols() % 2 == 0 => dtype.format(),
+            Data::Dense(..) => Format::F32,
+            Data::Ggml(ty, _) => Format::Affine { bits: ty.bits, group: ty.group, scales: Scales::F16 },
+            Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },
+        }
+    }
+
+    /// Decodes one logical row, exactly.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` does not have [`Tensor::cols`] elements.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let (rows, cols) = (self.rows(), self.cols());
+        assert!(row < rows && out.len() == cols, "{}: row {row} of {rows}, {} of {cols}", self.name(), out.len());
+        let stored = self.stored_row(row);
+        match &self.0.data {
+            Data::Dense(dtype, slice) => {
+                let bytes = cols * dtype.size();
+                dtype.decode(&slice[stored * bytes..(stored + 1) * bytes], out);
+            }
+            Data::Ggml(..) | Data::Mlx(_) => {
+                let (group, elements) = self.blocks();
+                let mut block = Block::new();
+                for (i, out) in out.chunks_mut(elements).enumerate() {
+                    self.decode(stored, i, &mut block);
+                    block.values(group, out);
+                }
+            }
+        }
+        if let (Some(d), true) = (self.0.view.adjacent_pairs, self.is_vector()) {
+            let adjacent = out.to_vec();
+            out.iter_mut().enumerate().for_each(|(i, v)| *v = adjacent[adjacent_pairs(i, d)]);
+        }
+        if self.0.view.offset != 0.0 {
+            out.iter_mut().for_each(|v| *v += self.0.view.offset);
+        }
+    }
+
+    /// Appends `rows` in the canonical form of [`Tensor::format`]: `row_words` words a row to
+    /// `quants`, `row_scale_words` to `scales`.
+    ///
+    /// # Errors
+    /// A scale is infinite, not a number, or too large for f16: the file is damaged.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn pack(&self, rows: Range<usize>, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
+        assert!(rows.end <= self.rows(), "{}: rows {rows:?} of {}", self.name(), self.rows());
+        let (format, cols) = (self.format(), self.cols());
+        quants.reserve(rows.len().saturating_mul(format.row_words(cols)));
+        scales.reserve(rows.len().saturating_mul(format.row_scale_words(cols)));
+        match (format, &self.0.data) {
+            (Format::Affine { bits, scales: kind, .. }, _) => {
+                for row in rows {
+                    self.pack_affine(row, bits, kind, quants, scales)?;
+                }
+            }
+            // Same words in the file and on the device.
+            (format, Data::Dense(dtype, slice)) if !self.is_derived() && format == dtype.format() => {
+                let bytes = cols * dtype.size();
+                for row in rows {
+                    let stored = self.stored_row(row);
+                    let words = slice[stored * bytes..(stored + 1) * bytes].chunks_exact(4);
+                    quants.extend(words.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+                }
+            }
+            _ => {
+                let mut values = vec![0.0; cols];
+                for row in rows {
+                    self.row(row, &mut values);
+                    pack_dense(format, &values, quants);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_affine(
+        &self,
+        row: usize,
+        bits: u8,
+        kind: Scales,
+        quants: &mut Vec<u32>,
+        scales: &mut Vec<u32>,
+    ) -> Result<()> {
+        let (group, elements) = self.blocks();
+        let stored = self.stored_row(row);
+        let mut block = Block::new();
+        for i in 0..self.cols() / elements {
+            self.decode(stored, i, &mut block);
+            pack_quants(bits, &block.q[..elements], quants);
+            for (&scale, &bias) in block.scale.iter().zip(&block.bias).take(elements / group) {
+                if !pack_pair(kind, scale, bias, scales) {
+                    let (name, path) = (self.name(), self.0.path());
+                    let message = format!("{name}: row {row} has scale {scale} and bias {bias}, out of range");
+                    return Err(Error::file(path, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Columns per (scale, bias), and columns per block, of a quantized tensor.
+    fn blocks(&self) -> (usize, usize) {
+        match &self.0.data {
+            Data::Dense(..) => (1, 1),
+            Data::Ggml(ty, _) => (ty.group as usize, ty.elements),
+            Data::Mlx(affine) => (affine.group as usize, affine.group as usize),
+        }
+    }
+
+    /// Decodes block `i` of stored row `row` of a quantized tensor.
+    fn decode(&self, row: usize, i: usize, block: &mut Block) {
+        match &self.0.data {
+            Data::Dense(..) => {}
+            Data::Ggml(ty, slice) => {
+                let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
+                (ty.decode)(&slice[at..at + ty.bytes], block);
+            }
+            Data::Mlx(affine) => affine.decode(row, i, block),
+        }
+    }
+
+    fn stored_row(&self, row: usize) -> usize {
+        match self.0.view.adjacent_pairs {
+            Some(d) if !self.is_vector() => adjacent_pairs(row, d),
+            _ => row,
+        }
+    }
+
+    fn is_vector(&self) -> bool {
+        self.shape().len() <= 1
+    }
+
+    /// Whether values are restored one by one, so that the stored words cannot be passed on.
+    fn is_derived(&self) -> bool {
+        self.0.view.offset != 0.0 || (self.is_vector() && self.0.view.adjacent_pairs.is_some())
+    }
+}
+
+impl Inner {
+    fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, rest)| rest.iter().product())
+    }
+
+    fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.data {
+            Data::Dense(dtype, _) => Kind::Dense(*dtype),
+            Data::Ggml(ty, _) => Kind::Ggml(ty.name),
+            Data::Mlx(affine) => Kind::Mlx { bits: affine.bits, group: affine.group },
+        }
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match &self.data {
+            Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.path(),
+            Data::Mlx(affine) => affine.path(),
+        }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} {}", self.name(), self.shape(), self.kind())
+    }
+}
+
+/// Where the row that HuggingFace has at `row` lies among heads of `d` rows whose pairs are adjacent.
+fn adjacent_pairs(row: usize, d: usize) -> usize {
+    let (head, within) = (row / d, row % d);
+    let (half, pair) = (within / (d / 2), within % (d / 2));
+    head * d + 2 * pair + half
+}

@@ -1,0 +1,141 @@
+//! What runs a program: one step is rows of any number of sequences, each with its own position and
+//! its own pages of the cache. A single chat is the batch of one.
+
+mod rope;
+
+pub use rope::rope_table;
+
+use crate::Result;
+
+/// Tokens in one page of the cache.
+pub const PAGE: usize = tamarack_kernels::step::PAGE as usize;
+
+/// What one step computes.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct Step {
+    /// Token rows. Those of one sequence are adjacent and in order.
+    pub rows: Vec<Row>,
+    /// The rows whose logits are wanted, in the order of their rows.
+    pub outputs: Vec<Output>,
+    /// Page tables of the step's sequences, one after the other: physical pages.
+    pub pages: Vec<u32>,
+}
+
+/// One token of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// Its id.
+    pub token: Token,
+    /// Its place in its sequence's cache.
+    pub index: u32,
+    /// Its position as rotary embeddings see it.
+    pub position: u32,
+    /// Where its sequence's pages begin in [`Step::pages`].
+    pub table: u32,
+    /// The step's first row of the same sequence.
+    pub first: u32,
+    /// The length for which its sequence was admitted: it chooses length-dependent ropes.
+    pub length: u32,
+}
+
+/// Where a token id comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The host knows it.
+    Id(u32),
+    /// The last one sampled for this slot, which the host may not have seen yet.
+    Sampled(u32),
+}
+
+/// A row whose logits are wanted, and what is made of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Output {
+    /// Which row.
+    pub row: u32,
+    /// The slot that keeps the sampled token: one per running sequence.
+    pub slot: u32,
+    /// 1 / temperature; 0 takes the most likely token.
+    pub inv_temperature: f32,
+    /// The seed of the sequence's random numbers.
+    pub seed: u32,
+    /// Tokens that the sequence has sampled before.
+    pub counter: u32,
+    /// Whether the host wants the logits themselves.
+    pub logits: bool,
+}
+
+/// What a step gives, in the order of its outputs.
+#[derive(Clone, Default, Debug, PartialEq)]
+pub struct StepResult {
+    /// The sampled tokens.
+    pub tokens: Vec<u32>,
+    /// The logits of each output that asked for them; empty for the others.
+    pub logits: Vec<Vec<f32>>,
+}
+
+/// What an executor was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Rows in a step.
+    pub rows: usize,
+    /// Outputs in a step.
+    pub outputs: usize,
+    /// Pages of the cache.
+    pub pages: usize,
+    /// Sequences that may sample: valid values of [`Output::slot`].
+    pub slots: usize,
+}
+
+/// Runs the steps of one model on one device. Steps run in the order in which they are submitted.
+pub trait Executor: Send {
+    /// What it was built for.
+    fn capacity(&self) -> Capacity;
+
+    /// Entries of a row of logits.
+    fn vocabulary(&self) -> usize;
+
+    /// Begins a step, and returns before it is done where the device works on its own.
+    fn submit(&mut self, step: &Step) -> Result<()>;
+
+    /// Waits for the oldest submitted step that has not been collected.
+    fn collect(&mut self) -> Result<StepResult>;
+
+    /// The device, for people.
+    fn device(&self) -> String;
+}
+
+impl Step {
+    /// Where row `r` keeps its key and value: slots are numbered through all pages.
+    pub fn slot(&self, row: &Row) -> usize {
+        self.slot_at(row, row.index as usize)
+    }
+
+    /// The slot of position `index` of the sequence that `row` belongs to.
+    pub fn slot_at(&self, row: &Row, index: usize) -> usize {
+        self.pages[row.table as usize + index / PAGE] as usize * PAGE + index % PAGE
+    }
+
+    /// Checks a step against what the executor can hold, so that no executor has to.
+    pub fn check(&self, capacity: &Capacity, vocabulary: usize) -> Result<()> {
+        let wrong = |what: String| Err(crate::Error::Request(what));
+        if self.rows.len() > capacity.rows || self.outputs.len() > capacity.outputs {
+            let (rows, outputs) = (self.rows.len(), self.outputs.len());
+            return wrong(format!("a step of {rows} rows and {outputs} outputs, room for {capacity:?}"));
+        }
+        for row in &self.rows {
+            match row.token {
+                Token::Id(id) if id as usize >= vocabulary => {
+                    return wrong(format!("token {id} is outside the vocabulary of {vocabulary}"));
+                }
+                Token::Sampled(slot) if slot as usize >= capacity.slots => return wrong(format!("slot {slot}")),
+                _ => {}
+            }
+            let page = self.pages.get(row.table as usize + row.index as usize / PAGE);
+            if page.is_none_or(|p| *p as usize >= capacity.pages) {
+                return wrong(format!("position {} of a sequence has no page", row.index));
+            }
+        }
+        let sound = |o: &Output| (o.row as usize) < self.rows.len() && (o.slot as usize) < capacity.slots;
+        if self.outputs.iter().all(sound) { Ok(()) } else { wrong("an output names no row or slot".to_owned()) }
+    }
+}

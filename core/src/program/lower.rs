@@ -1,0 +1,65 @@
+//! From the recorded vocabulary to the host's, one node for one: nothing is fused yet.
+
+use super::{Binary, Cache, Heads, KvHeads, MatMul, Node, Norm, Op, Post, Prepare, Program};
+use tamarack_api::{Graph, Op as Recorded, WeightId};
+
+/// The program that does exactly what the graph says. The graph has been checked.
+pub fn lower(graph: &Graph) -> Program {
+    let mut program = Program {
+        weights: graph.weights.clone(),
+        ropes: graph.ropes.clone(),
+        output: graph.output as usize,
+        ..Program::default()
+    };
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let inputs: Vec<usize> = node.inputs.iter().map(|i| *i as usize).collect();
+        let mut shape = node.shape.clone();
+        let op = match &node.op {
+            Recorded::Kv { .. } => {
+                let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
+                program.caches.push(Cache { groups, dk, dv });
+                shape.truncate(1); // the result is the cache itself, not a tensor
+                let plain = |input| Heads { input, steps: Vec::new() };
+                let kv = KvHeads { k: plain(0), v: plain(1), cache: program.caches.len() - 1 };
+                Op::Prepare(Prepare { q: None, kv: Some(kv) })
+            }
+            Recorded::Attention { spec } => {
+                let cache = match &program.nodes[inputs[1]].op {
+                    Op::Prepare(Prepare { kv: Some(kv), .. }) => kv.cache,
+                    _ => 0, // a checked graph has a cache here
+                };
+                Op::Attend { cache, spec: spec.clone() }
+            }
+            Recorded::Tokens {} => Op::Tokens,
+            Recorded::Embedding { weight } => Op::Embedding { weight: *weight, scale: 1.0 },
+            Recorded::Linear { weight, bias } => Op::MatMul(MatMul::plain(*weight, *bias)),
+            Recorded::RmsNorm { weight, eps } => norm(false, *weight, None, *eps),
+            Recorded::LayerNorm { weight, bias, eps } => norm(true, *weight, *bias, *eps),
+            Recorded::Activation { function } => Op::Map(vec![Post::Activation(*function)]),
+            Recorded::Clamp { min, max } => {
+                Op::Map(vec![Post::Clamp(min.unwrap_or(f32::MIN), max.unwrap_or(f32::MAX))])
+            }
+            Recorded::MulScalar { by } => Op::Map(vec![Post::Scale(*by)]),
+            Recorded::AddScalar { by } => Op::Map(vec![Post::AddScalar(*by)]),
+            Recorded::Add {} => binary(Binary::Add),
+            Recorded::Sub {} => binary(Binary::Sub),
+            Recorded::Mul {} => binary(Binary::Mul),
+            Recorded::Div {} => binary(Binary::Div),
+            Recorded::Reshape { .. } => Op::Reshape,
+            Recorded::Slice { dim, start, .. } => Op::Slice { dim: *dim, start: *start },
+            Recorded::Concat {} => Op::Concat,
+            Recorded::Rope { rope } => Op::Rope(*rope),
+            Recorded::Outputs {} => Op::Outputs,
+        };
+        program.nodes.push(Node { op, inputs, shape, place: graph.place(i as u32).to_owned() });
+    }
+    program
+}
+
+fn binary(op: Binary) -> Op {
+    Op::Binary { op, post: Vec::new() }
+}
+
+fn norm(center: bool, weight: Option<WeightId>, bias: Option<WeightId>, eps: f32) -> Op {
+    Op::Norm { norm: Norm { center, weight, bias, eps }, post: Vec::new() }
+}

@@ -1,0 +1,170 @@
+//! Running a program node by node.
+
+use super::{fused, ops};
+use crate::{
+    Result,
+    checkpoint::Checkpoint,
+    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
+    program::{Op, Program},
+    weights::{Matrix, fold},
+};
+use std::collections::{HashMap, VecDeque};
+use tamarack_api::WeightId;
+
+/// Runs a program in plain f32 on the processor. Weights stay in the checkpoint and are decoded row
+/// by row, each time they are used.
+pub struct Reference {
+    pub(super) program: Program,
+    pub(super) weights: HashMap<WeightId, Matrix>,
+    pub(super) vectors: HashMap<WeightId, Vec<f32>>,
+    pub(super) caches: Vec<Vec<f32>>,
+    capacity: Capacity,
+    sampled: Vec<u32>,
+    last_use: Vec<usize>,
+    done: VecDeque<StepResult>,
+}
+
+/// What the nodes of one step share.
+pub(super) struct Context<'a> {
+    pub step: &'a Step,
+    pub tokens: Vec<u32>,
+    pub ropes: Vec<Vec<[f32; 2]>>,
+}
+
+impl Reference {
+    /// Prepares a program for steps up to `capacity`.
+    pub fn load(program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Reference> {
+        let slots = capacity.pages * PAGE;
+        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.groups * (c.dk + c.dv)]).collect();
+        let mut last_use: Vec<usize> = (0..program.nodes.len()).collect();
+        for (i, node) in program.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|j| last_use[*j] = i);
+        }
+        let mut reference = Reference {
+            weights: HashMap::new(),
+            vectors: HashMap::new(),
+            caches,
+            capacity,
+            sampled: vec![0; capacity.slots],
+            last_use,
+            done: VecDeque::new(),
+            program,
+        };
+        reference.fold(checkpoint)?;
+        Ok(reference)
+    }
+
+    fn fold(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let (matrices, vectors) = self.program.used_weights();
+        for id in matrices {
+            self.weights.insert(id, fold(&self.program.weights, id, checkpoint)?);
+        }
+        for id in vectors {
+            self.vectors.insert(id, fold(&self.program.weights, id, checkpoint)?.values());
+        }
+        Ok(())
+    }
+
+    /// Runs a step and returns every node's result that `keep` asks for, by node.
+    pub fn trace(&mut self, step: &Step, keep: impl Fn(usize) -> bool) -> Result<Vec<Option<Vec<f32>>>> {
+        step.check(&self.capacity, self.vocabulary())?;
+        let token = |t: &Token| match *t {
+            Token::Id(id) => id,
+            Token::Sampled(slot) => self.sampled[slot as usize],
+        };
+        let context = Context {
+            step,
+            tokens: step.rows.iter().map(|r| token(&r.token)).collect(),
+            ropes: self.program.ropes.iter().map(|r| rope_table(r, &step.rows)).collect(),
+        };
+        let mut values: Vec<Option<Vec<f32>>> = vec![None; self.program.nodes.len()];
+        for i in 0..values.len() {
+            let node = self.program.nodes[i].clone();
+            let inputs: Vec<&[f32]> = node.inputs.iter().map(|j| values[*j].as_deref().unwrap_or(&[])).collect();
+            let value = self.eval(i, &inputs, &context);
+            values[i] = Some(value);
+            for j in node.inputs {
+                if self.last_use[j] == i && !keep(j) {
+                    values[j] = None;
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    fn eval(&mut self, i: usize, x: &[&[f32]], c: &Context<'_>) -> Vec<f32> {
+        let node = self.program.nodes[i].clone();
+        let dims = |n: usize| self.program.dims(node.inputs[n]);
+        match &node.op {
+            Op::Tokens => c.tokens.iter().map(|t| *t as f32).collect(),
+            Op::Embedding { weight, scale } => {
+                let (table, dim) = (&self.weights[weight], self.program.width(i));
+                let mut out = vec![0.0; c.tokens.len() * dim];
+                for (row, token) in out.chunks_exact_mut(dim).zip(&c.tokens) {
+                    table.row(*token as usize, row);
+                    row.iter_mut().for_each(|v| *v *= scale);
+                }
+                out
+            }
+            Op::MatMul(m) => self.matmul(m, x, dims(0).last().copied().unwrap_or(1)),
+            Op::Norm { norm, post } => {
+                fused::post(self.norm(norm, x[0], dims(0).last().copied().unwrap_or(1)), post, &x[1..])
+            }
+            Op::Map(steps) => fused::post(x[0].to_vec(), steps, &x[1..]),
+            Op::Binary { op, post } => {
+                fused::post(fused::binary(*op, x[0], &dims(0), x[1], &dims(1), &self.program.dims(i)), post, &x[2..])
+            }
+            Op::Reshape => x[0].to_vec(),
+            Op::Slice { dim, start } => fused::slice(x[0], &dims(0), dim - 1, *start, self.program.dims(i)[dim - 1]),
+            Op::Concat => {
+                let widths: Vec<usize> = (0..x.len()).map(|n| dims(n).last().copied().unwrap_or(1)).collect();
+                fused::concat(x, &widths)
+            }
+            Op::Rope(rope) => self.rope(*rope, x[0], &dims(0), c),
+            Op::Prepare(p) => self.prepare(p, &node.inputs, x, c),
+            Op::Attend { cache, spec } => self.attend(*cache, spec, x[0], dims(0)[0], c),
+            Op::Outputs => {
+                let width = self.program.width(i);
+                c.step.outputs.iter().flat_map(|o| x[0][o.row as usize * width..][..width].to_vec()).collect()
+            }
+        }
+    }
+
+    fn run(&mut self, step: &Step) -> Result<StepResult> {
+        let output = self.program.output;
+        let mut values = self.trace(step, |i| i == output)?;
+        let logits = values[output].take().unwrap_or_default();
+        let mut result = StepResult::default();
+        for (row, o) in logits.chunks_exact(self.vocabulary()).zip(&step.outputs) {
+            let token = ops::sample(row, o.inv_temperature, o.seed, o.counter);
+            self.sampled[o.slot as usize] = token;
+            result.tokens.push(token);
+            result.logits.push(if o.logits { row.to_vec() } else { Vec::new() });
+        }
+        Ok(result)
+    }
+}
+
+impl Executor for Reference {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.program.width(self.program.output)
+    }
+
+    fn submit(&mut self, step: &Step) -> Result<()> {
+        let result = self.run(step)?;
+        self.done.push_back(result);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        self.done.pop_front().ok_or_else(|| crate::Error::Request("no step was submitted".to_owned()))
+    }
+
+    fn device(&self) -> String {
+        "reference (plain f32 on the processor)".to_owned()
+    }
+}

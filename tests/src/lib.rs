@@ -4,4 +4,5 @@ pub mod canonical;
 pub mod files;
 pub mod gpu;
 pub mod model;
+pub mod models;
 pub mod plugins;

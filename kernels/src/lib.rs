@@ -5,10 +5,13 @@
 //! host compiles the text, binds buffers in the order that [`Kernel::bindings`] lists, and
 //! dispatches [`Kernel::groups`] workgroups.
 
+mod common;
+pub mod elementwise;
 pub mod embedding;
 mod format;
 mod kernel;
 pub mod matmul;
+pub mod norm;
 pub mod post;
 mod spec;
 pub mod step;

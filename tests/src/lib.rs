@@ -6,3 +6,4 @@ pub mod gpu;
 pub mod model;
 pub mod models;
 pub mod plugins;
+pub mod zoo;

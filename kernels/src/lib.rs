@@ -13,6 +13,7 @@ mod kernel;
 pub mod matmul;
 pub mod norm;
 pub mod post;
+pub mod prepare;
 mod spec;
 pub mod step;
 pub mod template;

@@ -2,3 +2,4 @@
 
 pub mod canonical;
 pub mod gpu;
+pub mod step;

@@ -13,6 +13,7 @@ mod kernel;
 pub mod matmul;
 pub mod norm;
 pub mod post;
+pub mod prepare;
 pub mod sample;
 mod spec;
 pub mod step;

@@ -15,8 +15,8 @@ pub struct Tuning {
     pub lanes: u32,
     /// Teams in a workgroup.
     pub teams: u32,
-    /// Columns that an invocation loads together: 16 or 32 at 4 bits, 8 or 16 at 8 bits, 4 or 8 in
-    /// half floats.
+    /// Columns that an invocation loads together, in one vector of 1, 2 or 4 words: 16 to 64 at 2
+    /// bits, 8 to 32 at 4 bits, 4 to 16 at 8 bits, 4 or 8 in half floats; other formats have one way.
     pub columns: u32,
 }
 
@@ -48,7 +48,9 @@ impl Tuning {
         let size = 1 << caps.workgroup_size.max(1).ilog2();
         let lanes = self.lanes.clamp(1, size).next_power_of_two().max(subgroup);
         let teams = self.teams.clamp(1, size / lanes);
-        let mut tuning = Tuning { outputs: self.outputs.clamp(1, 8), lanes, teams, ..self };
+        // More sums than this do not stay in registers.
+        let outputs = self.outputs.clamp(1, (64 / (rows * spec.matrices())).clamp(1, 8));
+        let mut tuning = Tuning { outputs, lanes, teams, ..self };
         while tuning.memory(spec, caps, rows) > caps.workgroup_memory {
             match tuning {
                 Tuning { outputs: 2.., .. } => tuning.outputs /= 2,

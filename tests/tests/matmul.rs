@@ -231,9 +231,12 @@ fn every_activation() {
     use Activation::{Gelu, GeluTanh, Relu, Sigmoid, Silu, Tanh};
     for gpu in gpus() {
         for f in [Gelu, GeluTanh, Relu, Sigmoid, Silu, Tanh] {
-            // Far into the tails, and from products of single numbers, which round but once.
-            let spec = MatMul { post: vec![Post::Scale(12.0), Post::Activation(f)], ..plain(Format::F32, 5000, 1) };
-            check_within(5e-7, &gpu, &spec, &vector(&spec, &gpu.caps, 1), 1);
+            // Where it bends, and far into the tails; of products, not sums, which round but once.
+            for scale in [3.0, 50.0] {
+                let post = vec![Post::Scale(scale), Post::Activation(f)];
+                let spec = MatMul { post, ..plain(Format::F32, 3000, 1) };
+                check_within(5e-7, &gpu, &spec, &vector(&spec, &gpu.caps, 1), 1);
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn pack_dense(format: Format, values: &[f32], words: &mut Vec<u32>) {
 /// # Panics
 /// If the buffers are too short for `out`, or `cols` is no multiple of [`Format::block`].
 pub fn unpack(format: Format, cols: usize, quants: &[u32], scales: &[u32], out: &mut [f32]) {
-    let rows = if cols == 0 { 0 } else { out.len() / cols };
+    let rows = out.len().checked_div(cols).unwrap_or(0);
     let quants = &quants[..rows * format.row_words(cols)];
     match format {
         Format::F32 => out.iter_mut().zip(quants).for_each(|(o, w)| *o = f32::from_bits(*w)),

@@ -197,10 +197,10 @@ mod tests {
                 unpack(tensor.format(), 128, &words, &scales, &mut packed);
                 for r in 0..2 {
                     tensor.row(r, &mut row);
-                    for i in 0..128 {
+                    for (i, &value) in row.iter().enumerate() {
                         let (at, g) = (r * 128 + i, (r * 128 + i) / group);
                         let want = pair("scales", g) * f32::from(quants[at]) + pair("biases", g);
-                        assert_eq!((row[i], packed[at]), (want, want), "{path} row {r} column {i}");
+                        assert_eq!((value, packed[at]), (want, want), "{path} row {r} column {i}");
                     }
                 }
             }

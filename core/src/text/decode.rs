@@ -99,6 +99,14 @@ mod tests {
     use crate::text::fixtures::{byte_level, sentencepiece, tokenizer};
 
     #[test]
+    fn tokenizers_and_streams_go_between_threads() {
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<Tokenizer>();
+        shared::<super::TextStream>();
+        shared::<crate::text::ChatTemplate>();
+    }
+
+    #[test]
     fn characters_stay_whole() {
         let cases: [(&[u8], &str, &[u8]); 6] = [
             (b"ab", "ab", b""),

@@ -207,15 +207,16 @@ mod tests {
         let config = || ("tokenizer_config.json", json!({ "chat_template": "config" }));
         let list = json!({ "chat_template": [{ "name": "default", "template": "a" }, { "name": "tool_use", "template": "b" }] });
         let wrapped = || ("chat_template.json", json!({ "chat_template": "wrapped" }));
-        let cases: [(&[(&str, Value)], Option<&str>, Option<&str>); 5] = [
-            (&[], None, None),
-            (&[config()], Some("config"), Some("config")),
-            (&[("tokenizer_config.json", list)], Some("a"), Some("b")),
-            (&[config(), wrapped()], Some("wrapped"), Some("wrapped")),
-            (&[config(), wrapped(), ("chat_template.jinja", json!("file"))], Some("file"), Some("file")),
+        let file = || ("chat_template.jinja", json!("file"));
+        let cases = [
+            (vec![], None, None),
+            (vec![config()], Some("config"), Some("config")),
+            (vec![("tokenizer_config.json", list)], Some("a"), Some("b")),
+            (vec![config(), wrapped()], Some("wrapped"), Some("wrapped")),
+            (vec![config(), wrapped(), file()], Some("file"), Some("file")),
         ];
         for (files, plain, tools) in cases {
-            let tokenizer = Tokenizer::from_dir(folder(files).path()).unwrap();
+            let tokenizer = Tokenizer::from_dir(folder(&files).path()).unwrap();
             let template = tokenizer.chat_template().unwrap();
             assert_eq!(template.and_then(|t| t.source(false)), plain);
             assert_eq!(template.and_then(|t| t.source(true)), tools);

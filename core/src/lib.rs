@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod error;
 pub mod exec;
 pub mod gpu;
+pub mod hub;
 pub mod plugins;
 pub mod program;
 pub mod reference;

@@ -5,6 +5,7 @@
 //! host compiles the text, binds buffers in the order that [`Kernel::bindings`] lists, and
 //! dispatches [`Kernel::groups`] workgroups.
 
+pub mod attend;
 mod common;
 pub mod elementwise;
 pub mod embedding;

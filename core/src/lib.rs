@@ -6,6 +6,7 @@ pub mod error;
 pub mod exec;
 pub mod generate;
 pub mod gpu;
+pub mod hub;
 pub mod input;
 mod load;
 pub mod model;

@@ -5,11 +5,17 @@
 //! host compiles the text, binds buffers in the order that [`Kernel::bindings`] lists, and
 //! dispatches [`Kernel::groups`] workgroups.
 
+pub mod attend;
+mod common;
+pub mod elementwise;
 pub mod embedding;
 mod format;
 mod kernel;
 pub mod matmul;
+pub mod norm;
 pub mod post;
+pub mod prepare;
+pub mod sample;
 mod spec;
 pub mod step;
 pub mod template;

@@ -64,6 +64,8 @@ pub enum Post {
     Scale(f32),
     /// v = v + c
     AddScalar(f32),
+    /// v = min(max(v, low), high)
+    Clamp(f32, f32),
     /// v = c * tanh(v / c)
     Softcap(f32),
     /// v = v + input

@@ -21,22 +21,21 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Units of `columns` columns, or of what the format has nearest below that.
+    /// Units of `columns` columns, or of what the format has nearest to that.
     pub fn new(format: Format, k: u32, columns: u32) -> Weights {
         let per_word = match format {
             Format::F16 | Format::Bf16 => 2,
-            Format::Affine { bits: 4, .. } => 8,
-            Format::Affine { bits: 8, .. } => 4,
+            Format::Affine { bits: bits @ (2 | 4 | 8), .. } => 32 / u32::from(bits),
             Format::Affine { .. } => return Weights { format, k, columns: 16, vec: 0 },
             Format::F32 => return Weights { format, k, columns: 4, vec: 0 },
         };
-        // A unit lies within one group.
+        // A unit lies within one group, and holds whole runs.
         let within = if let Format::Affine { group, .. } = format { u32::from(group) } else { k };
-        let wide = columns >= 4 * per_word && within.is_multiple_of(4 * per_word);
-        let vec = if wide { 4 } else { 2 };
-        match within.is_multiple_of(2 * per_word) {
-            true => Weights { format, k, columns: vec * per_word, vec },
-            false => Weights { format, k, columns: 4, vec: 0 },
+        let possible = |vec: &u32| (vec * per_word).is_multiple_of(4) && within.is_multiple_of(vec * per_word);
+        let mut vecs = [4, 2, 1].into_iter().filter(possible);
+        match vecs.clone().find(|vec| vec * per_word <= columns).or(vecs.next_back()) {
+            Some(vec) => Weights { format, k, columns: vec * per_word, vec },
+            None => Weights { format, k, columns: 4, vec: 0 },
         }
     }
 
@@ -58,12 +57,11 @@ impl Weights {
     /// The bindings `quants` and, for an affine format, `scales`.
     pub fn bind(&self, bindings: &mut Bindings) {
         let element = match (self.format, self.vec) {
-            (Format::F32, _) if self.is_aligned() => "vec4<f32>",
-            (_, 4) => "vec4<u32>",
-            (_, 2) | (Format::Affine { bits: 6, .. }, _) => "vec2<u32>",
-            _ => "u32",
+            (Format::F32, _) if self.is_aligned() => "vec4<f32>".to_string(),
+            (Format::Affine { bits: 6, .. }, _) => "vec2<u32>".to_string(),
+            _ => self.words(),
         };
-        bindings.read("quants", element);
+        bindings.read("quants", &element);
         match self.format {
             Format::Affine { scales: Scales::F16, .. } => bindings.read("scales", "u32"),
             Format::Affine { scales: Scales::F32, .. } => bindings.read("scales", "vec2<f32>"),
@@ -74,19 +72,33 @@ impl Weights {
     /// The functions listed above, with the constants they use.
     pub fn source(&self) -> String {
         let mut sizes = vec![("K", self.k), ("UNITS", self.units()), ("RUNS", self.runs())];
-        let mut pair = "";
-        if let Format::Affine { group, scales, .. } = self.format {
+        let (mut bits, mut pair) = (1, "");
+        if let Format::Affine { bits: b, group, scales } = self.format {
             let group = u32::from(group);
             sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
             pair = if scales == Scales::F16 { "unpack2x16float(pair)" } else { "pair" };
+            bits = u32::from(b);
         }
         let weight = match self.is_affine() {
             true => include_str!("../wgsl/weights/scale.wgsl"),
             false => include_str!("../wgsl/weights/dense.wgsl"),
         };
-        let values =
-            [("ELEMENT", self.element().to_string()), ("VEC", self.vec.to_string()), ("PAIR", pair.to_string())];
+        let values = [
+            ("WORD", if self.vec > 1 { "q[j / {{WORD_RUNS}}u]" } else { "q" }.to_string()),
+            ("WORD_RUNS", (8 / bits).to_string()),
+            ("MASK", (((1 << bits) - 1) * 0x0101_0101u32).to_string()),
+            ("BITS", bits.to_string()),
+            ("WORDS", self.words()),
+            ("VEC", self.vec.to_string()),
+            ("ELEMENT", self.element().to_string()),
+            ("PAIR", pair.to_string()),
+        ];
         consts(&sizes) + &render(&[self.snippet(), weight].concat(), &values)
+    }
+
+    /// The type of the words of a unit.
+    fn words(&self) -> String {
+        if self.vec > 1 { format!("vec{}<u32>", self.vec) } else { "u32".to_string() }
     }
 
     /// Whether every row of a dense matrix begins and ends with a whole vector.
@@ -102,12 +114,10 @@ impl Weights {
             Format::F32 => include_str!("../wgsl/weights/f32.wgsl"),
             Format::F16 => include_str!("../wgsl/weights/f16.wgsl"),
             Format::Bf16 => include_str!("../wgsl/weights/bf16.wgsl"),
-            Format::Affine { bits: 2, .. } => include_str!("../wgsl/weights/affine2.wgsl"),
             Format::Affine { bits: 3, .. } => include_str!("../wgsl/weights/affine3.wgsl"),
-            Format::Affine { bits: 4, .. } => include_str!("../wgsl/weights/affine4.wgsl"),
             Format::Affine { bits: 5, .. } => include_str!("../wgsl/weights/affine5.wgsl"),
             Format::Affine { bits: 6, .. } => include_str!("../wgsl/weights/affine6.wgsl"),
-            Format::Affine { .. } => include_str!("../wgsl/weights/affine8.wgsl"),
+            Format::Affine { .. } => include_str!("../wgsl/weights/affine248.wgsl"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Running one kernel on every adapter found, as tests see it.
 
 use tamarack::gpu::{Gpu, adapters};
-use tamarack_kernels::{Access, Kernel};
+use tamarack_kernels::{Access, Caps, Kernel, View};
 
 /// Every adapter of this machine, opened. A test over none of them would pass by doing nothing.
 pub fn gpus() -> Vec<Gpu> {
@@ -55,6 +55,26 @@ pub fn random(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Where element `i` of a dense [rows, heads, dim] activation lies in `view`.
+pub fn at(view: &View, i: usize) -> usize {
+    let [heads, dim] = [view.heads, view.dim].map(|n| n as usize);
+    let (r, h, j) = (i / (heads * dim), i / dim % heads, i % dim);
+    view.offset as usize + r * view.row as usize + h * view.head as usize + j
+}
+
+/// A buffer in which the dense activation `x` lies as `view` says; NaN elsewhere.
+pub fn spread(view: &View, x: &[f32]) -> Vec<f32> {
+    let end = x.len().checked_sub(1).map_or(0, |last| at(view, last) + 1);
+    let mut buffer = vec![f32::NAN; end];
+    x.iter().enumerate().for_each(|(i, v)| buffer[at(view, i)] = *v);
+    buffer
+}
+
+/// The dense activation of `rows` rows that lies in `buffer` as `view` says.
+pub fn gather(view: &View, buffer: &[f32], rows: u32) -> Vec<f32> {
+    (0..(rows * view.width()) as usize).map(|i| buffer[at(view, i)]).collect()
+}
+
 /// The words of floats.
 pub fn words(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| v.to_bits()).collect()
@@ -79,5 +99,16 @@ pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
             got[i],
             want[i]
         );
+    }
+}
+
+/// Runs `test` on every adapter, as it is and as if it had no subgroup operations.
+pub fn both_ways(test: impl Fn(&Gpu, &Caps)) {
+    static GPUS: std::sync::OnceLock<Vec<Gpu>> = std::sync::OnceLock::new();
+    for gpu in GPUS.get_or_init(gpus) {
+        test(gpu, &gpu.caps);
+        if gpu.caps.subgroups.is_some() {
+            test(gpu, &Caps { subgroups: None, ..gpu.caps });
+        }
     }
 }

@@ -6,3 +6,5 @@ pub mod gpu;
 pub mod model;
 pub mod models;
 pub mod plugins;
+pub mod step;
+pub mod zoo;

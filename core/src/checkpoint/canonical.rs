@@ -27,7 +27,7 @@ pub fn pack_dense(format: Format, values: &[f32], words: &mut Vec<u32>) {
 /// # Panics
 /// If the buffers are too short for `out`, or `cols` is no multiple of [`Format::block`].
 pub fn unpack(format: Format, cols: usize, quants: &[u32], scales: &[u32], out: &mut [f32]) {
-    let rows = if cols == 0 { 0 } else { out.len() / cols };
+    let rows = out.len().checked_div(cols).unwrap_or(0);
     let quants = &quants[..rows * format.row_words(cols)];
     match format {
         Format::F32 => out.iter_mut().zip(quants).for_each(|(o, w)| *o = f32::from_bits(*w)),
@@ -65,17 +65,28 @@ pub(super) fn pack_quants(bits: u8, q: &[u8], words: &mut Vec<u32>) {
             *run = u32::from_le_bytes([q[0], q[1], q[2], q[3]]);
         }
         let mut below = 0;
-        for &plane in Format::planes(bits) {
-            let per_word = 8 / plane as usize;
-            for runs in runs.chunks_exact(per_word) {
-                let parts = runs.iter().enumerate();
-                words.push(
-                    parts.fold(0, |word, (p, run)| word | ((run >> below) & lanes(plane)) << (plane as usize * p)),
-                );
+        for &bits in Format::planes(bits) {
+            match bits {
+                8 => words.extend(plane::<8>(&runs, below)),
+                4 => words.extend(plane::<4>(&runs, below)),
+                2 => words.extend(plane::<2>(&runs, below)),
+                _ => words.extend(plane::<1>(&runs, below)),
             }
-            below += plane;
+            below += bits;
         }
     }
+}
+
+/// The plane of `B` bits that begins at bit `below` of each quant.
+fn plane<const B: usize>(runs: &[u32; 8], below: u8) -> [u32; B] {
+    let lanes = ((1 << B) - 1) * 0x0101_0101;
+    let mut words = [0; B];
+    for (word, runs) in words.iter_mut().zip(runs.chunks_exact(8 / B)) {
+        for (p, run) in runs.iter().enumerate() {
+            *word |= (run >> below & lanes) << (B * p);
+        }
+    }
+    words
 }
 
 /// Reads the planes back; the inverse of [`pack_quants`].
@@ -94,11 +105,6 @@ fn unpack_quants(bits: u8, words: &[u32], q: &mut [u8]) {
             first += plane as usize;
         }
     }
-}
-
-/// The low `plane` bits of each byte of a word.
-fn lanes(plane: u8) -> u32 {
-    ((1 << plane) - 1) * 0x0101_0101
 }
 
 /// Appends one (scale, bias). False if it is infinite or not a number in that form.

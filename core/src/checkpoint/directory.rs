@@ -2,23 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::Checkpoint;
+use super::json::read_json;
 use super::mapping::Mapping;
 use super::mlx::Quantization;
 use super::safetensors::{self, Parts, Tensors};
 use crate::{Error, Result};
 
-/// Larger files of JSON are not read: the longest real index is a few megabytes.
-const MAX_JSON: u64 = 64 << 20;
 const INDEX: &str = "model.safetensors.index.json";
 
 /// Opens the model in directory `path`.
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
-    let config = read_json(&path.join("config.json"))?;
+    let config = path.join("config.json");
+    if !config.exists() {
+        let gguf = file_names(path)?.into_iter().find(|name| name.ends_with(".gguf"));
+        let remedy =
+            gguf.map_or("is this a model's directory?".into(), |name| format!("to read {name}, open that file"));
+        return Err(Error::file(config, format!("absent; {remedy}")));
+    }
+    let config = read_json(&config)?;
     let generation = path.join("generation_config.json");
     let generation = generation
         .exists()
@@ -125,16 +130,4 @@ fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     plain && name.ends_with(".safetensors") && !name.contains(['/', '\\', ':', '\0'])
-}
-
-fn read_json(path: &Path) -> Result<Value> {
-    let file: Arc<Mapping> = Mapping::open(path)?;
-    if file.len() as u64 > MAX_JSON {
-        return Err(Error::file(path, format!("expected JSON of {MAX_JSON} bytes at most, found {}", file.len())));
-    }
-    let value: Value = serde_json::from_slice(&file).map_err(|e| Error::file(path, format!("not JSON: {e}")))?;
-    if !value.is_object() {
-        return Err(Error::file(path, "expected a JSON object"));
-    }
-    Ok(value)
 }

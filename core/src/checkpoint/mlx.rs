@@ -46,20 +46,15 @@ impl Affine {
     pub fn decode(&self, row: usize, i: usize, block: &mut Block) {
         let at = row * self.groups + i;
         block.set(0, self.dtype.get(&self.scales, at), self.dtype.get(&self.biases, at));
-        let (bits, group) = (u32::from(self.bits), self.group as usize);
-        let bytes = group / 8 * self.bits as usize;
-        let mut stream = self.words[at * bytes..(at + 1) * bytes].chunks_exact(4);
-        let (mut buffer, mut filled) = (0u64, 0);
-        for q in &mut block.q[..group] {
-            if filled < bits
-                && let Some(word) = stream.next()
-            {
-                buffer |= u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]])) << filled;
-                filled += 32;
-            }
-            *q = (buffer & ((1 << bits) - 1)) as u8;
-            buffer >>= bits;
-            filled -= bits;
+        let (bits, group) = (self.bits as usize, self.group as usize);
+        let bytes = group / 8 * bits;
+        let row = self.words[at * bytes..(at + 1) * bytes].chunks_exact(bits);
+        // Eight quants are as many bytes as a quant has bits.
+        for (q, bytes) in block.q[..group].chunks_exact_mut(8).zip(row) {
+            let mut stream = [0; 8];
+            stream[..bits].copy_from_slice(bytes);
+            let stream = u64::from_le_bytes(stream);
+            q.iter_mut().enumerate().for_each(|(i, q)| *q = (stream >> (bits * i) & ((1 << bits) - 1)) as u8);
         }
     }
 
@@ -202,10 +197,10 @@ mod tests {
                 unpack(tensor.format(), 128, &words, &scales, &mut packed);
                 for r in 0..2 {
                     tensor.row(r, &mut row);
-                    for i in 0..128 {
+                    for (i, &value) in row.iter().enumerate() {
                         let (at, g) = (r * 128 + i, (r * 128 + i) / group);
                         let want = pair("scales", g) * f32::from(quants[at]) + pair("biases", g);
-                        assert_eq!((row[i], packed[at]), (want, want), "{path} row {r} column {i}");
+                        assert_eq!((value, packed[at]), (want, want), "{path} row {r} column {i}");
                     }
                 }
             }

@@ -9,6 +9,7 @@ mod canonical;
 mod dense;
 mod directory;
 pub mod gguf;
+mod json;
 mod mapping;
 mod mlx;
 mod safetensors;

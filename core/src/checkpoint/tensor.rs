@@ -90,7 +90,7 @@ impl Tensor {
             Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
             Data::Mlx(_) => (1, Some(0), 0),
         };
-        if cols % unit != 0 {
+        if !cols.is_multiple_of(unit) {
             let kind = inner.kind();
             return Err(format!("{name}: expected a last dimension divisible by {unit} for {kind}, found {cols}"));
         }
@@ -151,7 +151,7 @@ impl Tensor {
             return Format::F32;
         }
         match &self.0.data {
-            Data::Dense(dtype, _) if self.cols() % 2 == 0 => dtype.format(),
+            Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
             Data::Ggml(ty, _) => Format::Affine { bits: ty.bits, group: ty.group, scales: Scales::F16 },
             Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },

@@ -1,7 +1,10 @@
 //! Adapters, and the one device that an executor owns.
 
 use crate::{Error, Result};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tamarack_kernels::{Access, Caps, Kernel};
 
 pub use wgpu::AdapterInfo;
@@ -33,6 +36,7 @@ pub struct Gpu {
     /// What kernels may rely on.
     pub caps: Caps,
     info: AdapterInfo,
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Gpu {
@@ -64,7 +68,25 @@ impl Gpu {
             workgroup_size: limits.max_compute_invocations_per_workgroup,
             binding_size: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
         };
-        Ok(Gpu { device, queue, caps, info })
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let (sink, lost) = (errors.clone(), errors.clone());
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&sink, e.to_string())));
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                note(&lost, format!("the device was lost: {message}"));
+            }
+        });
+        Ok(Gpu { device, queue, caps, info, errors })
+    }
+
+    /// What the device reported since the last call, as one error.
+    pub fn take_errors(&self) -> Result<()> {
+        let mut errors = self.errors.lock().unwrap_or_else(|e| e.into_inner());
+        match errors.drain(..).next() {
+            None => Ok(()),
+            Some(e) if e.contains("memory") => Err(Error::Memory(format!("{}: {e}", self.info.name))),
+            Some(e) => Err(Error::Device(format!("{}: {e}", self.info.name))),
+        }
     }
 
     /// Name, type, backend and driver.
@@ -135,7 +157,7 @@ impl Gpu {
         })
     }
 
-    /// Waits for everything submitted so far and copies the start of `buffer` back.
+    /// Copies the start of `buffer` back, after everything submitted so far.
     pub fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
         let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read back"),
@@ -145,24 +167,29 @@ impl Gpu {
         });
         let mut encoder = self.device.create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-        self.queue.submit([encoder.finish()]);
-        self.map(&staging, bytes)
+        let submission = self.queue.submit([encoder.finish()]);
+        self.map(&staging, submission)
     }
 
-    /// Waits until a read-back buffer can be mapped and copies its first `bytes` bytes out.
-    pub fn map(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+    /// Waits for a submission and copies out all of a read-back buffer.
+    pub fn map(&self, staging: &wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
         let failed = |e: &dyn std::fmt::Display| Error::Device(format!("{}: reading back failed: {e}", self.info.name));
         let (send, receive) = std::sync::mpsc::channel();
-        staging.map_async(wgpu::MapMode::Read, ..bytes, move |r| {
+        staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send(r);
         });
-        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(300)) };
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(Duration::from_secs(300)) };
         self.device.poll(wait).map_err(|e| failed(&e))?;
-        receive.recv().map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-        let out = staging.get_mapped_range(..bytes).map_err(|e| failed(&e))?.to_vec();
+        let mapped = receive.recv_timeout(Duration::from_secs(1)).map_err(|e| failed(&e))?;
+        mapped.map_err(|e| failed(&e))?;
+        let out = staging.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
         staging.unmap();
         Ok(out)
     }
+}
+
+fn note(errors: &Mutex<Vec<String>>, message: String) {
+    errors.lock().unwrap_or_else(|e| e.into_inner()).push(message);
 }
 
 fn layout_entry(binding: usize, access: Access) -> wgpu::BindGroupLayoutEntry {

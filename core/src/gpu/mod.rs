@@ -1,5 +1,11 @@
 //! The wgpu executor: Vulkan, Metal and DX12.
 
+mod convert;
 mod device;
+mod executor;
+mod phase;
+mod plan;
+mod weights;
 
 pub use device::{AdapterInfo, Gpu, adapters};
+pub use executor::WgpuExecutor;

@@ -91,7 +91,20 @@ fn is_unfinished(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::take_text;
+    use crate::text::Tokenizer;
+    use crate::text::fixtures::{byte_level, sentencepiece, tokenizer};
+
+    #[test]
+    fn tokenizers_and_streams_go_between_threads() {
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<Tokenizer>();
+        shared::<super::TextStream>();
+        shared::<crate::text::ChatTemplate>();
+    }
 
     #[test]
     fn characters_stay_whole() {
@@ -107,5 +120,75 @@ mod tests {
             let mut pending = bytes.to_vec();
             assert_eq!((take_text(&mut pending).as_str(), pending.as_slice()), (text, rest));
         }
+    }
+
+    /// The bytes behind a token of the fixtures, found without the code under test.
+    fn bytes(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+        let token = tokenizer.id_to_token(id).unwrap();
+        match token.strip_prefix("<0x") {
+            Some(digits) => vec![u8::from_str_radix(&digits[..2], 16).unwrap()],
+            None if tokenizer.bos() == Some(1) => token.replace('▁', " ").into(),
+            None if id < 2 => token.into(),
+            None => {
+                let printable = |b: &u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+                let hidden: Vec<u8> = (0..=255).filter(|b| !printable(b)).collect();
+                let byte = |c: char| hidden.get((c as usize).wrapping_sub(0x100)).copied().unwrap_or(c as u8);
+                token.chars().map(byte).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn streamed_text_is_the_text_of_all_tokens() {
+        let mut rng = StdRng::seed_from_u64(3);
+        for metadata in [byte_level(), sentencepiece()] {
+            let tokenizer = tokenizer(&metadata);
+            let strips = tokenizer.bos() == Some(1);
+            for _ in 0..3000 {
+                let ids: Vec<u32> =
+                    (0..rng.random_range(0..12)).map(|_| rng.random_range(0..tokenizer.vocab_size() as u32)).collect();
+                let skip = rng.random_bool(0.5);
+                let mut stream = tokenizer.stream(skip);
+                let mut streamed: String = ids.iter().filter_map(|&id| stream.push(id)).collect();
+                streamed.extend(stream.finish());
+                assert_eq!(streamed, tokenizer.decode(&ids, skip).unwrap(), "{ids:?}");
+                let kept = ids.iter().filter(|&&id| !(skip && tokenizer.is_special(id)));
+                let all: Vec<u8> = kept.flat_map(|&id| bytes(&tokenizer, id)).collect();
+                let all = String::from_utf8_lossy(&all);
+                assert_eq!(streamed, all.strip_prefix(if strips { " " } else { "" }).unwrap_or(&all), "{ids:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn valid_text_survives_in_whole_characters() {
+        let text = " the thé 🦀 €5 — ▁ Ġ\u{fffd}!\n";
+        for metadata in [byte_level(), sentencepiece()] {
+            let tokenizer = tokenizer(&metadata);
+            let ids = tokenizer.encode(text, false).unwrap();
+            let library = tokenizer.decode_all(&ids).unwrap();
+            assert_eq!(tokenizer.decode(&ids, false).unwrap(), library);
+            let mut stream = tokenizer.stream(true);
+            let pieces: Vec<String> = ids.iter().filter_map(|&id| stream.push(id)).collect();
+            assert_eq!(pieces.concat(), library);
+            assert!(pieces.len() > 10 && pieces.contains(&"🦀".to_owned()), "{pieces:?}");
+            assert_eq!(stream.finish(), None);
+        }
+    }
+
+    #[test]
+    fn decoders_that_look_at_neighbours_stream_too() {
+        let json = serde_json::json!({
+            "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": { "[UNK]": 0, "play": 1, "##ing": 2, "time": 3, "!": 4 } },
+            "decoder": { "type": "WordPiece", "prefix": "##", "cleanup": true },
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        let mut stream = tokenizer.stream(true);
+        let pieces: Vec<_> = [1, 2, 3, 4].map(|id| stream.push(id)).into_iter().flatten().collect();
+        assert_eq!(pieces, ["play", "ing", " time", "!"]);
+        assert_eq!(tokenizer.decode(&[1, 2, 3, 4], true).unwrap(), "playing time!");
     }
 }

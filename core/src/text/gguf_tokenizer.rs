@@ -281,3 +281,69 @@ fn templates(metadata: &Metadata) -> BTreeMap<String, String> {
     });
     named.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::fixtures::{byte_level, metadata, numbers, sentencepiece, texts, tokenizer};
+
+    fn spelled(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
+        let ids = tokenizer.encode(text, true).unwrap();
+        ids.into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect()
+    }
+
+    #[test]
+    fn byte_level_tokens_are_cut_and_merged() {
+        let tokenizer = tokenizer(&byte_level());
+        assert_eq!(spelled(&tokenizer, "the hé<s>"), ["t", "he", "Ġ", "h", "Ã©", "<s>"]);
+        assert_eq!(spelled(&tokenizer, "he he"), ["he", "Ġhe"]);
+        assert_eq!(spelled(&tokenizer, "€"), ["âĤ", "¬"]);
+        assert_eq!((tokenizer.bos(), tokenizer.eos_ids()), (Some(0), &[1].into()));
+        assert_eq!(tokenizer.special_tokens()["eos_token"], "<|end of turn|>");
+    }
+
+    #[test]
+    fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
+        let tokenizer = tokenizer(&sentencepiece());
+        assert_eq!(spelled(&tokenizer, "the her!"), ["<s>", "▁the", "▁", "he", "r", "!"]);
+        assert_eq!(spelled(&tokenizer, "é€"), ["<s>", "▁", "é", "<0xE2>", "<0x82>", "<0xAC>"]);
+        assert_eq!(spelled(&tokenizer, "t</s>t"), ["<s>", "▁t", "</s>", "▁t"]);
+        assert_eq!(tokenizer.eos_ids(), &[2, 262].into());
+        assert!(tokenizer.is_special(0) && !tokenizer.is_special(10));
+    }
+
+    #[test]
+    fn templates_come_with_the_file() {
+        let mut metadata = sentencepiece();
+        let mut put = |key: &str, source: &str| metadata.0.insert(key.into(), Value::String(source.into()));
+        put("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}");
+        put("tokenizer.chat_template.tool_use", "tools");
+        let tokenizer = tokenizer(&metadata);
+        let user = json!({ "role": "user", "content": "t" });
+        let ids = tokenizer.apply_chat_template(&[user], None, true, &Map::new()).unwrap();
+        assert_eq!(ids, tokenizer.encode("t", true).unwrap());
+        assert_eq!(tokenizer.chat_template().unwrap().unwrap().source(true), Some("tools"));
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let with = |mut base: Metadata, key: &'static str, value: Value| {
+            base.0.extend(metadata([(key, value)]).0);
+            base
+        };
+        let cases = [
+            (Metadata::default(), "tokenizer.ggml.tokens: missing"),
+            (with(byte_level(), "model", Value::String("rwkv".into())), "found `rwkv`"),
+            (with(byte_level(), "tokens", numbers([1])), "a list of texts"),
+            (with(byte_level(), "token_type", numbers([1])), "expected one for each of 263 tokens, found 1"),
+            (with(byte_level(), "merges", texts(["ab"])), "expected two tokens, found `ab`"),
+            (with(byte_level(), "merges", texts(["a no"])), "tokenizer.ggml.merges: "),
+            (with(byte_level(), "merges", texts(["<|end of turn|>"; 1])), "tokenizer.ggml.merges: "),
+            (with(sentencepiece(), "scores", numbers([])), "tokenizer.ggml.scores: "),
+        ];
+        for (metadata, wanted) in cases {
+            let error = Tokenizer::from_gguf(&metadata).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

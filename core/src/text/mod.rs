@@ -1,6 +1,8 @@
 //! Text: tokens, chat templates and incremental decoding.
 
 mod decode;
+#[cfg(test)]
+mod fixtures;
 mod gguf_tokenizer;
 mod message;
 mod pieces;

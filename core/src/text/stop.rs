@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn stops_are_found_across_pieces() {
-        let cases: [(&[&str], &[&str], &str, Option<&str>); 6] = [
+        type Case = (&'static [&'static str], &'static [&'static str], &'static str, Option<&'static str>);
+        let cases: [Case; 6] = [
             (&["</s>"], &["Hi <", "/s", "> and more"], "Hi ", Some("</s>")),
             (&["</s>"], &["a < b", "</", "p>"], "a < b</p>", None),
             (&["abc", "b"], &["xabc"], "xa", Some("b")),

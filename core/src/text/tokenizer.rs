@@ -1,6 +1,7 @@
 //! Tokenizers: text to token ids and back.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -10,10 +11,9 @@ use super::{ChatTemplate, TextStream, plain_prompt};
 use crate::{Error, Result};
 
 /// A model's tokenizer with its special tokens and its chat template. Clones share everything.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     backend: tokenizers::Tokenizer,
     pieces: Option<Pieces>,
@@ -152,6 +152,12 @@ impl Tokenizer {
             }
             None => self.encode(&plain_prompt(messages), true),
         }
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
     }
 }
 

@@ -158,3 +158,95 @@ fn named_templates(config: &Map<String, Value>) -> BTreeMap<String, String> {
         _ => BTreeMap::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with a tokenizer of four words and the given files.
+    fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
+        let vocab = json!({ "<s>": 0, "</s>": 1, "a": 2, "b": 3 });
+        let tokenizer = json!({
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
+            "pre_tokenizer": { "type": "Whitespace" },
+            "truncation": { "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 },
+            "added_tokens": [{ "id": 0, "content": "<s>", "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false }],
+        });
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files.iter().chain([&("tokenizer.json", tokenizer)]) {
+            let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn the_config_completes_the_tokenizer() {
+        let config = json!({
+            "bos_token": { "content": "<s>" }, "eos_token": "<turn>", "add_bos_token": true, "add_eos_token": false,
+            "image_token": "<image>", "model_input_names": ["input_ids"],
+            "added_tokens_decoder": {
+                "4": { "content": "<turn>", "special": true },
+                "9": { "content": "<lost>", "special": true },
+            },
+        });
+        let folder =
+            folder(&[("tokenizer_config.json", config), ("special_tokens_map.json", json!({ "pad_token": "a" }))]);
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        assert_eq!(tokenizer.encode("a b <turn>", true).unwrap(), [0, 2, 3, 4]);
+        assert_eq!(tokenizer.encode("a b", false).unwrap(), [2, 3]);
+        assert_eq!((tokenizer.bos(), tokenizer.eos_ids()), (Some(0), &[4].into()));
+        assert_eq!(tokenizer.token_to_id("<lost>"), None);
+        let names: Vec<&String> = tokenizer.special_tokens().keys().collect();
+        assert_eq!(names, ["pad_token", "bos_token", "eos_token", "image_token"]);
+    }
+
+    #[test]
+    fn chat_templates_are_found_in_order() {
+        let config = || ("tokenizer_config.json", json!({ "chat_template": "config" }));
+        let list = json!({ "chat_template": [{ "name": "default", "template": "a" }, { "name": "tool_use", "template": "b" }] });
+        let wrapped = || ("chat_template.json", json!({ "chat_template": "wrapped" }));
+        let file = || ("chat_template.jinja", json!("file"));
+        let cases = [
+            (vec![], None, None),
+            (vec![config()], Some("config"), Some("config")),
+            (vec![("tokenizer_config.json", list)], Some("a"), Some("b")),
+            (vec![config(), wrapped()], Some("wrapped"), Some("wrapped")),
+            (vec![config(), wrapped(), file()], Some("file"), Some("file")),
+        ];
+        for (files, plain, tools) in cases {
+            let tokenizer = Tokenizer::from_dir(folder(&files).path()).unwrap();
+            let template = tokenizer.chat_template().unwrap();
+            assert_eq!(template.and_then(|t| t.source(false)), plain);
+            assert_eq!(template.and_then(|t| t.source(true)), tools);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Tokenizer::from_dir(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("expected a tokenizer.json"), "{error}");
+        // The merge makes a token longer than any, which the library answers by indexing too far.
+        let model = json!({ "model": { "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": ["a b"] } });
+        for (name, content, wanted) in [
+            ("tokenizer_config.json", json!("{"), "tokenizer_config.json: "),
+            ("tokenizer.json", model, "contradict each other"),
+            (
+                "tokenizer_config.json",
+                json!({ "add_bos_token": true, "bos_token": "<none>" }),
+                "`<none>`: not in the vocabulary",
+            ),
+        ] {
+            let folder = folder(&[]);
+            let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let error = Tokenizer::from_dir(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+        let broken = folder(&[("chat_template.jinja", json!("{% if %}"))]);
+        let tokenizer = Tokenizer::from_dir(broken.path()).unwrap();
+        assert!(tokenizer.chat_template().unwrap_err().to_string().contains("line 1 does not compile"));
+    }
+}

@@ -15,8 +15,8 @@ pub struct Tuning {
     pub lanes: u32,
     /// Teams in a workgroup.
     pub teams: u32,
-    /// Columns that an invocation loads together: 16 or 32 at 4 bits, 8 or 16 at 8 bits, 4 or 8 in
-    /// half floats.
+    /// Columns that an invocation loads together, in one vector of 1, 2 or 4 words: 16 to 64 at 2
+    /// bits, 8 to 32 at 4 bits, 4 to 16 at 8 bits, 4 or 8 in half floats; other formats have one way.
     pub columns: u32,
 }
 
@@ -28,8 +28,8 @@ impl Tuning {
         const INVOCATIONS: u32 = 1 << 17;
         let columns = 32;
         let units = Weights::new(spec.format, spec.k, columns).units();
-        let mut outputs = (16 / (rows * spec.matrices())).clamp(1, 4);
-        let mut lanes = caps.subgroups.map_or(32, |(_, max)| max.max(32));
+        let mut outputs = (16 / (rows.max(1) * spec.matrices())).clamp(1, 4);
+        let mut lanes = usable_subgroups(caps).map_or(32, |(_, max)| max.max(32));
         while spec.n.saturating_mul(lanes) / outputs < INVOCATIONS {
             if units >= 4 * lanes {
                 lanes *= 2;
@@ -48,7 +48,9 @@ impl Tuning {
         let size = 1 << caps.workgroup_size.max(1).ilog2();
         let lanes = self.lanes.clamp(1, size).next_power_of_two().max(subgroup);
         let teams = self.teams.clamp(1, size / lanes);
-        let mut tuning = Tuning { outputs: self.outputs.clamp(1, 8), lanes, teams, ..self };
+        // More sums than this do not stay in registers.
+        let outputs = self.outputs.clamp(1, (64 / (rows * spec.matrices())).clamp(1, 8));
+        let mut tuning = Tuning { outputs, lanes, teams, ..self };
         while tuning.memory(spec, caps, rows) > caps.workgroup_memory {
             match tuning {
                 Tuning { outputs: 2.., .. } => tuning.outputs /= 2,
@@ -87,13 +89,14 @@ fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
     caps.subgroups.filter(|(min, max)| *min > 0 && *max <= caps.workgroup_size)
 }
 
-/// For steps of up to `rows` rows: 1, 2, 4 or 8.
+/// For steps of up to `rows` rows, 1 to 8.
 pub fn vector(spec: &MatMul, caps: &Caps, rows: u32) -> Kernel {
     vector_with(spec, caps, rows, Tuning::default_for(spec, caps, rows))
 }
 
 /// [`vector`] with its work shared out in a given way.
 pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Kernel {
+    let rows = rows.clamp(1, 8);
     let tuning = tuning.fit(spec, caps, rows);
     let weights = Weights::new(spec.format, spec.k, tuning.columns);
     let (bindings, functions) = spec.parts(&weights);
@@ -159,4 +162,40 @@ fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
 
 fn flag(on: bool) -> String {
     u32::from(on).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Format, Scales, View};
+
+    #[test]
+    fn narrow_and_long_matrices_get_more_lanes() {
+        let caps = Caps {
+            subgroups: Some((32, 32)),
+            f16: true,
+            workgroup_memory: 48 << 10,
+            workgroup_size: 1024,
+            binding_size: 1 << 30,
+        };
+        // n, k, then outputs and lanes.
+        let cases = [(28_672, 4096, 4, 32), (4096, 14_336, 4, 128), (2560, 9728, 2, 128), (6144, 2560, 1, 32)];
+        for (n, k, outputs, lanes) in cases {
+            let spec = MatMul {
+                rows: 0,
+                n,
+                k,
+                format: Format::Affine { bits: 4, group: 32, scales: Scales::F16 },
+                x: View::rows(k),
+                norm: None,
+                bias: false,
+                glu: None,
+                post: Vec::new(),
+                first: 0,
+                out: View::rows(n),
+            };
+            let tuning = Tuning::default_for(&spec, &caps, 1);
+            assert_eq!((tuning.outputs, tuning.lanes), (outputs, lanes), "{n}x{k}");
+        }
+    }
 }

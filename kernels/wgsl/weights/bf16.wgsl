@@ -1,5 +1,5 @@
 // bf16, the upper half of an f32. A unit is {{VEC}} words.
-alias Words = vec{{VEC}}<u32>;
+alias Words = {{WORDS}};
 
 fn words(row: u32, unit: u32) -> Words {
     return quants[row * UNITS + unit];

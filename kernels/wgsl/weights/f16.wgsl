@@ -1,5 +1,5 @@
 // f16. A unit is {{VEC}} words.
-alias Words = vec{{VEC}}<u32>;
+alias Words = {{WORDS}};
 
 fn words(row: u32, unit: u32) -> Words {
     return quants[row * UNITS + unit];

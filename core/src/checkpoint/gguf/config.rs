@@ -66,7 +66,7 @@ impl<'a> Facts<'a> {
         facts.heads = facts.size("attention.head_count")?;
         facts.head_dim = match facts.get("attention.key_length") {
             Some(_) => facts.size("attention.key_length")?,
-            None if facts.hidden_size % facts.heads == 0 => facts.hidden_size / facts.heads,
+            None if facts.hidden_size.is_multiple_of(facts.heads) => facts.hidden_size / facts.heads,
             None => {
                 let (d, h) = (facts.hidden_size, facts.heads);
                 return Err(format!("{gguf}.attention.head_count: {h} heads do not divide embedding_length {d}"));

@@ -42,7 +42,7 @@ pub struct Info {
 pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let mut c = Cursor { bytes, at: 0, values: 0 };
     if c.take(4)? != b"GGUF" {
-        return Err("not a GGUF file: it does not begin with `GGUF`".into());
+        return Err("expected a GGUF file or a model directory: the file does not begin with `GGUF`".into());
     }
     match c.u32()? {
         2 | 3 => {}

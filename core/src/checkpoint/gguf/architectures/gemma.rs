@@ -66,7 +66,7 @@ fn query_scale(facts: &Facts, layers_of_27b: usize) -> usize {
 fn layer_types(facts: &Facts, period: usize) -> Vec<Value> {
     let said = facts.field("attention.sliding_window_pattern");
     let period = said.as_u64().filter(|n| *n > 0).map_or(period, |n| n as usize);
-    let windowed = |i: usize| said.get(i).and_then(Value::as_bool).unwrap_or((i + 1) % period != 0);
+    let windowed = |i: usize| said.get(i).and_then(Value::as_bool).unwrap_or(!(i + 1).is_multiple_of(period));
     let kind = |i| if windowed(i) { "sliding_attention" } else { "full_attention" };
     (0..facts.layers).map(|i| json!(kind(i))).collect()
 }

@@ -1,0 +1,395 @@
+//! One model on one device.
+
+use super::{
+    Gpu,
+    phase::{Attention, Emitter, Kind, few},
+    plan::{Plan, plan},
+    weights::{DeviceMatrix, Uploader},
+};
+use crate::{
+    Error, Result,
+    checkpoint::Checkpoint,
+    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
+    program::{Op, Program},
+    weights::fold,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use tamarack_api::{Sym, WeightId};
+use tamarack_kernels::{Kernel, step as words};
+
+/// Most parts into which attention splits a long cache.
+const MAX_SPLITS: usize = 32;
+/// Most rows of a step that still splits: with more there is work enough for every processor.
+const SPLIT_ROWS: usize = 16;
+/// Keys that one workgroup goes through before splitting pays.
+const SPLIT_KEYS: usize = 256;
+/// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
+const DISPATCHES: usize = 64;
+
+/// All buffers of a model.
+pub(super) struct Model {
+    pub gpu: Gpu,
+    pub program: Program,
+    pub plan: Plan,
+    pub matrices: HashMap<WeightId, DeviceMatrix>,
+    pub vectors: HashMap<WeightId, wgpu::Buffer>,
+    pub activations: Vec<wgpu::Buffer>,
+    pub caches: Vec<wgpu::Buffer>,
+    pub ropes: Vec<wgpu::Buffer>,
+    pub scratch: wgpu::Buffer,
+    pub partials: wgpu::Buffer,
+    pub candidates: wgpu::Buffer,
+    pub step: wgpu::Buffer,
+    pub sampled: wgpu::Buffer,
+    pub results: wgpu::Buffer,
+}
+
+/// A dispatch that is compiled and bound.
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+    kernel: Kernel,
+    rows: Sym,
+}
+
+/// A step under way: where its results will be.
+struct Pending {
+    submission: wgpu::SubmissionIndex,
+    staging: wgpu::Buffer,
+    outputs: usize,
+    logits: Vec<bool>,
+}
+
+/// Runs a program through wgpu. Weights, caches and bind groups are made once; a step writes one small
+/// buffer and encodes dispatches that are already there.
+pub struct WgpuExecutor {
+    model: Model,
+    capacity: Capacity,
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+    phases: HashMap<Kind, Vec<Dispatch>>,
+    pending: VecDeque<Pending>,
+    spare: Vec<wgpu::Buffer>,
+    weight_bytes: u64,
+}
+
+impl WgpuExecutor {
+    /// Copies the weights to the device and plans for steps up to `capacity`.
+    pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        let plan = plan(&program, |sym| rows(sym, &capacity))?;
+        check_sizes(&gpu, &program, &plan, &capacity)?;
+        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint)?;
+        let model = Model::new(gpu, program, plan, &capacity, matrices, vectors);
+        model.gpu.take_errors()?;
+        let (pipelines, phases) = (HashMap::new(), HashMap::new());
+        let (pending, spare) = (VecDeque::new(), Vec::new());
+        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+    }
+
+    /// Bytes of weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// The dispatches of a step of so many token rows and outputs over caches of `length` tokens, by
+    /// name.
+    pub fn dispatches(&mut self, rows: usize, outputs: usize, length: usize) -> Result<Vec<String>> {
+        let (kind, _) = self.kind(rows, rows.min(1), outputs, length);
+        self.prepare(kind)?;
+        Ok(self.phases[&kind].iter().map(|d| d.kernel.name.clone()).collect())
+    }
+
+    /// The kind of a step, and the keys per part where attention splits.
+    fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
+        let attention = match () {
+            _ if rows_of_one > 8 => Attention::Tiled,
+            _ if rows <= SPLIT_ROWS && length > SPLIT_KEYS => Attention::Split,
+            _ => Attention::Whole,
+        };
+        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
+        (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
+    }
+
+    /// Compiles and binds the dispatches of a kind of step, the first time it occurs.
+    fn prepare(&mut self, kind: Kind) -> Result<()> {
+        if self.phases.contains_key(&kind) {
+            return Ok(());
+        }
+        let mut dispatches = Vec::new();
+        for launch in Emitter::emit(&self.model, kind)? {
+            let pipeline = match self.pipelines.get(&launch.kernel.source) {
+                Some(pipeline) => pipeline.clone(),
+                None => {
+                    let pipeline = self.model.gpu.compile(&launch.kernel)?;
+                    self.pipelines.insert(launch.kernel.source.clone(), pipeline.clone());
+                    pipeline
+                }
+            };
+            let bindings = self.model.gpu.bind(&launch.kernel.name, &pipeline, &launch.buffers);
+            dispatches.push(Dispatch { pipeline, bindings, kernel: launch.kernel, rows: launch.rows });
+        }
+        self.model.gpu.take_errors()?;
+        self.phases.insert(kind, dispatches);
+        Ok(())
+    }
+
+    /// Writes what the step's dispatches read: the step buffer and the rope tables.
+    fn write(&self, step: &Step, splits: u32, part: usize) {
+        let queue = &self.model.gpu.queue;
+        queue.write_buffer(&self.model.step, 0, bytemuck::cast_slice(&encode(step, splits, part)));
+        for (rope, buffer) in self.model.program.ropes.iter().zip(&self.model.ropes) {
+            queue.write_buffer(buffer, 0, bytemuck::cast_slice(&rope_table(rope, &step.rows)));
+        }
+    }
+
+    /// Encodes the dispatches in submissions of bounded length, and the copies of the results.
+    fn encode(&mut self, kind: Kind, step: &Step, splits: u32) -> Pending {
+        let gpu = &self.model.gpu;
+        let logits: Vec<bool> = step.outputs.iter().map(|o| o.logits).collect();
+        let (row_bytes, outputs) = (self.vocabulary() as u64 * 4, step.outputs.len());
+        let wanted = if logits.contains(&true) { row_bytes * outputs as u64 } else { 0 };
+        let token_bytes = (outputs as u64 * 4).next_multiple_of(16);
+        let staging = staging(gpu, &mut self.spare, token_bytes + wanted);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let count = |sym: Sym| if sym == Sym::Tokens { step.rows.len() } else { outputs } as u32;
+        // Short steps go in one piece: nothing in them takes long.
+        let piece = if kind.tokens.is_some() { usize::MAX } else { DISPATCHES };
+        for (i, dispatches) in self.phases[&kind].chunks(piece).enumerate() {
+            if i > 0 {
+                let full = std::mem::replace(&mut encoder, gpu.device.create_command_encoder(&Default::default()));
+                gpu.queue.submit([full.finish()]);
+            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for d in dispatches {
+                let [x, y, z] = d.kernel.groups(count(d.rows), splits);
+                if x * y * z > 0 {
+                    pass.set_pipeline(&d.pipeline);
+                    pass.set_bind_group(0, &d.bindings, &[]);
+                    pass.dispatch_workgroups(x, y, z);
+                }
+            }
+        }
+        if outputs > 0 {
+            encoder.copy_buffer_to_buffer(&self.model.results, 0, &staging, 0, outputs as u64 * 4);
+        }
+        if wanted > 0
+            && let Some(place) = self.model.plan.places[self.model.program.output]
+        {
+            encoder.copy_buffer_to_buffer(&self.model.activations[place.buffer], 0, &staging, token_bytes, wanted);
+        }
+        let submission = gpu.queue.submit([encoder.finish()]);
+        Pending { submission, staging, outputs, logits }
+    }
+}
+
+impl Executor for WgpuExecutor {
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.model.program.width(self.model.program.output)
+    }
+
+    fn submit(&mut self, step: &Step) -> Result<()> {
+        step.check(&self.capacity, self.vocabulary())?;
+        let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
+        let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
+        let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
+        self.prepare(kind)?;
+        let splits = if kind.attention == Attention::Split { length.div_ceil(part) as u32 } else { 1 };
+        self.write(step, splits, part);
+        let pending = self.encode(kind, step, splits);
+        self.pending.push_back(pending);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepResult> {
+        let pending = self.pending.pop_front();
+        let pending = pending.ok_or_else(|| Error::Request("no step was submitted".to_owned()))?;
+        let bytes = self.model.gpu.map(&pending.staging, pending.submission)?;
+        self.model.gpu.take_errors()?;
+        self.spare.push(pending.staging);
+        let all: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        let vocabulary = self.vocabulary();
+        let rows = all.get((pending.outputs * 4).next_multiple_of(16) / 4..).unwrap_or(&[]).chunks_exact(vocabulary);
+        let row = |(want, row): (&bool, &[u32])| {
+            if *want { row.iter().map(|w| f32::from_bits(*w)).collect() } else { Vec::new() }
+        };
+        let logits = if pending.logits.contains(&true) {
+            pending.logits.iter().zip(rows).map(row).collect()
+        } else {
+            vec![Vec::new(); pending.outputs]
+        };
+        Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
+    }
+
+    fn device(&self) -> String {
+        let info = self.model.gpu.info();
+        format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
+    }
+}
+
+impl Model {
+    fn new(
+        gpu: Gpu,
+        program: Program,
+        plan: Plan,
+        capacity: &Capacity,
+        matrices: HashMap<WeightId, DeviceMatrix>,
+        vectors: HashMap<WeightId, wgpu::Buffer>,
+    ) -> Model {
+        let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
+        let slots = capacity.pages * PAGE;
+        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.groups * (c.dk + c.dv) / 2)).collect();
+        let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
+        let partial = |id: usize, node: &crate::program::Node| match node.op {
+            Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),
+            _ => 0,
+        };
+        let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
+        let scratch = scratch_words(&program, capacity);
+        let step_words = words::HEADER_WORDS as usize
+            + capacity.rows * words::ROW_WORDS as usize
+            + capacity.outputs * words::OUTPUT_WORDS as usize
+            + capacity.pages
+            + capacity.slots;
+        Model {
+            activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
+            caches,
+            ropes,
+            scratch: buffer("scratch", scratch),
+            partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
+            candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
+            step: buffer("step", step_words),
+            sampled: buffer("sampled", capacity.slots),
+            results: buffer("results", capacity.outputs),
+            gpu,
+            program,
+            plan,
+            matrices,
+            vectors,
+        }
+    }
+}
+
+fn rows(sym: Sym, capacity: &Capacity) -> usize {
+    if sym == Sym::Tokens { capacity.rows } else { capacity.outputs }
+}
+
+/// Room for a normed or copied input of any product.
+fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
+    let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
+    inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
+}
+
+fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize {
+    let vocab = program.width(program.output) as u32;
+    let spec = tamarack_kernels::sample::Sample { vocab, logits: tamarack_kernels::View::rows(vocab) };
+    spec.partial_words(&gpu.caps) as usize * capacity.outputs
+}
+
+/// Refuses before anything is allocated what the device's bindings cannot hold.
+fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &Capacity) -> Result<()> {
+    let limit = gpu.caps.binding_size;
+    let slot = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * 2).max().unwrap_or(1) as u64;
+    let tokens = (capacity.pages * PAGE) as u64;
+    if slot * tokens > limit {
+        let (device, most) = (&gpu.info().name, limit / slot);
+        let need = slot * tokens;
+        let message = format!(
+            "{device}: a context of {tokens} tokens needs {need} bytes of cache in each layer, a binding holds \
+             {limit}: ask for a context of at most {most} tokens"
+        );
+        return Err(Error::Memory(message));
+    }
+    match plan.buffers.iter().max() {
+        Some(bytes) if *bytes > limit => {
+            let device = &gpu.info().name;
+            let rows = capacity.rows;
+            let message =
+                format!("{device}: steps of {rows} rows need a buffer of {bytes} bytes, a binding holds {limit}");
+            Err(Error::Memory(message))
+        }
+        _ => Ok(()),
+    }
+}
+
+type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);
+
+fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
+    let (matrix_ids, vector_ids) = program.used_weights();
+    let halves = |id: WeightId| {
+        program.nodes.iter().any(|n| matches!(&n.op, Op::MatMul(m) if m.weight == id && m.glu.is_some()))
+    };
+    let halved: BTreeMap<WeightId, bool> = matrix_ids.iter().map(|id| (*id, halves(*id))).collect();
+    let mut uploader = Uploader::new(gpu);
+    let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
+    for (id, halves) in halved {
+        let matrix = fold(&program.weights, id, checkpoint)?;
+        let name = program.weight_names(id).join("+");
+        matrices.insert(id, uploader.matrix(&name, &matrix, halves)?);
+    }
+    for id in vector_ids {
+        let values = fold(&program.weights, id, checkpoint)?.values();
+        vectors.insert(id, uploader.vector(&program.weight_names(id).join("+"), &values));
+    }
+    uploader.flush();
+    gpu.take_errors()?;
+    Ok((matrices, vectors, uploader.bytes))
+}
+
+/// The step buffer's words, see `tamarack_kernels::step`.
+fn encode(step: &Step, splits: u32, part: usize) -> Vec<u32> {
+    let rows_at = words::HEADER_WORDS as usize;
+    let outputs_at = rows_at + step.rows.len() * words::ROW_WORDS as usize;
+    let pages_at = outputs_at + step.outputs.len() * words::OUTPUT_WORDS as usize;
+    let mut out = vec![0; pages_at + step.pages.len()];
+    let mut set = |record: usize, field: u32, value: u32| out[record + field as usize] = value;
+    set(0, words::TOKENS, step.rows.len() as u32);
+    set(0, words::OUTPUTS, step.outputs.len() as u32);
+    set(0, words::SPLITS, splits);
+    set(0, words::SPLIT_KEYS, part as u32);
+    set(0, words::ROWS_AT, rows_at as u32);
+    set(0, words::OUTPUTS_AT, outputs_at as u32);
+    set(0, words::PAGES_AT, pages_at as u32);
+    for (i, row) in step.rows.iter().enumerate() {
+        let at = rows_at + i * words::ROW_WORDS as usize;
+        let token = match row.token {
+            Token::Id(id) => id,
+            Token::Sampled(slot) => words::SAMPLED | slot,
+        };
+        set(at, words::ROW_TOKEN, token);
+        set(at, words::ROW_POSITION, row.index);
+        set(at, words::ROW_SLOT, step.slot(row) as u32);
+        set(at, words::ROW_TABLE, row.table);
+        set(at, words::ROW_END, row.index + 1);
+        set(at, words::ROW_FIRST, row.first);
+    }
+    for (i, o) in step.outputs.iter().enumerate() {
+        let at = outputs_at + i * words::OUTPUT_WORDS as usize;
+        set(at, words::OUTPUT_ROW, o.row);
+        set(at, words::OUTPUT_SLOT, o.slot);
+        set(at, words::OUTPUT_INV_TEMPERATURE, o.inv_temperature.to_bits());
+        set(at, words::OUTPUT_SEED, o.seed);
+        set(at, words::OUTPUT_COUNTER, o.counter);
+    }
+    out[pages_at..].copy_from_slice(&step.pages);
+    out
+}
+
+/// A buffer to read results through: a spare one that is large enough, or a new one.
+fn staging(gpu: &Gpu, spare: &mut Vec<wgpu::Buffer>, bytes: u64) -> wgpu::Buffer {
+    let bytes = bytes.max(16);
+    match spare.iter().position(|b| b.size() == bytes) {
+        Some(i) => spare.swap_remove(i),
+        None => {
+            spare.truncate(4);
+            gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("results"),
+                size: bytes,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! A program as dispatches: what runs, over which buffers, for steps of one kind.
+//!
+//! Few rows multiply by matrix-vector kernels, many by tiles; attention folds heads at decode, splits
+//! long caches over workgroups, and works in tiles at prefill. Homes are the same in every phase.
+
+use super::{
+    convert::{activation, header, post},
+    executor::Model,
+    plan::Place,
+};
+use crate::{
+    Error, Result,
+    program::{self, Binary, HeadStep, MatMul, NodeId, Op, Prepare},
+};
+use tamarack_api::{AttentionSpec, Sym};
+use tamarack_kernels::{
+    Kernel, Post, View,
+    attend::Attend,
+    elementwise::{self, Elementwise},
+    embedding::{Embedding, embedding},
+    matmul::{self, tiled, vector},
+    norm::{Norm, NormKind},
+    prepare,
+    sample::Sample,
+    step,
+};
+
+/// What kind of step a phase serves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Kind {
+    /// Token rows that matrix-vector kernels take; `None` for tiles.
+    pub tokens: Option<u32>,
+    /// Likewise for output rows.
+    pub outputs: Option<u32>,
+    /// How attention runs.
+    pub attention: Attention,
+}
+
+/// How attention runs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Attention {
+    /// One workgroup per row and group of heads.
+    Whole,
+    /// Several, each with a part of the keys, and a reduction.
+    Split,
+    /// Tiles of rows.
+    Tiled,
+}
+
+/// One dispatch, not yet compiled.
+pub(super) struct Launch<'a> {
+    pub kernel: Kernel,
+    pub buffers: Vec<&'a wgpu::Buffer>,
+    pub rows: Sym,
+}
+
+/// The matrix-vector kernel for so many rows, if there is one.
+pub(super) fn few(rows: usize) -> Option<u32> {
+    (rows <= 8).then(|| (rows.max(1) as u32).next_power_of_two())
+}
+
+/// Writes out a program's dispatches.
+pub(super) struct Emitter<'a> {
+    model: &'a Model,
+    kind: Kind,
+    launches: Vec<Launch<'a>>,
+}
+
+impl<'a> Emitter<'a> {
+    /// All dispatches of a step of this kind, sampling included.
+    pub fn emit(model: &'a Model, kind: Kind) -> Result<Vec<Launch<'a>>> {
+        let mut emitter = Emitter { model, kind, launches: Vec::new() };
+        for id in 0..model.program.nodes.len() {
+            emitter.node(id)?;
+        }
+        emitter.sample()?;
+        Ok(emitter.launches)
+    }
+
+    fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
+        let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
+        self.launches.push(Launch { kernel, buffers, rows });
+    }
+
+    fn place(&self, id: NodeId) -> Result<Place> {
+        let node = &self.model.program.nodes[id];
+        let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
+        self.model.plan.places[id].ok_or_else(none)
+    }
+
+    fn buffer(&self, place: Place) -> &'a wgpu::Buffer {
+        &self.model.activations[place.buffer]
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<()> {
+        let model = self.model;
+        let node = &model.program.nodes[id];
+        match &node.op {
+            Op::Tokens => Ok(()),
+            Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),
+            Op::MatMul(m) => self.matmul(id, m),
+            Op::Norm { norm, post } => self.norm(id, norm, post),
+            Op::Map(steps) => self.elementwise(id, elementwise::Op::Copy, 1, steps),
+            Op::Binary { op, post } => self.elementwise(id, binary(*op), 2, post),
+            Op::Reshape | Op::Slice { .. } if model.plan.copied[id] => {
+                self.elementwise(id, elementwise::Op::Copy, 1, &[])
+            }
+            Op::Reshape | Op::Slice { .. } => Ok(()),
+            Op::Concat => self.concat(id),
+            Op::Rope(rope) => {
+                let steps = vec![HeadStep::Rope(*rope)];
+                let q = Some(program::Heads { input: 0, steps });
+                self.prepare(id, &Prepare { q, kv: None })
+            }
+            Op::Prepare(p) => self.prepare(id, p),
+            Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::Outputs => self.outputs(id),
+        }
+    }
+
+    fn embedding(&mut self, id: NodeId, weight: u32, scale: f32) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let table = &model.matrices[&weight];
+        for segment in &table.segments {
+            let kernel = embedding(&Embedding {
+                rows: step::TOKENS,
+                first: segment.first,
+                count: segment.rows,
+                dim: table.cols,
+                format: segment.format,
+                scale,
+                out: out.view,
+            });
+            let mut buffers = vec![&model.sampled, &segment.quants];
+            buffers.extend(&segment.scales);
+            buffers.push(self.buffer(out));
+            self.push(kernel, Sym::Tokens, buffers);
+        }
+        Ok(())
+    }
+
+    fn matmul(&mut self, id: NodeId, m: &MatMul) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let node = &model.program.nodes[id];
+        let rows = model.program.rows(id);
+        if node.shape.len() != 2 {
+            let shape = &node.shape;
+            return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
+        }
+        let few = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let mut x = self.place(node.inputs[0])?;
+        let mut x_buffer = self.buffer(x);
+        let mut norm = m.norm.as_ref();
+        if few.is_none()
+            && let Some(n) = norm.take()
+        {
+            // Tiles would compute the norm once for each tile of columns; here it runs once.
+            let width = model.program.width(node.inputs[0]);
+            let to = View::rows(width as u32);
+            self.norm_into(rows, x, n, &[], Vec::new(), (to, &model.scratch))?;
+            (x.view, x_buffer) = (to, &model.scratch);
+        }
+        if !x.view.is_dense() {
+            let to = View::rows(x.view.width());
+            let copy = copy(x.view, to, false);
+            self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
+            (x.view, x_buffer) = (to, &model.scratch);
+        }
+        let (steps, post_buffers) = self.post(id, &m.post)?;
+        let matrix = &model.matrices[&m.weight];
+        for segment in &matrix.segments {
+            let spec = matmul::MatMul {
+                rows: header(rows),
+                n: segment.rows,
+                k: matrix.cols,
+                format: segment.format,
+                x: x.view,
+                norm: norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() }),
+                bias: m.bias.is_some(),
+                glu: m.glu.map(activation),
+                post: steps.clone(),
+                first: segment.first,
+                out: out.view,
+            };
+            let kernel = match few {
+                Some(n) => vector(&spec, &model.gpu.caps, n),
+                None => tiled(&spec, &model.gpu.caps),
+            };
+            let mut buffers = vec![x_buffer, &segment.quants];
+            buffers.extend(&segment.scales);
+            buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
+            buffers.extend(m.bias.map(|b| &model.vectors[&b]));
+            buffers.extend(&post_buffers);
+            buffers.push(self.buffer(out));
+            self.push(kernel, rows, buffers);
+        }
+        Ok(())
+    }
+
+    fn norm(&mut self, id: NodeId, norm: &program::Norm, steps: &[program::Post]) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let x = self.place(model.program.nodes[id].inputs[0])?;
+        let (steps, buffers) = self.post(id, steps)?;
+        self.norm_into(model.program.rows(id), x, norm, &steps, buffers, (out.view, self.buffer(out)))
+    }
+
+    fn norm_into(
+        &mut self,
+        rows: Sym,
+        x: Place,
+        norm: &program::Norm,
+        steps: &[Post],
+        post_buffers: Vec<&'a wgpu::Buffer>,
+        (view, out): (View, &'a wgpu::Buffer),
+    ) -> Result<()> {
+        let model = self.model;
+        let len = |w: u32| model.program.weight_shape(w).iter().product::<usize>() as u32;
+        let spec = Norm {
+            x: x.view,
+            kind: if norm.center { NormKind::Layer } else { NormKind::Rms },
+            eps: norm.eps,
+            weight: norm.weight.map_or(0, len),
+            bias: norm.bias.is_some(),
+            post: steps.to_vec(),
+            out: view,
+        };
+        let mut buffers = vec![self.buffer(x)];
+        buffers.extend(norm.weights().map(|w| &model.vectors[&w]));
+        buffers.extend(post_buffers);
+        buffers.push(out);
+        self.push(spec.kernel(&model.gpu.caps), rows, buffers);
+        Ok(())
+    }
+
+    fn elementwise(&mut self, id: NodeId, op: elementwise::Op, inputs: usize, steps: &[program::Post]) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let node = &model.program.nodes[id];
+        let places = node.inputs[..inputs].iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        for p in &places {
+            let repeats = p.view.dim == 1 && (p.view.heads == 1 || p.view.heads == out.view.heads);
+            if p.view.width() != out.view.width() && !repeats {
+                let what = "this repetition of a dimension is not supported on GPUs";
+                return Err(Error::Model(format!("{}: {}: {what}", node.place, node.op.name())));
+            }
+        }
+        let (post, post_buffers) = self.post(id, steps)?;
+        let inputs = places.iter().map(|p| p.view).collect();
+        let kernel = Elementwise { op, inputs, gather: false, post, out: out.view }.kernel(&model.gpu.caps);
+        let mut buffers: Vec<_> = places.iter().map(|p| self.buffer(*p)).collect();
+        buffers.extend(post_buffers);
+        buffers.push(self.buffer(out));
+        self.push(kernel, model.program.rows(id), buffers);
+        Ok(())
+    }
+
+    fn concat(&mut self, id: NodeId) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let mut start = 0;
+        for input in &model.program.nodes[id].inputs {
+            let x = self.place(*input)?;
+            let to = View { offset: out.view.offset + start, dim: x.view.dim, ..out.view };
+            start += x.view.dim;
+            let kernel = copy(x.view, to, false).kernel(&model.gpu.caps);
+            self.push(kernel, model.program.rows(id), vec![self.buffer(x), self.buffer(out)]);
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self, id: NodeId) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let x = self.place(model.program.nodes[id].inputs[0])?;
+        let kernel = copy(x.view, out.view, true).kernel(&model.gpu.caps);
+        self.push(kernel, Sym::Outputs, vec![self.buffer(x), self.buffer(out)]);
+        Ok(())
+    }
+
+    fn prepare(&mut self, id: NodeId, p: &Prepare) -> Result<()> {
+        let model = self.model;
+        let node = &model.program.nodes[id];
+        let (mut buffers, mut ropes): (Vec<usize>, Vec<u32>) = (Vec::new(), Vec::new());
+        let mut heads = |this: &Self, h: &program::Heads| -> Result<prepare::Heads> {
+            let place = this.place(node.inputs[h.input])?;
+            let input = index_of(&mut buffers, place.buffer);
+            let steps = h.steps.iter().map(|s| match s {
+                HeadStep::Norm(n) => prepare::HeadStep::Norm { eps: n.eps, weight: n.weight.is_some() },
+                HeadStep::Scale(c) => prepare::HeadStep::Scale(*c),
+                HeadStep::Rope(rope) => {
+                    let (spec, half) = model.program.rope(*rope);
+                    let pairs = spec.inv_freq.len() as u32;
+                    prepare::HeadStep::Rope { table: index_of(&mut ropes, *rope), half, pairs }
+                }
+            });
+            Ok(prepare::Heads { input, view: place.view, steps: steps.collect() })
+        };
+        let q = p.q.as_ref().map(|h| heads(self, h)).transpose()?;
+        let kv = p.kv.as_ref().map(|kv| Ok::<_, Error>((heads(self, &kv.k)?, heads(self, &kv.v)?))).transpose()?;
+        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
+        let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
+        let view = out.map_or(View::rows(1), |o| o.view);
+        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out: view };
+        let mut bound: Vec<&wgpu::Buffer> = buffers.iter().map(|b| &model.activations[*b]).collect();
+        bound.extend(p.norms().filter_map(|n| n.weight).map(|w| &model.vectors[&w]));
+        bound.extend(ropes.iter().map(|r| &model.ropes[*r as usize]));
+        bound.extend(out.map(|o| self.buffer(o)));
+        bound.extend(p.kv.as_ref().map(|kv| &model.caches[kv.cache]));
+        self.push(kernel.kernel(&model.gpu.caps), Sym::Tokens, bound);
+        Ok(())
+    }
+
+    fn attend(&mut self, id: NodeId, cache: usize, spec: &AttentionSpec) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let q = self.place(model.program.nodes[id].inputs[0])?;
+        let (sizes, caps) = (model.program.caches[cache], &model.gpu.caps);
+        let attend = Attend {
+            heads: q.view.heads,
+            kv_heads: sizes.groups as u32,
+            dk: sizes.dk as u32,
+            dv: sizes.dv as u32,
+            scale: spec.scale,
+            window: spec.window.map(|w| w.min(u32::MAX as usize) as u32),
+            softcap: spec.softcap,
+            sinks: spec.sinks.is_some(),
+            q: q.view,
+            out: out.view,
+        };
+        let sinks = spec.sinks.map(|s| &model.vectors[&s]);
+        let one = |out| [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks).chain([out]).collect();
+        match self.kind.attention {
+            Attention::Whole => self.push(attend.vector(caps, false), Sym::Tokens, one(self.buffer(out))),
+            Attention::Tiled => self.push(attend.tiled(caps), Sym::Tokens, one(self.buffer(out))),
+            Attention::Split => {
+                // Sinks take part once, when the parts are put together.
+                let parts = vec![self.buffer(q), &model.caches[cache], &model.partials];
+                let merge = std::iter::once(&model.partials).chain(sinks).chain([self.buffer(out)]).collect();
+                self.push(attend.vector(caps, true), Sym::Tokens, parts);
+                self.push(attend.reduce(caps), Sym::Tokens, merge);
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let model = self.model;
+        let logits = self.place(model.program.output)?;
+        let spec = Sample { vocab: logits.view.width(), logits: logits.view };
+        let caps = &model.gpu.caps;
+        self.push(spec.partial(caps), Sym::Outputs, vec![self.buffer(logits), &model.candidates]);
+        self.push(spec.finish(caps), Sym::Outputs, vec![&model.candidates, &model.sampled, &model.results]);
+        Ok(())
+    }
+
+    /// A node's post steps, and the buffers that they take.
+    fn post(&self, id: NodeId, steps: &[program::Post]) -> Result<(Vec<Post>, Vec<&'a wgpu::Buffer>)> {
+        let program = &self.model.program;
+        let inputs = &program.nodes[id].inputs[program.post_inputs(id)];
+        let places = inputs.iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        let buffers = places.iter().map(|p| self.buffer(*p)).collect();
+        Ok((post(steps, places.into_iter().map(|p| p.view)), buffers))
+    }
+}
+
+fn copy(from: View, to: View, gather: bool) -> Elementwise {
+    Elementwise { op: elementwise::Op::Copy, inputs: vec![from], gather, post: Vec::new(), out: to }
+}
+
+fn binary(op: Binary) -> elementwise::Op {
+    match op {
+        Binary::Add => elementwise::Op::Add,
+        Binary::Sub => elementwise::Op::Sub,
+        Binary::Mul => elementwise::Op::Mul,
+        Binary::Div => elementwise::Op::Div,
+        Binary::Glu(f) => elementwise::Op::Glu(activation(f)),
+    }
+}
+
+/// The index of `x`, which is appended if it is new.
+fn index_of<T: PartialEq>(all: &mut Vec<T>, x: T) -> u32 {
+    let found = all.iter().position(|y| *y == x).unwrap_or_else(|| {
+        all.push(x);
+        all.len() - 1
+    });
+    found as u32
+}

@@ -1,0 +1,134 @@
+//! Where each value lives: which buffer, and how its rows lie in it.
+//!
+//! Activations share a few buffers. A buffer is given back when the last node that needs it has run,
+//! and the buffer freed longest ago is taken first: wgpu orders whole buffers, so that reusing the
+//! newest one would make a dispatch wait for another that it has nothing to do with.
+
+use crate::{
+    Error, Result,
+    program::{NodeId, Op, Program},
+};
+use std::collections::VecDeque;
+use tamarack_api::Sym;
+use tamarack_kernels::View;
+
+/// Free buffers that stay unused before one is taken again.
+const SPARE: usize = 2;
+
+/// A value's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    /// Index into [`Plan::buffers`].
+    pub buffer: usize,
+    /// Its rows.
+    pub view: View,
+}
+
+/// Homes of all values of a program, the same in every phase.
+pub(super) struct Plan {
+    /// By node; `None` for what is no tensor (token ids, a cache write).
+    pub places: Vec<Option<Place>>,
+    /// Bytes of each buffer.
+    pub buffers: Vec<u64>,
+    /// Views that cannot be read in place and are copied: the node has a buffer of its own.
+    pub copied: Vec<bool>,
+}
+
+/// Plans a program for steps of so many rows.
+pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Plan> {
+    let n = program.nodes.len();
+    let mut plan = Plan { places: vec![None; n], buffers: Vec::new(), copied: vec![false; n] };
+    let last = last_uses(program);
+    let mut free: VecDeque<usize> = VecDeque::new();
+    // How many nodes still to come read each buffer's present value.
+    let mut held: Vec<NodeId> = Vec::new();
+    for id in 0..n {
+        let node = &program.nodes[id];
+        let view = node.op.is_view().then(|| view(program, id, plan.places[node.inputs[0]].as_ref())).transpose()?;
+        match view {
+            Some(Some(place)) => {
+                plan.places[id] = Some(place);
+                held[place.buffer] = held[place.buffer].max(last[id]);
+            }
+            _ if has_value(&node.op) => {
+                let bytes = rows(program.rows(id)) as u64 * program.width(id) as u64 * 4;
+                let reuse = id != program.output && free.len() > SPARE;
+                let buffer = match free.pop_front().filter(|_| reuse) {
+                    Some(buffer) => buffer,
+                    None => {
+                        plan.buffers.push(0);
+                        held.push(0);
+                        plan.buffers.len() - 1
+                    }
+                };
+                plan.buffers[buffer] = plan.buffers[buffer].max(bytes);
+                held[buffer] = last[id];
+                plan.copied[id] = node.op.is_view();
+                plan.places[id] = Some(Place { buffer, view: dense(&program.dims(id)) });
+            }
+            _ => {}
+        }
+        let mut done: Vec<usize> =
+            node.inputs.iter().chain([&id]).filter_map(|i| plan.places[*i]).map(|p| p.buffer).collect();
+        done.sort_unstable();
+        done.dedup();
+        free.extend(done.into_iter().filter(|b| held[*b] == id));
+    }
+    Ok(plan)
+}
+
+fn has_value(op: &Op) -> bool {
+    match op {
+        Op::Tokens => false,
+        Op::Prepare(p) => p.q.is_some(),
+        _ => true,
+    }
+}
+
+/// The last node that reads each value itself; the output is read after all.
+fn last_uses(program: &Program) -> Vec<NodeId> {
+    let mut last: Vec<NodeId> = (0..program.nodes.len()).collect();
+    for (id, node) in program.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|i| last[*i] = id);
+    }
+    last[program.output] = NodeId::MAX;
+    last
+}
+
+/// [rows, ..dims] without gaps.
+pub(super) fn dense(dims: &[usize]) -> View {
+    match dims {
+        [outer @ .., dim] if !outer.is_empty() => View::heads(outer.iter().product::<usize>() as u32, *dim as u32),
+        _ => View::rows(dims.iter().product::<usize>() as u32),
+    }
+}
+
+/// The place of a view's result within its input, if rows, heads and a stride each can express it.
+fn view(program: &Program, id: NodeId, input: Option<&Place>) -> Result<Option<Place>> {
+    let node = &program.nodes[id];
+    let wrong = |what: &str| Error::Model(format!("{}: {what}", node.place));
+    let Place { buffer, view } = *input.ok_or_else(|| wrong("a view of what is no tensor"))?;
+    let (from, to) = (program.dims(node.inputs[0]), program.dims(id));
+    let shape = dense(&to);
+    let view = match &node.op {
+        Op::Reshape if view.is_dense() => Some(View { offset: view.offset, row: view.row, ..shape }),
+        Op::Reshape => (shape.heads == view.heads && shape.dim == view.dim).then_some(view),
+        Op::Slice { dim, start } => slice(view, &from, &to, dim - 1, *start as u32)?,
+        _ => None,
+    };
+    Ok(view.map(|view| Place { buffer, view }))
+}
+
+/// `dim` counts the constant dimensions.
+fn slice(view: View, from: &[usize], to: &[usize], dim: usize, start: u32) -> Result<Option<View>> {
+    if dim + 1 == from.len() {
+        return Ok(Some(View { offset: view.offset + start, dim: to[dim] as u32, ..view }));
+    }
+    let inner: usize = from[dim + 1..from.len() - 1].iter().product();
+    let outer: usize = from[..dim].iter().product();
+    if outer != 1 {
+        return Err(Error::Model(format!("a slice of dimension {} of [rows, {from:?}] is not supported", dim + 1)));
+    }
+    let heads = (to[dim] * inner) as u32;
+    Ok(Some(View { offset: view.offset + start * inner as u32 * view.head, heads, ..view }))
+}

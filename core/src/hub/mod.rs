@@ -1,0 +1,183 @@
+//! Models from the HuggingFace hub, kept in the cache that Python's tools use too.
+//!
+//! The transfer and the cache layout (`blobs`, `refs`, `snapshots`) are those of the `hf-hub` crate;
+//! what is added here is the choice of files, working without a network, checks of what arrived, and
+//! errors that say what to do.
+
+mod cache;
+mod errors;
+mod progress;
+mod select;
+
+use std::path::PathBuf;
+
+use futures::TryStreamExt;
+use hf_hub::HFClient;
+use hf_hub::repository::RepoTreeEntry;
+
+use crate::{Error, Result};
+use cache::Cache;
+pub use progress::Progress;
+use progress::Tally;
+use select::{Source, Wanted};
+
+/// What running a model takes: weights, configuration, tokenizer, chat template.
+pub const MODEL_FILES: &[&str] = &["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"];
+/// What its tokenizer alone takes.
+pub const TOKENIZER_FILES: &[&str] = &["*.json", "*.jinja", "*.txt", "*.model"];
+
+/// Access to a hub. Clones share connections.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    client: HFClient,
+    offline: bool,
+}
+
+/// Settings of a [`Hub`]. What is not set comes from the environment, as for Python's tools.
+#[derive(Clone, Debug, Default)]
+pub struct HubBuilder {
+    cache_dir: Option<PathBuf>,
+    endpoint: Option<String>,
+    token: Option<String>,
+    offline: Option<bool>,
+}
+
+/// A file of a repository and its size in bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct RemoteFile {
+    path: String,
+    size: u64,
+}
+
+impl HubBuilder {
+    /// Where files are kept. Otherwise `HF_HUB_CACHE`, `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> HubBuilder {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// The hub's address. Otherwise `HF_ENDPOINT` or `https://huggingface.co`.
+    pub fn endpoint(mut self, url: impl Into<String>) -> HubBuilder {
+        self.endpoint = Some(url.into());
+        self
+    }
+
+    /// The access token. Otherwise `HF_TOKEN` or the file that `hf auth login` writes.
+    pub fn token(mut self, token: impl Into<String>) -> HubBuilder {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Whether to use nothing but what is in the cache. Otherwise `HF_HUB_OFFLINE`.
+    pub fn offline(mut self, offline: bool) -> HubBuilder {
+        self.offline = Some(offline);
+        self
+    }
+
+    /// Fails when the endpoint is no URL.
+    pub fn build(self) -> Result<Hub> {
+        let mut client = HFClient::builder().user_agent(concat!("tamarack/", env!("CARGO_PKG_VERSION")));
+        if let Some(folder) = self.cache_dir {
+            client = client.cache_dir(folder);
+        }
+        if let Some(url) = self.endpoint {
+            client = client.endpoint(url);
+        }
+        if let Some(token) = self.token {
+            client = client.token(token);
+        }
+        let client = client.build().map_err(|error| Error::Hub(format!("cannot set up the hub client: {error}")))?;
+        Ok(Hub { client, offline: self.offline.unwrap_or_else(offline_by_environment) })
+    }
+}
+
+fn offline_by_environment() -> bool {
+    let value = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
+    matches!(value.as_str(), "1" | "on" | "yes" | "true")
+}
+
+impl Hub {
+    /// A hub as the environment sets it up.
+    pub fn new() -> Result<Hub> {
+        HubBuilder::default().build()
+    }
+
+    /// Settings to start from.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    /// Makes files of a repository available locally and returns their folder.
+    ///
+    /// `id` is `org/name`, or names one GGUF file of a repository as `org/name:file.gguf` or
+    /// `org/name/file.gguf`; then the path of that file is returned and `globs` do not matter.
+    /// `revision` is a branch, a tag or a commit. `globs` choose the files ([`MODEL_FILES`]); `*`
+    /// stays within a folder. `progress` is told of every piece that arrives.
+    ///
+    /// Without a network, or when told to stay offline, what the cache holds is used. Fails when the
+    /// hub refuses, when nothing matches, and when what arrived is not what was announced. Needs a
+    /// tokio runtime.
+    pub async fn snapshot(
+        &self,
+        id: &str,
+        revision: Option<&str>,
+        globs: &[&str],
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<PathBuf> {
+        let source = Source::parse(id)?;
+        let revision = select::check_revision(revision.unwrap_or("main"))?;
+        let wanted = Wanted::new(&source, globs)?;
+        let cache = Cache::new(self.client.cache_dir(), &source.repo);
+        if self.offline {
+            return cache.find(revision, &wanted);
+        }
+        match self.download(&source, revision, &wanted, progress).await {
+            Err(Failure::Unreachable(error)) => match cache.find(revision, &wanted) {
+                Ok(path) => {
+                    tracing::warn!("{error}; using the copy in the cache");
+                    Ok(path)
+                }
+                Err(_) => Err(error),
+            },
+            Err(Failure::Refused(error)) => Err(error),
+            Ok(folder) => cache.entry(folder, &wanted),
+        }
+    }
+
+    async fn download(
+        &self,
+        source: &Source,
+        revision: &str,
+        wanted: &Wanted,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<PathBuf, Failure> {
+        let explain = |error| errors::explain(error, &self.client, &source.repo, revision);
+        let (owner, name) = hf_hub::split_id(&source.repo);
+        let repo = self.client.model(owner, name);
+        let entries = repo.list_tree().revision(revision).recursive(true).send().map_err(explain)?;
+        let entries: Vec<RepoTreeEntry> = entries.try_collect().await.map_err(explain)?;
+        let files = entries.into_iter().filter_map(|entry| match entry {
+            RepoTreeEntry::File { path, size, .. } => Some(RemoteFile { path, size }),
+            _ => None,
+        });
+        let files = wanted.choose(files.collect(), &source.repo).map_err(Failure::Refused)?;
+        let folder = repo
+            .snapshot_download()
+            .revision(revision)
+            .allow_patterns(files.iter().map(|file| select::literally(&file.path)).collect())
+            .progress(Tally::new(&files, progress))
+            .send()
+            .await
+            .map_err(explain)?;
+        cache::verify(&folder, &files).map_err(Failure::Refused)?;
+        Ok(folder)
+    }
+}
+
+/// Why there was no download.
+enum Failure {
+    /// Nobody answered, or not sensibly: the cache may help.
+    Unreachable(Error),
+    /// The hub answered, and trying again changes nothing.
+    Refused(Error),
+}

@@ -1,0 +1,213 @@
+//! Attention over the paged cache, for rows of any number of sequences.
+
+use crate::common::{Lanes, power_of_two, step_functions};
+use crate::template::{Bindings, consts, float, render};
+use crate::{Caps, Extent, Kernel, View};
+
+/// Each row's queries against the keys and values `[lo, end)` of its sequence, where `end` is the
+/// row's ROW_END, and `lo` 0 or, with a window, `ROW_POSITION + 1 - window`. The cache is laid out as
+/// [`crate::prepare::Prepare`] says; query head `h` looks at key head `h / (heads / kv_heads)`.
+///
+/// Bindings: step, q, the cache, the sinks (f32 \[heads\]) if there are some, out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attend {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: u32,
+    /// Elements of a query and of a key; even.
+    pub dk: u32,
+    /// Elements of a value; even.
+    pub dv: u32,
+    /// Factor on each score.
+    pub scale: f32,
+    /// A key is seen if the query's position minus its own is less than this.
+    pub window: Option<u32>,
+    /// Scores become `c * tanh(score / c)`.
+    pub softcap: Option<f32>,
+    /// One more logit per head that takes probability and gives no value.
+    pub sinks: bool,
+    /// Queries, [rows, heads, dk].
+    pub q: View,
+    /// Results, [rows, heads, dv].
+    pub out: View,
+}
+
+/// Registers of a thread of the vector kernel that hold queries and sums.
+const REGISTERS: u32 = 128;
+/// Workgroup memory of the vector kernel: what every device has.
+const VECTOR_MEMORY: u32 = 16 << 10;
+/// Rows of a tile and keys of a block, best first.
+const TILES: [(u32, u32); 8] = [(64, 32), (32, 32), (32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4)];
+
+impl Attend {
+    /// For steps with few rows per sequence: a workgroup for each row and each group of query heads
+    /// that share keys.
+    ///
+    /// With `split`, also for each of the step's parts, and `out` becomes f32
+    /// [rows, heads, splits, dv + 2] for [`Attend::reduce`]: the sum of values, not yet divided,
+    /// the largest score, and the sum of exponentials relative to it. A part without visible keys
+    /// has the sum 0. Sinks are then bound by `reduce` only.
+    pub fn vector(&self, caps: &Caps, split: bool) -> Kernel {
+        let most = caps.subgroups.map_or(8, |(min, _)| min.min(16));
+        let lanes = power_of_two(self.key_pieces().max(self.value_pieces())).min(most);
+        let (keys_each, values_each) = (self.key_pieces().div_ceil(lanes), self.value_pieces().div_ceil(lanes));
+        let group = self.heads / self.kv_heads;
+        let folds = |fold: &u32| group.is_multiple_of(*fold) && fold * (keys_each + values_each) * 8 <= REGISTERS;
+        let fold = (1..=8).rev().find(folds).unwrap_or(1);
+        // Out, maxima and sums of each team, and what summing over lanes takes.
+        let memory = |threads: u32| threads / lanes * (self.value_pieces() * 32 + 8) + threads * 16;
+        let fits = |threads: &u32| *threads <= caps.workgroup_size && memory(*threads) <= VECTOR_MEMORY;
+        let threads = [256, 128, 64, 32].into_iter().find(fits).unwrap_or(lanes);
+        let teams = threads / lanes;
+
+        let bindings = self.bindings("q", self.sinks && !split);
+        let store = if split { "out[{{PART_AT}} + d] = v;" } else { "out[{{OUT_AT}} + d] = v / total;" };
+        let mut values = vec![("STORE", store.to_string())];
+        values.extend(
+            self.values(&bindings, &[("TEAMS", teams), ("TEAMS_OUT", teams * self.value_pieces() * 2), ("FOLD", fold)]),
+        );
+        values.extend(self.sink(!split, "exp(sinks[head] - largest)"));
+        values.extend([
+            ("PART_AT", "((row * HEADS + head) * step[SPLITS] + group.z) * (DV + 2u)".to_string()),
+            ("SPLIT", u32::from(split).to_string()),
+            ("KEY_PIECES_EACH", keys_each.to_string()),
+            ("VALUE_PIECES_EACH", values_each.to_string()),
+        ]);
+        values.extend(Lanes { threads, lanes, element: "vec4<f32>" }.values(caps));
+        let source = render(include_str!("../wgsl/attend/vector.wgsl"), &values);
+        let parts = if split { Extent::Splits } else { Extent::Const(1) };
+        let name = self.name(if split { "split" } else { "vector" });
+        bindings.kernel(name, source, [Extent::Const(self.heads / fold), Extent::Rows(1), parts])
+    }
+
+    /// Merges what [`Attend::vector`] left in parts.
+    ///
+    /// Bindings: step, the parts, the sinks if there are some, out.
+    pub fn reduce(&self, caps: &Caps) -> Kernel {
+        let threads = self.dv.next_power_of_two().clamp(32, 128).min(caps.workgroup_size);
+        let mut bindings = Bindings::step();
+        bindings.read("parts", "f32");
+        if self.sinks {
+            bindings.read("sinks", "f32");
+        }
+        bindings.write("out", "f32");
+        let mut values = self.values(&bindings, &[("THREADS", threads)]);
+        values.extend(self.sink(true, "exp(sinks[head] - largest)"));
+        let source = render(include_str!("../wgsl/attend/reduce.wgsl"), &values);
+        let grid = [Extent::Const(self.heads), Extent::Rows(1), Extent::Const(1)];
+        bindings.kernel(self.name("reduce"), source, grid)
+    }
+
+    /// For steps with many rows per sequence: a workgroup for each head and tile of rows.
+    ///
+    /// A sequence's rows are adjacent, and neither their positions nor their ends decrease.
+    pub fn tiled(&self, caps: &Caps) -> Kernel {
+        let lanes_of = |keys: u32| if self.value_pieces() <= 8 { 8 } else { 16 }.min(keys);
+        let stride = self.key_pieces().max(self.value_pieces()) | 1;
+        let fits = |(rows, keys): &(u32, u32)| {
+            let threads = rows / 4 * lanes_of(*keys);
+            let memory = rows * self.key_pieces() * 32 + keys * stride * 16 + keys * rows * 4 + threads * 16;
+            threads <= caps.workgroup_size && memory <= caps.workgroup_memory
+        };
+        let (rows, keys) = TILES.into_iter().find(fits).unwrap_or((4, 4));
+        let lanes = lanes_of(keys);
+        let fours = rows / 4;
+
+        let bindings = self.bindings("q", self.sinks);
+        let sizes = [
+            ("TILE_ROWS", rows),
+            ("FOURS", fours),
+            ("BLOCK_KEYS", keys),
+            ("QUERY_TILE", self.key_pieces() * 8 * fours),
+            ("PIECE_STRIDE", stride),
+            ("PIECE_TILE", keys * stride),
+            ("WEIGHT_TILE", keys * fours),
+        ];
+        let mut values = self.values(&bindings, &sizes);
+        values.extend(self.sink(true, "1.0"));
+        values.extend([
+            ("KEYS_EACH", (keys / lanes).to_string()),
+            ("VALUE_PIECES_EACH", self.value_pieces().div_ceil(lanes).to_string()),
+            ("EIGHT", "8".to_string()),
+        ]);
+        values.extend(Lanes { threads: fours * lanes, lanes, element: "vec4<f32>" }.values(caps));
+        let source = render(include_str!("../wgsl/attend/tiled.wgsl"), &values);
+        bindings.kernel(self.name("tiled"), source, [Extent::Const(self.heads), Extent::Rows(rows), Extent::Const(1)])
+    }
+
+    /// Pieces of eight elements in a key.
+    fn key_pieces(&self) -> u32 {
+        self.dk.div_ceil(8)
+    }
+
+    /// Pieces of eight elements in a value.
+    fn value_pieces(&self) -> u32 {
+        self.dv.div_ceil(8)
+    }
+
+    /// Whether keys and values begin at whole pieces.
+    fn is_aligned(&self) -> bool {
+        self.dk.is_multiple_of(8) && self.dv.is_multiple_of(8)
+    }
+
+    fn name(&self, kind: &str) -> String {
+        format!("attend {kind} {}/{}x{}", self.heads, self.kv_heads, self.dk)
+    }
+
+    fn bindings(&self, q: &str, sinks: bool) -> Bindings {
+        let mut bindings = Bindings::step();
+        bindings.read(q, "f32");
+        bindings.read("cache", if self.is_aligned() { "vec4<u32>" } else { "u32" });
+        if sinks {
+            bindings.read("sinks", "f32");
+        }
+        bindings.write("out", "f32");
+        bindings
+    }
+
+    /// Where the softmax begins: with the sink of a head, or with nothing.
+    fn sink(&self, counts: bool, total: &str) -> [(&'static str, String); 2] {
+        match self.sinks && counts {
+            true => [("LEAST", "sinks[head]".to_string()), ("TOTAL", total.to_string())],
+            false => [("LEAST", "NEVER".to_string()), ("TOTAL", "0.0".to_string())],
+        }
+    }
+
+    /// Template values that all kernels share; `sizes` become constants and loop counts.
+    fn values(&self, bindings: &Bindings, sizes: &[(&'static str, u32)]) -> Vec<(&'static str, String)> {
+        let shape = [
+            ("HEADS", self.heads),
+            ("KV_HEADS", self.kv_heads),
+            ("DK", self.dk),
+            ("DV", self.dv),
+            ("KEY_PIECES", self.key_pieces()),
+            ("VALUE_PIECES", self.value_pieces()),
+            ("SLOT_WORDS", self.kv_heads * (self.dk + self.dv) / 2),
+        ];
+        let pieces = match self.is_aligned() {
+            true => include_str!("../wgsl/attend/pieces.wgsl"),
+            false => include_str!("../wgsl/attend/pieces_unaligned.wgsl"),
+        };
+        let at = |view: &View| format!("{}u + row * {}u + head * {}u", view.offset, view.row, view.head);
+        let flag = |on: bool| u32::from(on).to_string();
+        let mut values = vec![
+            ("BINDINGS", bindings.declarations()),
+            ("STEP", step_functions()),
+            ("SIZES", consts(&shape) + &consts(sizes) + include_str!("../wgsl/attend/sizes.wgsl")),
+            ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + pieces),
+            ("Q_AT", at(&self.q)),
+            ("OUT_AT", at(&self.out)),
+            ("SCALE", float(self.scale)),
+            ("WINDOWED", flag(self.window.is_some())),
+            ("UNLIMITED", flag(self.window.is_none())),
+            ("WINDOW", self.window.unwrap_or(0).to_string()),
+            ("CAPPED", flag(self.softcap.is_some())),
+            ("UNCAPPED", flag(self.softcap.is_none())),
+            ("CAP", float(self.softcap.unwrap_or(1.0))),
+            ("FOUR", "4".to_string()),
+        ];
+        values.extend(sizes.iter().map(|(name, n)| (*name, n.to_string())));
+        values
+    }
+}

@@ -1,0 +1,169 @@
+//! The step before attention: norm, rope and scaling of queries and keys, and the cache write.
+
+use crate::common::{Lanes, step_functions};
+use crate::template::{Bindings, float, render};
+use crate::{Caps, Extent, Kernel, View};
+
+/// Makes queries, keys and values out of projections, in one dispatch.
+///
+/// Bindings: step, the inputs, the norm weights in order of appearance (of q, of k, of v), the
+/// rope tables, `out` if there is q, the cache if there is kv.
+///
+/// A layer's cache is `array<u32>` of pairs of f16, slot after slot; a slot holds the keys [heads, dk]
+/// and then the values [heads, dv]. `dk` and `dv` are even.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Prepare {
+    /// Queries; `None` if only keys and values are wanted.
+    pub q: Option<Heads>,
+    /// Keys and values, which are written to the row's cache slot; `None` for a layer that looks at
+    /// another layer's cache. As many heads of the one as of the other.
+    pub kv: Option<(Heads, Heads)>,
+    /// How many distinct input buffers are bound.
+    pub inputs: u32,
+    /// For each rope table that is bound, its pairs: the table is `array<vec2<f32>>` of (cos, sin),
+    /// [tokens, pairs].
+    pub tables: Vec<u32>,
+    /// Where the queries go.
+    pub out: View,
+}
+
+/// Where heads come from and what happens to each.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Heads {
+    /// Which of the input buffers.
+    pub input: u32,
+    /// Where in it.
+    pub view: View,
+    /// In order.
+    pub steps: Vec<HeadStep>,
+}
+
+/// A change of one head.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum HeadStep {
+    /// RMS norm over the head's elements.
+    Norm {
+        /// Added to the mean square.
+        eps: f32,
+        /// Whether a weight of `dim` f32 is bound.
+        weight: bool,
+    },
+    /// Rotation of the first `2 * pairs` elements.
+    Rope {
+        /// Which of the tables.
+        table: u32,
+        /// Pairs are (i, i + pairs), otherwise (2i, 2i + 1).
+        half: bool,
+        /// How many pairs turn; at most those of the table.
+        pairs: u32,
+    },
+    /// Multiplication.
+    Scale(f32),
+}
+
+impl Prepare {
+    /// One workgroup for each row and head.
+    pub fn kernel(&self, caps: &Caps) -> Kernel {
+        let parts = self.parts();
+        let mut bindings = Bindings::step();
+        (0..self.inputs).for_each(|i| bindings.read(&format!("input{i}"), "f32"));
+        for (role, part, _) in &parts {
+            for (i, step) in part.steps.iter().enumerate() {
+                if matches!(step, HeadStep::Norm { weight: true, .. }) {
+                    bindings.read(&format!("{role}_weight{i}"), "f32");
+                }
+            }
+        }
+        (0..self.tables.len()).for_each(|i| bindings.read(&format!("table{i}"), "vec2<f32>"));
+        if self.q.is_some() {
+            bindings.write("q_out", "f32");
+        }
+        if self.kv.is_some() {
+            bindings.write("cache", "u32");
+        }
+        // Few threads: a head is short, and there are many.
+        let mut values = Lanes { threads: 32, lanes: 32, element: "f32" }.values(caps);
+        let longest = parts.iter().map(|(_, part, _)| part.view.dim).max().unwrap_or(1);
+        values.extend([
+            ("BINDINGS", bindings.declarations()),
+            ("STEP", step_functions()),
+            ("HEADS", parts.iter().map(|(role, part, store)| self.function(role, part, store)).collect()),
+            ("CALLS", calls(&parts)),
+            ("LONGEST", longest.to_string()),
+        ]);
+        let heads = parts.iter().map(|(_, part, _)| part.view.heads).sum();
+        let name = format!("prepare {}", parts.iter().map(|p| p.0).collect::<String>());
+        let source = render(include_str!("../wgsl/prepare/main.wgsl"), &values);
+        bindings.kernel(name, source, [Extent::Rows(1), Extent::Const(heads), Extent::Const(1)])
+    }
+
+    /// Each part's role, its heads and the statements that store one.
+    fn parts(&self) -> Vec<(&'static str, &Heads, String)> {
+        let mut parts = Vec::new();
+        if let Some(q) = &self.q {
+            let View { offset, row, head, .. } = self.out;
+            let at = format!("{offset}u + row * {row}u + head * {head}u");
+            parts.push(("q", q, render(include_str!("../wgsl/prepare/store_q.wgsl"), &[("OUT_AT", at)])));
+        }
+        if let Some((k, v)) = &self.kv {
+            let (keys, slot) = (k.view.width() / 2, (k.view.width() + v.view.width()) / 2);
+            for (role, part, first) in [("k", k, 0), ("v", v, keys)] {
+                let values = [
+                    ("SLOT_WORDS", slot.to_string()),
+                    ("FIRST_WORD", first.to_string()),
+                    ("HEAD_WORDS", (part.view.dim / 2).to_string()),
+                ];
+                parts.push((role, part, render(include_str!("../wgsl/prepare/store_cache.wgsl"), &values)));
+            }
+        }
+        parts
+    }
+
+    fn function(&self, role: &str, part: &Heads, store: &str) -> String {
+        let View { offset, row, head, dim, .. } = part.view;
+        let steps = part.steps.iter().enumerate().map(|(i, step)| self.step(*step, &format!("{role}_weight{i}")));
+        let values = [
+            ("STEPS", steps.collect::<String>()),
+            ("STORE", store.to_string()),
+            ("ROLE", role.to_string()),
+            ("INPUT", format!("input{}", part.input)),
+            ("AT", format!("{offset}u + row * {row}u + head * {head}u")),
+            ("DIM", dim.to_string()),
+        ];
+        render(include_str!("../wgsl/prepare/heads.wgsl"), &values)
+    }
+
+    fn step(&self, step: HeadStep, weight_name: &str) -> String {
+        match step {
+            HeadStep::Norm { eps, weight } => {
+                let weight = if weight { format!(" * {weight_name}[j]") } else { String::new() };
+                render(include_str!("../wgsl/prepare/norm.wgsl"), &[("EPS", float(eps)), ("WEIGHT", weight)])
+            }
+            HeadStep::Scale(c) => render(include_str!("../wgsl/prepare/scale.wgsl"), &[("SCALE", float(c))]),
+            HeadStep::Rope { table, half, pairs } => {
+                let pair = if half { format!("i, i + {pairs}u") } else { "2u * i, 2u * i + 1u".to_string() };
+                let values = [
+                    ("PAIRS", pairs.to_string()),
+                    ("TABLE", format!("table{table}")),
+                    ("TABLE_PAIRS", self.tables.get(table as usize).unwrap_or(&pairs).to_string()),
+                    ("PAIR", pair),
+                ];
+                render(include_str!("../wgsl/prepare/rope.wgsl"), &values)
+            }
+        }
+    }
+}
+
+/// Heads count through the parts: calls the part that each belongs to.
+fn calls(parts: &[(&'static str, &Heads, String)]) -> String {
+    let mut first = 0;
+    let call = |(role, part, _): &(&str, &Heads, String)| {
+        let end = first + part.view.heads;
+        let text = format!(
+            "if (head >= {first}u && head < {end}u) {{\n    prepare_{role}(row, head - {first}u, thread);\n}}\n"
+        );
+        first = end;
+        text
+    };
+    parts.iter().map(call).collect()
+}

@@ -1,0 +1,3 @@
+    for (var j = thread; j < {{DIM}}u; j += THREADS) {
+        x[j] *= {{SCALE}};
+    }

@@ -1,0 +1,219 @@
+//! Downloads from a stand-in for the hub on this machine.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use tamarack::hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Answers like a hub with one open repository, `org/tiny`, and several that refuse in their ways.
+struct StandIn {
+    url: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+        Answer { status, headers: Vec::new(), body: body.into() }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+fn files() -> BTreeMap<&'static str, Vec<u8>> {
+    BTreeMap::from([
+        ("config.json", b"{}".to_vec()),
+        ("model.safetensors", vec![7; 300_000]),
+        ("pytorch_model.bin", vec![1; 10]),
+        ("sub/extra.json", b"[]".to_vec()),
+        ("q4.gguf", b"GGUF".to_vec()),
+    ])
+}
+
+impl StandIn {
+    fn start() -> StandIn {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = requests.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let log = log.clone();
+                std::thread::spawn(move || serve(stream, &log));
+            }
+        });
+        StandIn { url, requests }
+    }
+
+    fn hub(&self, cache: &Path) -> Hub {
+        Hub::builder().endpoint(&self.url).cache_dir(cache).token("t0ken").offline(false).build().unwrap()
+    }
+
+    fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap())
+    }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
+    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
+    let request = lines.next()?.ok()?;
+    let headers: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let authorized = headers.iter().any(|header| header.eq_ignore_ascii_case("authorization: Bearer t0ken"));
+    log.lock().unwrap().push(request.clone());
+    let mut words = request.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let answer = answer(method, target.split('?').next()?, authorized);
+    let mut head =
+        format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
+    for (name, value) in &answer.headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all((head + "\r\n").as_bytes()).ok()?;
+    if method != "HEAD" {
+        stream.write_all(&answer.body).ok()?;
+    }
+    Some(())
+}
+
+fn answer(method: &str, path: &str, authorized: bool) -> Answer {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        _ if !authorized => Answer::new(401, "").with("x-error-message", "Invalid credentials in Authorization header"),
+        [.., "org", "private", _, _] => {
+            Answer::new(401, "").with("x-error-code", "RepoNotFound").with("x-error-message", "Repository not found")
+        }
+        [.., "org", "missing", _, _] => Answer::new(404, "").with("x-error-code", "RepoNotFound"),
+        [.., "org", "forbidden", _, _] => Answer::new(403, "{\"error\": \"no scope\"}"),
+        ["api", "models", "org", _, "tree", "main" | COMMIT] => {
+            let entry = |(path, content): (&str, Vec<u8>)| serde_json::json!({ "type": "file", "oid": "0", "path": path, "size": content.len() });
+            let entries: Vec<_> = files().into_iter().map(entry).collect();
+            Answer::new(200, serde_json::to_vec(&entries).unwrap())
+        }
+        ["api", "models", "org", name, "revision", "main"] => {
+            Answer::new(200, format!("{{\"id\": \"org/{name}\", \"sha\": \"{COMMIT}\"}}"))
+        }
+        ["org", "gated", "resolve", ..] => Answer::new(403, "").with("x-error-code", "GatedRepo"),
+        ["org", name, "resolve", COMMIT | "main", file @ ..] => match files().remove(file.join("/").as_str()) {
+            // A proxy that lets everybody know about files and hands out something else.
+            Some(_) if *name == "broken" && method == "GET" => Answer::new(403, "<html>"),
+            Some(content) => Answer::new(200, content)
+                .with("etag", format!("\"etag-{}\"", file.join("-")))
+                .with("x-repo-commit", COMMIT),
+            None => Answer::new(404, "").with("x-error-code", "EntryNotFound"),
+        },
+        _ => Answer::new(404, "").with("x-error-code", "RevisionNotFound"),
+    }
+}
+
+fn quiet(_: Progress) {}
+
+#[tokio::test]
+async fn files_arrive_in_the_common_cache_and_stay_usable_offline() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = stand_in.hub(cache.path());
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let log = steps.clone();
+    let report = move |step| log.lock().unwrap().push(step);
+    let folder = hub.snapshot("org/tiny", None, &["*.safetensors", "*.json"], report).await.unwrap();
+
+    let repo = cache.path().join("models--org--tiny");
+    assert_eq!(folder, repo.join("snapshots").join(COMMIT));
+    assert_eq!(std::fs::read_to_string(repo.join("refs/main")).unwrap(), COMMIT);
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+    assert!(!folder.join("pytorch_model.bin").exists() && !folder.join("sub").exists());
+    if cfg!(unix) {
+        let blob = folder.join("config.json").canonicalize().unwrap();
+        assert_eq!(blob, repo.canonicalize().unwrap().join("blobs/etag-config.json"));
+    }
+
+    let steps = std::mem::take(&mut *steps.lock().unwrap());
+    assert!(steps.windows(2).all(|pair| pair[0].bytes < pair[1].bytes), "{steps:?}");
+    let last = steps.last().unwrap();
+    assert_eq!((last.bytes, last.total), (300_002, 300_002));
+
+    stand_in.take_requests();
+    assert_eq!(hub.snapshot("org/tiny", None, &["*.json"], quiet).await.unwrap(), folder);
+    let requests = stand_in.take_requests();
+    assert!(requests.iter().all(|request| request.starts_with("GET /api/")), "nothing is fetched twice: {requests:?}");
+
+    let offline = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).offline(true).build().unwrap();
+    for revision in [None, Some(COMMIT)] {
+        assert_eq!(offline.snapshot("org/tiny", revision, MODEL_FILES, quiet).await.unwrap(), folder);
+    }
+    assert_eq!(stand_in.take_requests(), Vec::<String>::new());
+
+    let gone = Hub::builder().endpoint("http://127.0.0.1:1").cache_dir(cache.path()).offline(false).build().unwrap();
+    assert_eq!(gone.snapshot("org/tiny", None, TOKENIZER_FILES, quiet).await.unwrap(), folder);
+}
+
+#[tokio::test]
+async fn one_gguf_file_can_be_asked_for() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    for id in ["org/tiny:q4.gguf", "org/tiny/q4.gguf"] {
+        let path = stand_in.hub(cache.path()).snapshot(id, None, MODEL_FILES, quiet).await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"GGUF");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn incomplete_snapshots_do_not_count() {
+    let cache = tempfile::tempdir().unwrap();
+    let repo = cache.path().join("models--org--half");
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    std::fs::write(
+        snapshot.join("model.safetensors.index.json"),
+        r#"{ "weight_map": { "a": "model-1.safetensors" } }"#,
+    )
+    .unwrap();
+    let hub = Hub::builder().cache_dir(cache.path()).offline(true).build().unwrap();
+    let error = hub.snapshot("org/half", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.contains("`model-1.safetensors` is missing, looked for revision `main`"), "{error}");
+    std::fs::write(snapshot.join("model-1.safetensors"), "x").unwrap();
+    assert_eq!(hub.snapshot("org/half", None, MODEL_FILES, quiet).await.unwrap(), snapshot);
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = stand_in.hub(cache.path());
+    let cases = [
+        ("org/private", "main", "org/private: not found at http://127.0.0.1"),
+        ("org/missing", "main", "check the spelling, and if it is private set HF_TOKEN"),
+        ("org/forbidden", "main", "the access token may not read this repository (no scope)"),
+        ("org/gated", "main", "org/gated is gated: accept its terms at http://127.0.0.1"),
+        ("org/tiny", "v9", "no revision or file like that, `v9`"),
+        ("org/tiny:absent.gguf", "main", "expected files like absent.gguf, found: config.json, "),
+        ("org/broken", "main", "it was removed, try again"),
+        ("org/tiny/", "main", "model id: expected `org/name`"),
+    ];
+    for (id, revision, wanted) in cases {
+        let error = hub.snapshot(id, Some(revision), MODEL_FILES, quiet).await.unwrap_err().to_string();
+        assert!(error.contains(wanted), "{id}: {error}");
+    }
+    let blobs = cache.path().join("models--org--broken/blobs");
+    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0, "nothing damaged stays");
+    let stranger = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).token("other").offline(false);
+    let error = stranger.build().unwrap().snapshot("org/tiny", None, MODEL_FILES, quiet).await.unwrap_err();
+    assert!(error.to_string().contains("does not accept the access token"), "{error}");
+    let offline = Hub::builder().cache_dir(cache.path()).offline(true).build().unwrap();
+    let error = offline.snapshot("org/tiny", None, MODEL_FILES, quiet).await.unwrap_err();
+    assert!(error.to_string().contains("connect to the network (and unset HF_HUB_OFFLINE)"), "{error}");
+    assert!(Hub::builder().endpoint("no url").build().is_err());
+}

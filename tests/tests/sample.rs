@@ -1,0 +1,52 @@
+//! Sampling on every adapter draws what the oracle draws.
+
+use tamarack::reference::ops;
+use tamarack_kernels::{View, sample::Sample, step};
+use tamarack_tests::gpu::{gpus, random, run, words};
+
+/// The step buffer of so many outputs: slot, 1 / temperature, seed and counter of each.
+fn step_words(outputs: &[(u32, f32, u32, u32)]) -> Vec<u32> {
+    let mut out = vec![0; step::HEADER_WORDS as usize];
+    out[step::OUTPUTS as usize] = outputs.len() as u32;
+    out[step::OUTPUTS_AT as usize] = step::HEADER_WORDS;
+    for (slot, inverse, seed, counter) in outputs {
+        let mut record = vec![0; step::OUTPUT_WORDS as usize];
+        record[step::OUTPUT_SLOT as usize] = *slot;
+        record[step::OUTPUT_INV_TEMPERATURE as usize] = inverse.to_bits();
+        record[step::OUTPUT_SEED as usize] = *seed;
+        record[step::OUTPUT_COUNTER as usize] = *counter;
+        out.extend(record);
+    }
+    out
+}
+
+#[test]
+fn greedy_and_drawn_tokens_are_the_oracles() {
+    for gpu in gpus() {
+        for (seed, vocab) in [(1, 7), (2, 2048), (3, 2049), (4, 50_001)] {
+            let outputs = [(2, 0.0, 0, 0), (0, 1.0, 7, 0), (4, 2.5, 7, 1), (1, 0.3, 123_456_789, 99), (3, 0.0, 5, 5)];
+            let mut logits: Vec<f32> = random(seed, vocab * outputs.len()).iter().map(|x| x * 8.0).collect();
+            // Two equal best ones: the lower wins. A NaN never does.
+            let last = &mut logits[4 * vocab..];
+            (last[vocab / 3], last[vocab / 2], last[0]) = (9.0, 9.0, f32::NAN);
+            let spec = Sample { vocab: vocab as u32, logits: View::rows(vocab as u32) };
+            let candidates = spec.partial_words(&gpu.caps) as usize * outputs.len();
+            let rows = outputs.len() as u32;
+            let mut first = vec![step_words(&outputs), words(&logits), vec![0; candidates]];
+            run(&gpu, &spec.partial(&gpu.caps), rows, 1, &mut first);
+            let mut then = vec![first[0].clone(), first[2].clone(), vec![u32::MAX; 6], vec![0; outputs.len()]];
+            run(&gpu, &spec.finish(&gpu.caps), rows, 1, &mut then);
+            let want: Vec<u32> = outputs
+                .iter()
+                .zip(logits.chunks_exact(vocab))
+                .map(|((_, inverse, seed, counter), row)| ops::sample(row, *inverse, *seed, *counter))
+                .collect();
+            assert_eq!(then[3], want, "vocabulary of {vocab} on {}", gpu.info().name);
+            for ((slot, ..), token) in outputs.iter().zip(&want) {
+                assert_eq!(then[2][*slot as usize], *token);
+            }
+            assert_eq!(then[2][5], u32::MAX, "no other slot is touched");
+            assert_eq!(want[4] as usize, vocab / 3);
+        }
+    }
+}

@@ -4,7 +4,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, PAGE},
-    gpu,
+    gpu::{Gpu, WgpuExecutor, adapters},
     model::{Device, LoadOptions},
     program::{Program, RULES, rewrite},
     reference::Reference,
@@ -17,23 +17,30 @@ const SEQUENCES: usize = 64;
 /// Tokens of the cache when nobody says how many.
 const DEFAULT_CONTEXT: usize = 8192;
 
+/// Rows in a step where a processor computes them, so that others' tokens and cancellations need not
+/// wait for long; and where a GPU does, which needs as many to be busy.
+const ROWS_SLOW: usize = 128;
+const ROWS_FAST: usize = 512;
+
 /// Makes `program` ready to run.
 pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Executor>> {
     let pages = pages(options.context, checkpoint.config())?;
-    let capacity = Capacity { rows: 128, outputs: SEQUENCES, pages, slots: SEQUENCES };
-    match adapter(&options.device, gpu::adapters)? {
-        None => {
-            check_cache(&program, pages)?;
-            Ok(Box::new(Reference::load(shortened(program, checkpoint, u64::MAX), checkpoint, capacity)?))
-        }
-        Some(adapter) => Err(Error::Device(format!("{}: not supported", adapter.get_info().name))),
-    }
+    let program = shortened(program, checkpoint);
+    let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
+    let Some(adapter) = adapter(&options.device, adapters)? else {
+        check_cache(&program, pages)?;
+        return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+    };
+    let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+    let rows = if software { ROWS_SLOW } else { ROWS_FAST };
+    Ok(Box::new(WgpuExecutor::load(Gpu::open(&adapter)?, program, checkpoint, capacity(rows))?))
 }
 
 /// The adapter that was asked for; none is the reference executor.
 fn adapter(device: &Device, adapters: impl Fn() -> Vec<wgpu::Adapter>) -> Result<Option<wgpu::Adapter>> {
     let wanted = match device {
-        Device::Auto | Device::Reference => return Ok(None),
+        Device::Reference => return Ok(None),
+        Device::Auto => return Ok(adapters().into_iter().next()),
         Device::Named(name) => name.to_lowercase(),
     };
     let adapters = adapters();
@@ -56,15 +63,10 @@ fn unknown(wanted: &str, names: &[String]) -> String {
     format!("no device `{wanted}`: there are {}", all.join(", "))
 }
 
-/// The program after every rewrite that fits. At most three weights are stacked into one (queries, keys
-/// and values), and the stack must fit into one binding.
-fn shortened(program: Program, checkpoint: &Checkpoint, binding_size: u64) -> Program {
-    let format = |program: &Program, weight| {
-        let matrix = fold(&program.weights, weight, checkpoint).ok()?;
-        let format = matrix.format_of_all()?;
-        let words = format.row_words(matrix.cols()).max(format.row_scale_words(matrix.cols()));
-        (matrix.rows() as u64 * words as u64 * 4 <= binding_size / 3).then_some(format)
-    };
+/// The program after every rewrite that fits. A stack of weights that is too long for one binding is
+/// the executor's to cut.
+fn shortened(program: Program, checkpoint: &Checkpoint) -> Program {
+    let format = |p: &Program, weight| fold(&p.weights, weight, checkpoint).ok()?.format_of_all();
     let (program, log) = rewrite(program, RULES, &format);
     tracing::debug!(?log, nodes = program.nodes.len(), "rewritten");
     program
@@ -91,14 +93,14 @@ fn check_cache(program: &Program, pages: usize) -> Result<()> {
     let per_token: usize = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * size_of::<f32>()).sum();
     let tokens = pages * PAGE;
     let fits = per_token.checked_mul(tokens).is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    match fits {
-        true => Ok(()),
-        false => Err(Error::Memory(format!(
-            "a context of {tokens} tokens takes {} MiB of cache ({per_token} bytes a token), which this machine \
-             does not have: choose a smaller context",
-            (per_token as u128 * tokens as u128) >> 20
-        ))),
+    if fits {
+        return Ok(());
     }
+    Err(Error::Memory(format!(
+        "a context of {tokens} tokens takes {} MiB of cache ({per_token} bytes a token), which this machine does \
+         not have: choose a smaller context",
+        (per_token as u128 * tokens as u128) >> 20
+    )))
 }
 
 #[cfg(test)]

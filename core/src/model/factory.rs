@@ -1,9 +1,15 @@
 //! From a configuration to a loaded model.
 
-use super::{Identifier, LoadOptions, ModelConfiguration, ModelContainer};
-use crate::{Result, engine::Engine, load, plugins::Registry};
+use super::{Identifier, LoadOptions, ModelConfiguration, ModelContainer, Phase};
+use crate::{
+    Result,
+    engine::Engine,
+    hub::{self, Hub, MODEL_FILES, TOKENIZER_FILES},
+    load,
+    plugins::Registry,
+};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
 };
 
@@ -33,6 +39,8 @@ impl LlmModelFactory {
 
     /// Loads a model: its files, the graph that a plugin records for them, and the device.
     ///
+    /// Models of the hub are fetched first, which needs a tokio runtime.
+    ///
     /// # Errors
     /// What is absent, damaged, unsupported or too large, with names and numbers.
     pub async fn load_container(
@@ -40,11 +48,11 @@ impl LlmModelFactory {
         configuration: &ModelConfiguration,
         options: LoadOptions,
     ) -> Result<ModelContainer> {
-        let path = path(configuration);
-        let tokenizer = configuration.tokenizer_id.as_ref().map(PathBuf::from);
+        let path = files(configuration, &options).await?;
+        let tokenizer = tokenizer_files(configuration, &options).await?;
         let (plugins, configuration) = (self.plugins.clone(), configuration.clone());
-        let (engine, shared) =
-            Engine::start(move || load::load(&plugins, configuration, &path, tokenizer.as_deref(), &options)).await?;
+        let load = move || load::load(&plugins, configuration, &path, tokenizer.as_deref(), &options);
+        let (engine, shared) = Engine::start(load).await?;
         Ok(ModelContainer::new(engine, shared))
     }
 }
@@ -57,10 +65,29 @@ pub async fn load_container(configuration: &ModelConfiguration, options: LoadOpt
     LlmModelFactory::shared().load_container(configuration, options).await
 }
 
-/// Where the model's files are on this machine.
-fn path(configuration: &ModelConfiguration) -> PathBuf {
+/// The model's folder or file on this machine, fetched if need be.
+async fn files(configuration: &ModelConfiguration, options: &LoadOptions) -> Result<PathBuf> {
     match &configuration.id {
-        Identifier::Directory(path) | Identifier::Gguf(path) => path.clone(),
-        Identifier::Hub { id, .. } => PathBuf::from(id),
+        Identifier::Directory(path) | Identifier::Gguf(path) => Ok(path.clone()),
+        Identifier::Hub { id, revision } => fetch(id, Some(revision), MODEL_FILES, options).await,
     }
+}
+
+/// The folder of a tokenizer that does not come with the model.
+async fn tokenizer_files(configuration: &ModelConfiguration, options: &LoadOptions) -> Result<Option<PathBuf>> {
+    match &configuration.tokenizer_id {
+        None => Ok(None),
+        Some(folder) if Path::new(folder).is_dir() => Ok(Some(folder.into())),
+        Some(id) => Ok(Some(fetch(id, None, TOKENIZER_FILES, options).await?)),
+    }
+}
+
+async fn fetch(id: &str, revision: Option<&str>, globs: &[&str], options: &LoadOptions) -> Result<PathBuf> {
+    let hub = match &options.hub {
+        Some(hub) => hub.clone(),
+        None => Hub::new()?,
+    };
+    let options = options.clone();
+    let report = move |p: hub::Progress| options.report(Phase::Download, &p.file, p.bytes, p.total);
+    hub.snapshot(id, revision, globs, report).await
 }

@@ -1,6 +1,7 @@
 //! How a model is loaded.
 
 use super::Device;
+use crate::hub::Hub;
 use std::sync::Arc;
 
 /// How a model is loaded. `LoadOptions::default()` is the best device, a cache of at most 8192 tokens,
@@ -13,6 +14,8 @@ pub struct LoadOptions {
     /// Tokens that the cache holds, over all sequences. `None` is what the model was made for, 8192 at
     /// most.
     pub context: Option<usize>,
+    /// Where models come from that are not on this machine. `None` is as the environment says.
+    pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
@@ -49,6 +52,12 @@ impl LoadOptions {
     /// Tokens that the cache holds, over all sequences.
     pub fn context(mut self, tokens: usize) -> LoadOptions {
         self.context = Some(tokens);
+        self
+    }
+
+    /// Where models come from that are not on this machine.
+    pub fn hub(mut self, hub: Hub) -> LoadOptions {
+        self.hub = Some(hub);
         self
     }
 

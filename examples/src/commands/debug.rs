@@ -90,7 +90,10 @@ impl Logits {
             }
         }
         let (wanted, found, context) = (self.greedy, tokens.len(), container.model_info().context);
-        ensure!(found == wanted, "--greedy {wanted}: {found} tokens fill the context of {context}; --context enlarges it");
+        ensure!(
+            found == wanted,
+            "--greedy {wanted}: {found} tokens fill the context of {context}; --context enlarges it"
+        );
         Ok(tokens)
     }
 

@@ -42,7 +42,11 @@ impl Inspect {
         let checkpoint = Checkpoint::open(&model::files(&self.model).await?)?;
         let served = cost::Served::by(&self.plugins.registry(), &checkpoint);
         let report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
-        if self.json { output::json(&report)? } else { output::text(&report.to_string())? }
+        if self.json {
+            output::json(&report)?
+        } else {
+            output::text(&report.to_string())?
+        }
         Ok(served.map(|_| ())?)
     }
 }

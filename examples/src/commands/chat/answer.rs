@@ -102,5 +102,7 @@ fn summary(info: &GenerateCompletionInfo) -> String {
     };
     let (prompt, generation) = (info.prompt_tokens, info.generation_tokens);
     let (prompt_speed, speed) = (info.prompt_tokens_per_second(), info.tokens_per_second());
-    format!("prompt: {prompt} tokens, {prompt_speed:.1} tokens/s; answer: {generation} tokens, {speed:.1} tokens/s{reason}")
+    format!(
+        "prompt: {prompt} tokens, {prompt_speed:.1} tokens/s; answer: {generation} tokens, {speed:.1} tokens/s{reason}"
+    )
 }

@@ -189,8 +189,7 @@ impl Report {
 
 fn tensor_table(list: &[TensorEntry]) -> Table {
     let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let mut table =
-        Table::new([left("TENSOR"), left("SHAPE"), left("STORED AS"), left("ON DEVICE"), right("BYTES")]);
+    let mut table = Table::new([left("TENSOR"), left("SHAPE"), left("STORED AS"), left("ON DEVICE"), right("BYTES")]);
     for TensorEntry { name, shape, stored, device, bytes: stored_bytes } in list {
         table.row([name.clone(), format!("{shape:?}"), stored.clone(), device.clone(), bytes(*stored_bytes)]);
     }

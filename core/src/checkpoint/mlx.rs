@@ -80,12 +80,11 @@ impl Affine {
     }
 }
 
-/// Whether rounding to f16 keeps `v` exactly or to half a unit in the last of its 11 places. Below
-/// 2^-14 f16 has fewer places, so only exact values pass, and those that MLX writes for groups of
-/// equal weights (1e-7, its smallest scale): they multiply nothing of size.
+/// Whether f16 holds `v` exactly, as it does what was bf16 or f16 before: at 8 bits a bias is some
+/// hundred scales, and rounding it would move every weight of its group the same way. The scales that
+/// MLX writes for groups of equal weights (1e-7, its smallest) pass: they multiply nothing of size.
 fn survives_f16(v: f32) -> bool {
-    let rounded = f16::from_f32(v).to_f32();
-    rounded.is_finite() && (v.abs() <= 1.01e-7 || (rounded - v).abs() <= v.abs() / 2048.0)
+    v.is_finite() && (v.abs() <= 1.01e-7 || f16::from_f32(v).to_f32() == v)
 }
 
 /// The `quantization` of a config.json, or `quantization_config` in the same shape.
@@ -232,13 +231,15 @@ mod tests {
     fn scales_are_f16_where_f16_holds_them() {
         for (v, survives) in [
             (0.0, true),
-            (1.0 / 3.0, true),
+            (1.0 / 3.0, false),
+            (0.333_984_38, true),
             (-65504.0, true),
             (70000.0, false),
             (f32::INFINITY, false),
             (f32::NAN, false),
-            (2f32.powi(-14) * 1.3, true),
-            (2f32.powi(-17) * 1.3, false),
+            (2f32.powi(-14) * 1.25, true),
+            (2f32.powi(-17) * 1.25, true),
+            (2f32.powi(-22) * 1.3, false),
             (2f32.powi(-24), true),
             (1e-7, true),
         ] {
@@ -250,7 +251,7 @@ mod tests {
             Part { shape: shape.to_vec(), dtype, bytes }
         };
         let config = json!({ "quantization": { "bits": 4, "group_size": 32 } });
-        for (scale, want) in [(0.5f32, Scales::F16), (1e-5, Scales::F32)] {
+        for (scale, want) in [(0.5f32, Scales::F16), (0.3, Scales::F32)] {
             let floats = |v: f32| part(Stored::F32, &[1, 1], v.to_le_bytes().to_vec());
             let words = part(Stored::U32, &[1, 4], (0..16).map(|i| i * 17).collect());
             let tensor = join("x", &Quantization::of(&config), words, floats(scale), Some(floats(-1.0))).unwrap();

@@ -37,12 +37,12 @@ pub struct Chat {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
-    sampling: Sampling,
-    #[command(flatten)]
     load: LoadArgs,
     /// Print events as JSON, one a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: Sampling,
 }
 
 /// How tokens are chosen, and how many.

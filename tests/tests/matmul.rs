@@ -149,6 +149,7 @@ fn finish(posts: &[Post], mut v: f32, row: usize, column: usize, inputs: &[Vec<f
             Post::Activation(f) => activate(*f, v),
             Post::Scale(c) => v * c,
             Post::AddScalar(c) => v + c,
+            Post::Clamp(low, high) => v.clamp(*low, *high),
             Post::Softcap(c) => c * (v / c).tanh(),
             Post::Add(view) => v + input(view),
             Post::Mul(view) => v * input(view),
@@ -202,7 +203,7 @@ fn fused() -> Vec<MatMul> {
             format: affine(6, 16, Scales::F32),
             ..base.clone()
         },
-        MatMul { bias: true, post: vec![Post::Softcap(3.0)], format: Format::Bf16, ..base },
+        MatMul { bias: true, post: vec![Post::Softcap(3.0), Post::Clamp(-1.0, 2.0)], format: Format::Bf16, ..base },
     ]
 }
 

@@ -1,10 +1,15 @@
 //! Language and vision-language models on any GPU that wgpu reaches, every architecture a plugin.
 
 pub mod checkpoint;
+mod engine;
 pub mod error;
 pub mod exec;
+pub mod generate;
 pub mod gpu;
 pub mod hub;
+pub mod input;
+mod load;
+pub mod model;
 pub mod plugins;
 pub mod program;
 pub mod reference;
@@ -12,3 +17,9 @@ pub mod text;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use generate::{GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, StopReason};
+pub use input::{LmInput, UserInput};
+pub use model::{
+    Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,
+    load_container,
+};

@@ -1,2 +1,63 @@
 //! The `tamarack` command.
-fn main() {}
+
+mod commands;
+mod errors;
+mod progress;
+mod table;
+
+use clap::{ArgAction, Parser, Subcommand};
+use commands::{chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+// The linker drops a crate that nothing names, and its plugins with it.
+#[cfg(feature = "static-plugins")]
+use tamarack_plugins as _;
+
+/// Language models on any GPU, every architecture a plugin.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  tamarack chat --model HuggingFaceTB/SmolLM2-135M-Instruct \"What is the capital of France?\"
+  tamarack chat --model model.gguf          a conversation
+  tamarack inspect ./my-model               what it is made of, and the memory it takes
+  tamarack plugins                          which models can be loaded
+
+'tamarack COMMAND --help' has the options and more examples.")]
+struct Command {
+    #[command(subcommand)]
+    command: Subcommands,
+    /// Say more on stderr about what happens; twice for more still
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    Chat(Chat),
+    Plugins(Plugins),
+    Inspect(Inspect),
+    Devices(Devices),
+    Debug(Debug),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command { command, verbose } = Command::parse();
+    log(verbose);
+    errors::exit_code(match command {
+        Subcommands::Chat(chat) => chat.run().await,
+        Subcommands::Plugins(plugins) => plugins.run(),
+        Subcommands::Inspect(inspect) => inspect.run().await,
+        Subcommands::Devices(devices) => devices.run(),
+        Subcommands::Debug(debug) => debug.run().await,
+    })
+}
+
+/// Logs go to stderr; `RUST_LOG` has the last word on which.
+fn log(verbose: u8) {
+    let default = ["tamarack=error", "tamarack=info,wgpu=warn", "tamarack=debug,wgpu=info"][verbose.min(2) as usize];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
+    logs.with_target(false).init();
+}

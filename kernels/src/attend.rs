@@ -61,7 +61,7 @@ impl Attend {
         let threads = [256, 128, 64, 32].into_iter().find(fits).unwrap_or(lanes);
         let teams = threads / lanes;
 
-        let bindings = self.bindings("q", self.sinks && !split);
+        let bindings = self.bindings(self.sinks && !split);
         let store = if split { "out[{{PART_AT}} + d] = v;" } else { "out[{{OUT_AT}} + d] = v / total;" };
         let mut values = vec![("STORE", store.to_string())];
         values.extend(
@@ -114,7 +114,7 @@ impl Attend {
         let lanes = lanes_of(keys);
         let fours = rows / 4;
 
-        let bindings = self.bindings("q", self.sinks);
+        let bindings = self.bindings(self.sinks);
         let sizes = [
             ("TILE_ROWS", rows),
             ("FOURS", fours),
@@ -155,9 +155,9 @@ impl Attend {
         format!("attend {kind} {}/{}x{}", self.heads, self.kv_heads, self.dk)
     }
 
-    fn bindings(&self, q: &str, sinks: bool) -> Bindings {
+    fn bindings(&self, sinks: bool) -> Bindings {
         let mut bindings = Bindings::step();
-        bindings.read(q, "f32");
+        bindings.read("q", "f32");
         bindings.read("cache", if self.is_aligned() { "vec4<u32>" } else { "u32" });
         if sinks {
             bindings.read("sinks", "f32");

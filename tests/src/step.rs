@@ -27,6 +27,8 @@ pub struct Step {
     pub words: Vec<u32>,
     /// The rows, in order.
     pub rows: Vec<Row>,
+    /// The sequences, in order.
+    pub sequences: Vec<Sequence>,
     /// How many slots the cache has; some belong to no sequence.
     pub slots: u32,
     pages: Vec<Vec<u32>>,
@@ -42,7 +44,13 @@ impl Step {
         free.sort_by(|a, b| keys[*a as usize].total_cmp(&keys[*b as usize]));
         let pages: Vec<Vec<u32>> = needed.iter().map(|n| free.split_off(free.len() - *n as usize)).collect();
 
-        let mut step = Step { words: vec![0; HEADER_WORDS as usize], rows: Vec::new(), slots: total * PAGE, pages };
+        let mut step = Step {
+            words: vec![0; HEADER_WORDS as usize],
+            rows: Vec::new(),
+            sequences: sequences.to_vec(),
+            slots: total * PAGE,
+            pages,
+        };
         let mut table = 0;
         for (i, sequence) in sequences.iter().enumerate() {
             let first = step.rows.len() as u32;
@@ -68,6 +76,11 @@ impl Step {
     /// The cache slot of a position.
     pub fn slot(&self, sequence: usize, position: u32) -> u32 {
         self.pages[sequence][(position / PAGE) as usize] * PAGE + position % PAGE
+    }
+
+    /// One past the last position that a row sees.
+    pub fn end(&self, row: usize) -> u32 {
+        self.words[HEADER_WORDS as usize + row * ROW_WORDS as usize + ROW_END as usize]
     }
 
     /// Changes a word of a row's record.

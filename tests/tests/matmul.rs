@@ -149,6 +149,7 @@ fn finish(posts: &[Post], mut v: f32, row: usize, column: usize, inputs: &[Vec<f
             Post::Activation(f) => activate(*f, v),
             Post::Scale(c) => v * c,
             Post::AddScalar(c) => v + c,
+            Post::Clamp(low, high) => v.clamp(*low, *high),
             Post::Softcap(c) => c * (v / c).tanh(),
             Post::Add(view) => v + input(view),
             Post::Mul(view) => v * input(view),

@@ -50,3 +50,32 @@ fn greedy_and_drawn_tokens_are_the_oracles() {
         }
     }
 }
+
+/// What rounds up to 1 has infinite noise and wins against everything.
+#[test]
+fn uniform_numbers_stay_between_0_and_1() {
+    for index in 0..1 << 25 {
+        let u = ops::uniform(7, 1, index);
+        assert!(u > 0.0 && u < 1.0, "index {index}: {u}");
+    }
+}
+
+/// Among equal logits the noise alone decides, by its last digits: as good as the oracle's will do.
+#[test]
+fn draws_among_equals_are_the_oracles() {
+    let vocab = 200_000;
+    let outputs: Vec<_> = (0..6).map(|i| (i, 1.0, 11, i)).collect();
+    let spec = Sample { vocab, logits: View { row: 0, ..View::rows(vocab) } };
+    for gpu in gpus() {
+        let candidates = spec.partial_words(&gpu.caps) as usize * outputs.len();
+        let mut first = vec![step_words(&outputs), vec![0; vocab as usize], vec![0; candidates]];
+        run(&gpu, &spec.partial(&gpu.caps), 6, 1, &mut first);
+        let mut then = vec![first[0].clone(), first[2].clone(), vec![0; 6], vec![0; 6]];
+        run(&gpu, &spec.finish(&gpu.caps), 6, 1, &mut then);
+        for ((_, _, seed, counter), token) in outputs.iter().zip(&then[3]) {
+            let want = ops::sample(&vec![0.0; vocab as usize], 1.0, *seed, *counter);
+            let noise = |id| -(-ops::uniform(*seed, *counter, id).ln()).ln();
+            assert!(noise(*token) >= noise(want) - 1e-4, "got {token} ({}), want {want}", noise(*token));
+        }
+    }
+}

@@ -175,7 +175,8 @@ pub fn erf(x: f32) -> f32 {
 /// draws the same: two rounds of the PCG hash, <https://jcgt.org/published/0009/03/02/>.
 pub fn uniform(seed: u32, counter: u32, index: u32) -> f32 {
     let h = pcg(pcg(pcg(seed) ^ counter) ^ index);
-    ((h >> 8) as f32 + 0.5) / 16_777_216.0
+    // 23 bits: with one more, adding a half rounds up to 1 now and then, whose Gumbel noise is infinite.
+    ((h >> 9) as f32 + 0.5) / 8_388_608.0
 }
 
 fn pcg(x: u32) -> u32 {

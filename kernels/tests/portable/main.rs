@@ -1,6 +1,7 @@
 //! Every kernel, in every variant, is WGSL that naga accepts and can say in SPIR-V, Metal and HLSL.
 
 mod matmul;
+mod rows;
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
@@ -21,7 +22,7 @@ pub const LEAST: Caps =
 
 /// Every kernel family adds its list here, with the caps each kernel was made for.
 fn kernels() -> Vec<(Caps, Kernel)> {
-    [matmul::kernels()].concat()
+    [matmul::kernels(), rows::kernels()].concat()
 }
 
 #[test]

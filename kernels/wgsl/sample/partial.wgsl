@@ -10,6 +10,14 @@ fn pcg(x: u32) -> u32 {
     return (w >> 22u) ^ w;
 }
 
+// -ln(u) for a uniform u in (0, 1). Near 1, where the noise that wins comes from, the logarithm of
+// many devices has few correct digits or none; 1 - u is exact there, and a short series suffices.
+fn exponential(u: f32) -> f32 {
+    let t = 1.0 - u;
+    let series = t * (1.0 + t * (1.0 / 2.0 + t * (1.0 / 3.0 + t * (1.0 / 4.0 + t * (1.0 / 5.0 + t * (1.0 / 6.0 + t / 7.0))))));
+    return select(-log(u), series, t < 0.125);
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let row = group.y;
@@ -22,10 +30,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             var v = logits[{{LOGITS_AT}}];
             if (inverse != 0.0) {
                 // Gumbel-max, arXiv:1411.0030.
-                let u = (f32(pcg(random ^ column) >> 8u) + 0.5) / 16777216.0;
-                v = v * inverse - log(-log(u));
+                let u = (f32(pcg(random ^ column) >> 9u) + 0.5) / 8388608.0;
+                v = v * inverse - log(exponential(u));
             }
-            mine = better(mine, Best(v, column));
+            // By its bits: compilers may assume that there is no NaN.
+            if ((bitcast<u32>(v) & 0x7fffffffu) <= 0x7f800000u) {
+                mine = better(mine, Best(v, column));
+            }
         }
     }
     let best = best_of_all(mine, thread);

@@ -5,11 +5,12 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
-use super::strings;
+use super::{python, strings};
 
 /// Calls `value.method(args)`.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
     let own = match value.kind() {
+        ValueKind::String if method == "format" => check_widths(value).map(|()| None),
         ValueKind::String => string_method(value.as_str().unwrap_or_default(), method, args),
         ValueKind::Seq => list_method(value, method, args),
         ValueKind::Map if method == "copy" => from_args(args).map(|()| Some(value.clone())),
@@ -23,7 +24,29 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
 
 /// Methods that minijinja's own collection lacks or treats unlike Python.
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    strings::check_pieces(text)?;
     Ok(Some(match method {
+        "replace" => {
+            let (old, new, count) = from_args::<(&str, &str, Option<i64>)>(args)?;
+            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            let found = text.matches(old).take(count).count();
+            python::check_length(text.len() + found.saturating_mul(new.len()))?;
+            text.replacen(old, new, count).into()
+        }
+        "join" => {
+            let (items,) = from_args::<(&Value,)>(args)?;
+            join(text, items)?
+        }
+        "ljust" | "rjust" | "center" | "zfill" => {
+            let (width, fill) = from_args::<(usize, Option<char>)>(args)?;
+            let (fill, left): (_, fn(usize) -> usize) = match method {
+                "ljust" => (fill, |_| 0),
+                "rjust" => (fill, |all| all),
+                "center" => (fill, |all| all / 2),
+                _ => (Some('0'), |all| all),
+            };
+            strings::pad(text, width, fill.unwrap_or(' '), left)?.into()
+        }
         "strip" => {
             let (chars,) = from_args::<(Option<&str>,)>(args)?;
             text.trim_matches(strips(chars)).into()
@@ -79,6 +102,33 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
         }
         _ => return Ok(None),
     }))
+}
+
+/// `separator.join(items)`; Python joins nothing but texts.
+fn join(separator: &str, items: &Value) -> Result<Value, Error> {
+    let mut joined = String::new();
+    for (index, item) in items.try_iter()?.enumerate() {
+        let Some(text) = item.as_str() else {
+            let found = python::type_name(&item);
+            return Err(python::type_error(format!("sequence item {index}: expected str instance, {found} found")));
+        };
+        if index > 0 {
+            joined.push_str(separator);
+        }
+        joined.push_str(text);
+        python::check_length(joined.len())?;
+    }
+    Ok(joined.into())
+}
+
+/// `format` pads to whatever width its text says; this refuses absurd ones.
+fn check_widths(format: &Value) -> Result<(), Error> {
+    let text = format.as_str().unwrap_or_default();
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    if numbers.any(|digits| digits.len() > 4) {
+        return Err(python::type_error("format: a width is too large"));
+    }
+    strings::check_pieces(text)
 }
 
 fn list_method(list: &Value, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {

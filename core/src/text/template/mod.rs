@@ -5,6 +5,7 @@
 //! comes with a model from the network, so what it may cost is bounded.
 
 mod environment;
+mod filters;
 mod methods;
 mod python;
 mod source;

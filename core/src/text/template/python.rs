@@ -6,6 +6,18 @@ use minijinja::{Error, ErrorKind};
 /// Values nested deeper than this are refused, as Python does at its recursion limit.
 const MAX_DEPTH: usize = 200;
 
+/// No text that a template makes may be longer, in bytes. A few lines can double a text, or a list
+/// that holds itself twice, far beyond any memory.
+pub(super) const MAX_TEXT: usize = 16 << 20;
+
+/// Checks the length of a text that is about to be made, or is being made.
+pub(super) fn check_length(length: usize) -> Result<(), Error> {
+    if length <= MAX_TEXT {
+        return Ok(());
+    }
+    Err(type_error(format!("a text gets longer than {} MiB", MAX_TEXT >> 20)))
+}
+
 /// An error of the kind that Python calls a `TypeError`.
 pub(super) fn type_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
@@ -47,6 +59,7 @@ pub(super) fn repr(value: &Value) -> Result<String, Error> {
 
 fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
     check_depth(depth)?;
+    check_length(out.len())?;
     match value.kind() {
         ValueKind::String => write_string_repr(out, value.as_str().unwrap_or_default()),
         ValueKind::Number if !value.is_integer() => out.push_str(&float(value)?),
@@ -156,6 +169,7 @@ impl Json {
 
     fn write(&self, out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
         check_depth(depth)?;
+        check_length(out.len())?;
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

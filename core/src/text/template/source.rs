@@ -13,10 +13,11 @@ pub(super) const ITERABLE: &str = "__iterable__";
 /// The filter that adds its arguments to safe text.
 pub(super) const MARKUP_SUM: &str = "__markup_sum__";
 
-/// `source`, adapted.
+/// `source`, adapted. Line ends become those of Unix, as jinja2 does.
 pub(super) fn adapt(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut adapted = String::with_capacity(source.len() + 256);
-    let mut rest = source;
+    let mut rest = source.as_str();
     while let Some(start) = rest.find('{') {
         let (before, at) = rest.split_at(start);
         adapted.push_str(before);
@@ -214,6 +215,7 @@ mod tests {
             ("{% for %}{%%}{%-%}{%", "{% for %}{%%}{%-%}{%"),
             ("{% for x in y", "{% for x in y"),
             ("{{}}{{ '", "{{}}{{ '"),
+            ("a\r\nb\rc", "a\nb\nc"),
         ];
         for (source, wanted) in cases {
             assert_eq!(adapt(source).replace("  ", " "), wanted, "{source}");

@@ -1,5 +1,18 @@
 //! Python's ideas about text where Rust's differ.
 
+use minijinja::Error;
+
+use super::python::type_error;
+
+/// Checks that cutting `text` into pieces, each a value, stays within memory.
+pub(super) fn check_pieces(text: &str) -> Result<(), Error> {
+    const MAX: usize = 8 << 20;
+    if text.len() <= MAX {
+        return Ok(());
+    }
+    Err(type_error(format!("a text of {} bytes is too long to be cut up", text.len())))
+}
+
 /// The lines of `text`, split where `str.splitlines` does; their ends are kept on demand.
 pub(super) fn split_lines(text: &str, keep_ends: bool) -> Vec<&str> {
     let mut lines = Vec::new();
@@ -74,6 +87,18 @@ pub(super) fn indent(text: &str, indention: &str, first: bool, blank: bool) -> S
         out.push_str(line);
     }
     out
+}
+
+/// `str.ljust`, `str.rjust` and `str.center`: `text` in the middle of as many `fill`s as make it
+/// `width` characters long; `left` says how many of a number of them come first.
+pub(super) fn pad(text: &str, width: usize, fill: char, left: fn(usize) -> usize) -> Result<String, Error> {
+    const MAX: usize = 10_000;
+    if width > MAX {
+        return Err(type_error(format!("expected a width of at most {MAX}, found {width}")));
+    }
+    let fills = width.saturating_sub(text.chars().count());
+    let fill = |count| std::iter::repeat_n(fill, count);
+    Ok(fill(left(fills)).chain(text.chars()).chain(fill(fills - left(fills))).collect())
 }
 
 /// `markupsafe.escape`.

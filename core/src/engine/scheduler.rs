@@ -1,0 +1,233 @@
+//! Which rows go into the next step.
+//!
+//! Sequences that generate give a row each, then prompts fill the step. While a step runs, the next
+//! one is submitted, so that the device never waits for the host; a row that was run for a sequence
+//! which turns out to have ended is thrown away. Steps run in order, so the pages of an ended sequence
+//! can be given away at once.
+
+use super::{Request, task::Task};
+use crate::{
+    Error, Result,
+    exec::{Capacity, PAGE, Sequence, Step, StepResult},
+    generate::StopReason,
+    model::Model,
+};
+use std::collections::VecDeque;
+
+/// Steps that are submitted and not collected, at most.
+const IN_FLIGHT: usize = 2;
+
+/// All generations of one model.
+pub(super) struct Scheduler {
+    capacity: Capacity,
+    /// In the order in which they came.
+    waiting: VecDeque<Task>,
+    /// In the same order.
+    running: Vec<Running>,
+    flights: VecDeque<Flight>,
+    slots: Vec<u32>,
+    next_id: u64,
+}
+
+/// A task with a place in the cache.
+struct Running {
+    id: u64,
+    task: Task,
+    sequence: Sequence,
+}
+
+/// A step that was submitted.
+#[derive(Default)]
+struct Flight {
+    /// Those who have rows in it.
+    members: Vec<u64>,
+    /// Those who get a token from it, in the order of its outputs.
+    outputs: Vec<u64>,
+    /// Whether the host chooses one of the tokens.
+    is_sampled_here: bool,
+}
+
+impl Scheduler {
+    /// A scheduler of nothing.
+    pub fn new(capacity: Capacity) -> Scheduler {
+        let slots = (0..capacity.slots.min(capacity.outputs).min(capacity.rows) as u32).rev().collect();
+        let (waiting, running, flights) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Scheduler { capacity, waiting, running, flights, slots, next_id: 0 }
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty() && self.flights.is_empty()
+    }
+
+    /// Takes a request on.
+    pub fn add(&mut self, request: Request) {
+        let task = Task::new(request);
+        match task.is_full() {
+            true => task.finish(StopReason::Length),
+            false => self.waiting.push_back(task),
+        }
+    }
+
+    /// Submits a step if there is one to submit, and collects one if there is nothing better to do.
+    pub fn turn(&mut self, model: &mut Model) {
+        self.end_cancelled(model);
+        self.admit(model);
+        // Going ahead of a token that the host chooses would leave its sequence out, and from then on
+        // half of the sequences would run in every other step.
+        let may_submit = self.flights.len() < IN_FLIGHT && !self.flights.iter().any(|f| f.is_sampled_here);
+        let submitted = may_submit && self.submit(model);
+        if !submitted || self.flights.len() == IN_FLIGHT {
+            self.collect(model);
+        }
+    }
+
+    /// Collects all steps: from then on the host knows every token.
+    pub fn drain(&mut self, model: &mut Model) {
+        while !self.flights.is_empty() {
+            self.collect(model);
+        }
+    }
+
+    fn end_cancelled(&mut self, model: &mut Model) {
+        while let Some(at) = self.running.iter().position(|r| r.task.is_cancelled()) {
+            self.remove(at, model).finish(StopReason::Cancelled);
+        }
+        while let Some(at) = self.waiting.iter().position(Task::is_cancelled) {
+            if let Some(task) = self.waiting.remove(at) {
+                task.finish(StopReason::Cancelled);
+            }
+        }
+    }
+
+    /// Gives places to those who wait, in their order, as long as the cache has room for what they know
+    /// and a page for each sequence to grow by.
+    fn admit(&mut self, model: &mut Model) {
+        while let (Some(task), Some(slot)) = (self.waiting.front(), self.slots.last()) {
+            let promised = |r: &Running| r.sequence.pages_wanted(r.task.len().saturating_sub(r.sequence.len())) + 1;
+            let promised: usize = self.running.iter().map(promised).sum();
+            let (wanted, free) = ((task.len() + 1).div_ceil(PAGE), model.pool.free());
+            let sequence = Sequence::new(*slot, task.prompt());
+            if wanted + promised <= free {
+                let Some(task) = self.waiting.pop_front() else { return };
+                self.slots.pop();
+                self.running.push(Running { id: self.next_id, task, sequence });
+                self.next_id += 1;
+            } else if self.running.is_empty() {
+                let Some(task) = self.waiting.pop_front() else { return };
+                task.fail(no_room(wanted, free));
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Whether a step was submitted.
+    fn submit(&mut self, model: &mut Model) -> bool {
+        let (step, flight) = self.step(model);
+        if step.rows.is_empty() {
+            self.make_room(model);
+            return false;
+        }
+        match model.executor.submit(&step) {
+            Ok(()) => self.flights.push_back(flight),
+            Err(e) => self.fail(&flight.members, &e, model),
+        }
+        true
+    }
+
+    /// Rows of all who have some, as far as they and their pages fit.
+    fn step(&mut self, model: &mut Model) -> (Step, Flight) {
+        let (mut step, mut flight) = (Step::default(), Flight::default());
+        let mut order: Vec<usize> = (0..self.running.len()).collect();
+        // Those who generate come first: a long prompt must not make them wait.
+        order.sort_by_key(|i| self.running[*i].task.len() > self.running[*i].sequence.len() + 1);
+        for i in order {
+            let Running { id, task, sequence } = &mut self.running[i];
+            let Some(feed) = task.feed(sequence, self.capacity.rows - step.rows.len()) else { continue };
+            let last = feed.tokens.len() - 1;
+            let draw = |i: usize| feed.draw.filter(|_| i == last);
+            if step.push(sequence, &mut model.pool, &feed.tokens, draw) {
+                task.submitted(&feed);
+                flight.members.push(*id);
+                flight.outputs.extend(feed.draw.map(|_| *id));
+                flight.is_sampled_here |= feed.draw.is_some_and(|d| d.logits);
+            }
+        }
+        (step, flight)
+    }
+
+    /// Nobody has a row that fits. If no step is on its way, then the cache is full: the last one to
+    /// be admitted gives its pages up and waits, to be computed anew.
+    fn make_room(&mut self, model: &mut Model) {
+        if !self.flights.is_empty() || self.running.is_empty() {
+            return;
+        }
+        let task = self.remove(self.running.len() - 1, model);
+        if self.running.is_empty() {
+            let wanted = (task.len() + 1).div_ceil(PAGE);
+            task.fail(no_room(wanted, model.pool.free()));
+        } else {
+            self.waiting.push_front(task);
+        }
+    }
+
+    fn collect(&mut self, model: &mut Model) {
+        let Some(flight) = self.flights.pop_front() else { return };
+        let result = model.executor.collect().and_then(|r| whole(r, flight.outputs.len()));
+        match result {
+            Ok(result) => {
+                for (i, id) in flight.outputs.iter().enumerate() {
+                    self.take(*id, result.tokens[i], &result.logits[i], model);
+                }
+            }
+            Err(e) => self.fail(&flight.members, &e, model),
+        }
+    }
+
+    /// Gives a token to whom it belongs. One that has ended in the meantime needs it no more.
+    fn take(&mut self, id: u64, token: u32, logits: &[f32], model: &mut Model) {
+        let Some(at) = self.running.iter().position(|r| r.id == id) else { return };
+        match self.running[at].task.take(token, logits) {
+            Ok(None) => {}
+            Ok(Some(reason)) => self.remove(at, model).finish(reason),
+            Err(e) => self.remove(at, model).fail(e),
+        }
+    }
+
+    fn fail(&mut self, members: &[u64], error: &Error, model: &mut Model) {
+        tracing::error!("a step failed: {error}");
+        while let Some(at) = self.running.iter().position(|r| members.contains(&r.id)) {
+            self.remove(at, model).fail(again(error));
+        }
+    }
+
+    fn remove(&mut self, at: usize, model: &mut Model) -> Task {
+        let Running { task, sequence, .. } = self.running.remove(at);
+        self.slots.push(sequence.slot);
+        model.pool.release(sequence);
+        task
+    }
+}
+
+/// Refuses a result that is not one of the step.
+fn whole(result: StepResult, outputs: usize) -> Result<StepResult> {
+    let (tokens, logits) = (result.tokens.len(), result.logits.len());
+    if (tokens, logits) == (outputs, outputs) {
+        return Ok(result);
+    }
+    Err(Error::Device(format!("a step of {outputs} outputs gave {tokens} tokens and {logits} rows of logits")))
+}
+
+/// The same error for each of several readers.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::Memory(message) => Error::Memory(message.clone()),
+        Error::Request(message) => Error::Request(message.clone()),
+        other => Error::Device(other.to_string()),
+    }
+}
+
+fn no_room(wanted: usize, free: usize) -> Error {
+    Error::Memory(format!("the sequence takes {wanted} pages of {PAGE} tokens, and the cache has {free} free"))
+}

@@ -1,0 +1,146 @@
+//! A program on the device that was asked for.
+
+use crate::{
+    Error, Result,
+    checkpoint::Checkpoint,
+    exec::{Capacity, Executor, PAGE},
+    gpu::{Gpu, WgpuExecutor, adapters},
+    model::{Device, LoadOptions},
+    program::{Program, RULES, rewrite},
+    reference::Reference,
+    weights::fold,
+};
+use serde_json::Value;
+
+/// Sequences that run together, and outputs in a step.
+const SEQUENCES: usize = 64;
+/// Tokens of the cache when nobody says how many.
+const DEFAULT_CONTEXT: usize = 8192;
+
+/// Rows in a step where a processor computes them, so that others' tokens and cancellations need not
+/// wait for long; and where a GPU does, which needs as many to be busy.
+const ROWS_SLOW: usize = 128;
+const ROWS_FAST: usize = 512;
+
+/// Makes `program` ready to run.
+pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Executor>> {
+    let pages = pages(options.context, checkpoint.config())?;
+    let program = shortened(program, checkpoint);
+    let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
+    let Some(adapter) = adapter(&options.device, adapters)? else {
+        check_cache(&program, pages)?;
+        return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+    };
+    let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+    let rows = if software { ROWS_SLOW } else { ROWS_FAST };
+    Ok(Box::new(WgpuExecutor::load(Gpu::open(&adapter)?, program, checkpoint, capacity(rows))?))
+}
+
+/// The adapter that was asked for; none is the reference executor.
+fn adapter(device: &Device, adapters: impl Fn() -> Vec<wgpu::Adapter>) -> Result<Option<wgpu::Adapter>> {
+    let wanted = match device {
+        Device::Reference => return Ok(None),
+        Device::Auto => return Ok(adapters().into_iter().next()),
+        Device::Named(name) => name.to_lowercase(),
+    };
+    let adapters = adapters();
+    let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+    match position(&names, &wanted) {
+        Some(at) => Ok(adapters.into_iter().nth(at)),
+        None => Err(Error::Device(unknown(&wanted, &names))),
+    }
+}
+
+/// An index, or part of a name.
+fn position(names: &[String], wanted: &str) -> Option<usize> {
+    let index = wanted.parse().ok().filter(|i| *i < names.len());
+    index.or_else(|| names.iter().position(|name| name.to_lowercase().contains(wanted)))
+}
+
+fn unknown(wanted: &str, names: &[String]) -> String {
+    let numbered = names.iter().enumerate().map(|(i, name)| format!("{i}: {name}"));
+    let all: Vec<String> = numbered.chain(["auto".to_owned(), "reference".to_owned()]).collect();
+    format!("no device `{wanted}`: there are {}", all.join(", "))
+}
+
+/// The program after every rewrite that fits. A stack of weights that is too long for one binding is
+/// the executor's to cut.
+fn shortened(program: Program, checkpoint: &Checkpoint) -> Program {
+    let format = |p: &Program, weight| fold(&p.weights, weight, checkpoint).ok()?.format_of_all();
+    let (program, log) = rewrite(program, RULES, &format);
+    tracing::debug!(?log, nodes = program.nodes.len(), "rewritten");
+    program
+}
+
+/// Pages of the cache.
+fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
+    let made_for =
+        config.get("max_position_embeddings").or_else(|| config.pointer("/text_config/max_position_embeddings"));
+    let made_for = made_for.and_then(Value::as_u64).map_or(DEFAULT_CONTEXT, |n| n as usize);
+    match context {
+        Some(0) => Err(Error::Request("a context of 0 tokens holds no prompt".to_owned())),
+        // Places in the cache are numbered in 32 bits.
+        Some(tokens) if tokens > u32::MAX as usize / 2 => {
+            Err(Error::Memory(format!("a context of {tokens} tokens is too large: {} fit", u32::MAX / 2)))
+        }
+        Some(tokens) => Ok(tokens.div_ceil(PAGE)),
+        None => Ok(made_for.clamp(1, DEFAULT_CONTEXT).div_ceil(PAGE)),
+    }
+}
+
+/// Refuses a cache that cannot be, before anything is allocated.
+fn check_cache(program: &Program, pages: usize) -> Result<()> {
+    let per_token: usize = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * size_of::<f32>()).sum();
+    let tokens = pages * PAGE;
+    let fits = per_token.checked_mul(tokens).is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+    if fits {
+        return Ok(());
+    }
+    Err(Error::Memory(format!(
+        "a context of {tokens} tokens takes {} MiB of cache ({per_token} bytes a token), which this machine does \
+         not have: choose a smaller context",
+        (per_token as u128 * tokens as u128) >> 20
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Cache;
+    use serde_json::json;
+
+    #[test]
+    fn devices_are_found_by_index_and_by_name() {
+        let names = ["NVIDIA H100".to_owned(), "llvmpipe (LLVM 19)".to_owned()];
+        for (wanted, expected) in
+            [("0", Some(0)), ("1", Some(1)), ("h100", Some(0)), ("llvm", Some(1)), ("19", Some(1)), ("amd", None)]
+        {
+            assert_eq!(position(&names, wanted), expected, "{wanted}");
+        }
+        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, reference";
+        assert_eq!(unknown("amd", &names), expected);
+    }
+
+    #[test]
+    fn the_cache_is_as_large_as_the_model_was_made_for() {
+        for (context, config, expected) in [
+            (None, json!({ "max_position_embeddings": 2000 }), 125),
+            (None, json!({ "text_config": { "max_position_embeddings": 131072 } }), 512),
+            (None, json!({ "max_position_embeddings": 0 }), 1),
+            (None, json!({}), 512),
+            (Some(100_000), json!({ "max_position_embeddings": 2048 }), 6250),
+            (Some(1), json!({}), 1),
+        ] {
+            assert_eq!(pages(context, &config).unwrap(), expected, "{context:?} {config}");
+        }
+        assert!(pages(Some(0), &json!({})).is_err());
+        assert!(pages(Some(usize::MAX), &json!({})).is_err());
+    }
+
+    #[test]
+    fn an_absurd_cache_is_refused_with_numbers() {
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20 }; 2];
+        let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
+        assert!(e.contains("16777216 tokens") && e.contains("bytes a token"), "{e}");
+    }
+}

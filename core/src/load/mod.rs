@@ -1,0 +1,65 @@
+//! From files to a model on its device.
+
+mod device;
+mod settings;
+
+use crate::{
+    Error, Result,
+    checkpoint::Checkpoint,
+    model::{LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase, Shared},
+    plugins::Registry,
+    program::lower,
+    text::Tokenizer,
+};
+use std::{path::Path, sync::Arc};
+
+/// Loads the model at `path`, on the thread that will run it.
+pub(crate) fn load(
+    plugins: &Registry,
+    configuration: ModelConfiguration,
+    path: &Path,
+    tokenizer: Option<&Path>,
+    options: &LoadOptions,
+) -> Result<(ModelContext, Shared)> {
+    let checkpoint = Checkpoint::open(path)?;
+    let model_type = checkpoint.config()["model_type"].as_str().ok_or_else(|| no_model_type(path))?.to_owned();
+    let plugin = plugins.find(&model_type)?;
+    let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
+    let program = lower(&plugin.record("text", checkpoint.config(), index)?);
+
+    let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
+    let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
+
+    let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+    options.report(Phase::Load, &configuration.name, 0, bytes);
+    let model = Model::new(device::executor(program, &checkpoint, options)?);
+    options.report(Phase::Load, &configuration.name, bytes, bytes);
+
+    let capacity = model.capacity();
+    let info = ModelInfo {
+        model_type,
+        plugin: plugin.origin(),
+        device: model.device(),
+        is_software: model.executor.is_software(),
+        parameters: checkpoint.tensors().map(|(_, t)| t.shape().iter().map(|d| *d as u64).product::<u64>()).sum(),
+        bytes,
+        vocabulary: model.vocabulary(),
+        context: capacity.pages * crate::exec::PAGE,
+        step_rows: capacity.rows,
+    };
+    let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
+    let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
+    Ok((context, Shared { configuration, tokenizer, info }))
+}
+
+fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>) -> Result<Tokenizer> {
+    match (elsewhere, checkpoint.metadata()) {
+        (Some(folder), _) => Tokenizer::from_dir(folder),
+        (None, Some(metadata)) => Tokenizer::from_gguf(metadata),
+        (None, None) => Tokenizer::from_dir(checkpoint.path()),
+    }
+}
+
+fn no_model_type(path: &Path) -> Error {
+    Error::file(path, "config.json: expected a `model_type`, a text that names the architecture")
+}

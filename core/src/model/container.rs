@@ -1,0 +1,177 @@
+//! The handle of a loaded model.
+
+use super::{ModelConfiguration, ModelContext, context::tokenizer};
+use crate::{
+    Error, LmInput, Result, UserInput,
+    engine::{Command, Engine, Request},
+    generate::{GenerateParameters, GenerationStream},
+    input::Prompt,
+    text::{Message, Tokenizer},
+};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// A loaded model. Clones are handles of the same one, any thread may use them at the same time, and
+/// any number of generations run together, in one batch. Dropping the last handle frees the model.
+///
+/// ```no_run
+/// use tamarack::{GenerateParameters, Generation, LoadOptions, ModelConfiguration, load_container};
+///
+/// # async fn example() -> tamarack::Result<()> {
+/// let configuration = ModelConfiguration::directory("models/SmolLM2-135M-Instruct");
+/// let container = load_container(&configuration, LoadOptions::default()).await?;
+/// let input = container.prepare("Why is the sky blue?".into()).await?;
+/// let mut stream = container.generate(input, GenerateParameters::default()).await?;
+/// while let Some(event) = stream.next().await {
+///     if let Generation::Chunk(text) = event? {
+///         print!("{text}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ModelContainer(Arc<Inner>);
+
+struct Inner {
+    configuration: Arc<ModelConfiguration>,
+    tokenizer: Arc<Result<Tokenizer, String>>,
+    info: ModelInfo,
+    engine: Arc<Engine>,
+}
+
+/// What a loaded model is.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// The `model_type` of its `config.json`.
+    pub model_type: String,
+    /// The plugin that serves it: name, package, version and source.
+    pub plugin: String,
+    /// The device that runs it.
+    pub device: String,
+    /// Whether that is a processor that stands in for a GPU.
+    pub is_software: bool,
+    /// Values in its weights.
+    pub parameters: u64,
+    /// Bytes of its weights in the files.
+    pub bytes: u64,
+    /// Entries of a row of logits.
+    pub vocabulary: usize,
+    /// Tokens that its cache holds, over all sequences.
+    pub context: usize,
+    /// Tokens of prompts and of running generations that one step takes.
+    pub step_rows: usize,
+}
+
+impl ModelContainer {
+    pub(crate) fn new(engine: Engine, context: Shared) -> ModelContainer {
+        let Shared { configuration, tokenizer, info } = context;
+        ModelContainer(Arc::new(Inner { configuration, tokenizer, info, engine: Arc::new(engine) }))
+    }
+
+    /// The configuration it was loaded with, completed by what its files say.
+    pub fn configuration(&self) -> &ModelConfiguration {
+        &self.0.configuration
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if the model's files have none that can be read. Everything that takes and gives
+    /// token ids works nevertheless.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        tokenizer(&self.0.tokenizer)
+    }
+
+    /// The device that runs it, for people.
+    pub fn device(&self) -> String {
+        self.0.info.device.clone()
+    }
+
+    /// What it is.
+    pub fn model_info(&self) -> &ModelInfo {
+        &self.0.info
+    }
+
+    /// Runs `work` on the engine's thread, with the model to itself: between steps, while running
+    /// generations wait.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if `work` panicked.
+    pub async fn perform<R, F>(&self, work: F) -> Result<R>
+    where
+        F: FnOnce(&mut ModelContext) -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        let (send, receive) = oneshot::channel();
+        let work = move |context: &mut ModelContext| {
+            // Nobody waits for the result if the caller has lost interest.
+            let _ = send.send(work(context));
+        };
+        self.0.engine.send(Command::Perform(Box::new(work)))?;
+        receive.await.map_err(|_| Error::Request("perform: the closure panicked".to_owned()))
+    }
+
+    /// Makes tokens of a conversation or a text.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
+    pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
+        let UserInput { prompt, tools, additional_context } = input;
+        let tools = (!tools.is_empty()).then_some(&tools[..]);
+        let tokens = match prompt {
+            Prompt::Messages(turns) => self.tokenizer()?.apply_chat_template(&turns, tools, true, &additional_context),
+            Prompt::Raw(text) => self.encode(&text),
+        };
+        Ok(LmInput { tokens: tokens? })
+    }
+
+    /// Begins a generation. It runs whether or not the stream is read.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if parameters have no meaning, if the prompt is empty or does not fit into the
+    /// context, and for tokens outside the vocabulary.
+    pub async fn generate(&self, input: LmInput, parameters: GenerateParameters) -> Result<GenerationStream> {
+        let Inner { configuration, tokenizer, info, engine } = &*self.0;
+        let (events, receive) = mpsc::unbounded_channel();
+        let tokenizer = tokenizer.as_ref().as_ref().ok();
+        let request = Request::new(input, parameters, configuration, tokenizer, info, events)?;
+        let cancelled = request.cancelled.clone();
+        engine.send(Command::Generate(Box::new(request)))?;
+        Ok(GenerationStream::new(receive, cancelled, engine.clone()))
+    }
+
+    /// The tokens of a text, with the special tokens that every text of the model has.
+    ///
+    /// # Errors
+    /// As for [`Tokenizer::encode`], or if there is no tokenizer.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokenizer()?.encode(text, true)
+    }
+
+    /// The text of tokens, special tokens written out.
+    ///
+    /// # Errors
+    /// As for [`Tokenizer::decode`], or if there is no tokenizer.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        self.tokenizer()?.decode(tokens, false)
+    }
+
+    /// The tokens of a conversation that the model is to go on with.
+    ///
+    /// # Errors
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
+    pub fn apply_chat_template(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let turns: Vec<Value> = messages.iter().cloned().map(Value::from).collect();
+        self.tokenizer()?.apply_chat_template(&turns, None, true, &Map::new())
+    }
+}
+
+/// What container and engine know of the same model.
+pub(crate) struct Shared {
+    pub configuration: Arc<ModelConfiguration>,
+    pub tokenizer: Arc<Result<Tokenizer, String>>,
+    pub info: ModelInfo,
+}

@@ -1,0 +1,75 @@
+//! How a model is loaded.
+
+use super::Device;
+use crate::hub::Hub;
+use std::sync::Arc;
+
+/// How a model is loaded. `LoadOptions::default()` is the best device, a cache of at most 8192 tokens,
+/// and no report.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// Where it runs.
+    pub device: Device,
+    /// Tokens that the cache holds, over all sequences. `None` is what the model was made for, 8192 at
+    /// most.
+    pub context: Option<usize>,
+    /// Where models come from that are not on this machine. `None` is as the environment says.
+    pub hub: Option<Hub>,
+    /// Is told how far loading is, from any thread.
+    pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+/// How far loading is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: Phase,
+    /// Bytes that are done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// The file at work, where there is one.
+    pub file: String,
+}
+
+/// What loading does, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Files come from the hub.
+    Download,
+    /// Kernels are compiled, and weights go to the device.
+    Load,
+}
+
+impl LoadOptions {
+    /// Where it runs.
+    pub fn device(mut self, device: Device) -> LoadOptions {
+        self.device = device;
+        self
+    }
+
+    /// Tokens that the cache holds, over all sequences.
+    pub fn context(mut self, tokens: usize) -> LoadOptions {
+        self.context = Some(tokens);
+        self
+    }
+
+    /// Where models come from that are not on this machine.
+    pub fn hub(mut self, hub: Hub) -> LoadOptions {
+        self.hub = Some(hub);
+        self
+    }
+
+    /// Is told how far loading is, from any thread.
+    pub fn progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> LoadOptions {
+        self.progress = Some(Arc::new(report));
+        self
+    }
+
+    pub(crate) fn report(&self, phase: Phase, file: &str, done: u64, total: u64) {
+        if let Some(report) = &self.progress {
+            report(Progress { phase, done, total, file: file.to_owned() });
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per subcommand, and what several of them share.
+
+pub mod chat;
+pub mod debug;
+pub mod devices;
+pub mod inspect;
+mod model;
+mod output;
+pub mod plugins;

@@ -1,0 +1,120 @@
+//! The kernels that work on rows: norms, arithmetic, attention and sampling.
+
+use crate::{ALL, LEAST};
+use tamarack_kernels::attend::Attend;
+use tamarack_kernels::elementwise::{Elementwise, Op};
+use tamarack_kernels::norm::{Norm, NormKind};
+use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
+use tamarack_kernels::sample::Sample;
+use tamarack_kernels::{Activation, Caps, Kernel, Post, View};
+
+/// Every option and every odd size, on the most and the least able device and those between.
+pub fn kernels() -> Vec<(Caps, Kernel)> {
+    let mut list = Vec::new();
+    for caps in [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, LEAST] {
+        let kernels = [norms(&caps), elementwise(&caps), prepare(&caps), attend(&caps), sample(&caps)].concat();
+        list.extend(kernels.into_iter().map(|kernel| (caps, kernel)));
+    }
+    list
+}
+
+fn post(heads: u32, dim: u32) -> Vec<Post> {
+    vec![
+        Post::Softcap(30.0),
+        Post::Activation(Activation::Gelu),
+        Post::Add(View { offset: 1, row: 9999, heads, head: dim + 2, dim }),
+        Post::Mul(View::heads(heads, dim)),
+    ]
+}
+
+fn norms(caps: &Caps) -> Vec<Kernel> {
+    let mut list = Vec::new();
+    for (heads, dim) in [(1, 1), (3, 72), (32, 128), (1, 4096), (1, 8192)] {
+        let (x, out) = (View::heads(heads, dim), View::rows(heads * dim));
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            let plain = Norm { x, kind, eps: 1e-6, weight: 0, bias: false, post: Vec::new(), out };
+            let full = Norm { weight: heads * dim, bias: true, post: post(heads, dim), ..plain.clone() };
+            list.extend([plain.kernel(caps), full.kernel(caps)]);
+        }
+    }
+    list
+}
+
+fn elementwise(caps: &Caps) -> Vec<Kernel> {
+    let ops = [
+        Op::Copy,
+        Op::Unary(Activation::Tanh),
+        Op::Add,
+        Op::Sub,
+        Op::Mul,
+        Op::Div,
+        Op::Glu(Activation::Silu),
+        Op::Clamp { min: f32::NEG_INFINITY, max: 7.0 },
+    ];
+    let mut list = Vec::new();
+    for op in ops {
+        for second in [View::rows(240), View { offset: 2, row: 7, heads: 3, head: 2, dim: 1 }, View::rows(1)] {
+            let inputs = [View::heads(3, 80), second][..op.inputs()].to_vec();
+            let out = View { offset: 3, row: 301, heads: 3, head: 90, dim: 80 };
+            list.push(Elementwise { op, inputs, gather: op == Op::Copy, post: post(3, 80), out }.kernel(caps));
+        }
+    }
+    list
+}
+
+fn prepare(caps: &Caps) -> Vec<Kernel> {
+    let steps = |table| {
+        vec![
+            HeadStep::Norm { eps: 1e-6, weight: true },
+            HeadStep::Rope { table, half: table == 0, pairs: 20 },
+            HeadStep::Scale(-0.5),
+            HeadStep::Norm { eps: 1e-6, weight: false },
+        ]
+    };
+    let heads = |input, n, dim| Heads { input, view: View::heads(n, dim), steps: steps(input) };
+    let kv = Some((heads(1, 2, 80), heads(0, 2, 96)));
+    let both = Prepare { q: Some(heads(0, 6, 80)), kv, inputs: 2, tables: vec![20, 24], out: View::heads(6, 80) };
+    let (q, kv) = (Prepare { kv: None, ..both.clone() }, Prepare { q: None, ..both.clone() });
+    [both, q, kv].map(|p| p.kernel(caps)).into()
+}
+
+fn attend(caps: &Caps) -> Vec<Kernel> {
+    let mut list = Vec::new();
+    let shapes = [
+        (1, 1, 2, 2),
+        (3, 1, 10, 6),
+        (32, 8, 64, 64),
+        (7, 1, 80, 80),
+        (12, 12, 72, 96),
+        (32, 8, 128, 128),
+        (64, 8, 64, 64),
+        (71, 1, 64, 64),
+        (128, 128, 192, 128),
+        (8, 4, 256, 256),
+        (4, 1, 512, 512),
+    ];
+    for (heads, kv_heads, dk, dv) in shapes {
+        let plain = Attend {
+            heads,
+            kv_heads,
+            dk,
+            dv,
+            scale: 0.125,
+            window: None,
+            softcap: None,
+            sinks: false,
+            q: View::heads(heads, dk),
+            out: View::heads(heads, dv),
+        };
+        let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
+        for spec in [plain, full] {
+            list.extend([spec.vector(caps, false), spec.vector(caps, true), spec.reduce(caps), spec.tiled(caps)]);
+        }
+    }
+    list
+}
+
+fn sample(caps: &Caps) -> Vec<Kernel> {
+    let sample = Sample { vocab: 50_257, logits: View { offset: 3, row: 50_304, ..View::rows(50_257) } };
+    vec![sample.partial(caps), sample.finish(caps)]
+}

@@ -12,6 +12,7 @@ use tamarack::{GenerateParameters, StopReason, UserInput, text::Message};
 
 /// Answers a prompt, or holds a conversation.
 #[derive(Args)]
+#[command(args_override_self = true)]
 #[command(after_help = "Examples:
   tamarack chat \"What is the capital of France?\"
   tamarack chat --model ./my-model --system \"Answer in one word.\" --temperature 0 \"Why?\"

@@ -26,13 +26,17 @@ fn field<'a>(events: &'a [Value], kind: &str, key: &str) -> Vec<&'a Value> {
 
 #[test]
 fn the_answer_goes_to_stdout_and_all_else_to_stderr() {
-    let model = smollm2();
-    let outcome = run(tamarack(&greedy(&model, &[QUESTION])));
+    let (model, (good, bad)) = (smollm2(), plugins());
+    // What is said twice counts as it was said last; directories add up.
+    let plugins = ["--only-plugins", "--plugins", text(good.path()), "--plugins", text(bad.path())];
+    let arguments = [&["--temperature", "9"], &plugins[..]].concat();
+    let outcome = run(tamarack(&[&["chat"], &arguments[..], &greedy(&model, &[QUESTION])[1..]].concat()));
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), format!("{ANSWER}\n").as_str()));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
-    assert!(lines[0].contains("reference") && lines[0].contains("no GPU"), "{lines:?}");
-    assert!(lines[1].contains("prompt: 37 tokens") && lines[1].contains("answer: 7 tokens"), "{lines:?}");
-    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("warning: ") && lines[0].contains(text(bad.path())), "{lines:?}");
+    assert!(lines[1].contains("reference") && lines[1].contains("no GPU"), "{lines:?}");
+    assert!(lines[2].contains("prompt: 37 tokens") && lines[2].contains("answer: 7 tokens"), "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
 }
 
 #[test]

@@ -98,6 +98,17 @@ fn a_model_that_no_plugin_serves_says_what_there_is() {
 }
 
 #[test]
+fn a_plugin_that_fails_to_load_is_named_although_another_serves_the_model() {
+    let (good, bad) = plugins();
+    let model = tiny("tied");
+    let plugins = ["--plugins", text(good.path()), "--plugins", text(bad.path())];
+    let outcome = run(tamarack(&[&["inspect", text(&model)], &plugins[..]].concat()));
+    assert!(outcome.stderr.starts_with(&format!("warning: {}", text(bad.path()))), "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    assert!(outcome.expect("inspect").contains(text(good.path())));
+}
+
+#[test]
 fn inspect_counts_tensors_bytes_and_dispatches() {
     let model = tiny("mistral_full");
     let report = run(tamarack(&["inspect", text(&model), "--context", "100", "--tensors", "--json"])).json("inspect");

@@ -64,10 +64,10 @@ fn with_last(x: &[Dim], n: usize) -> Vec<Dim> {
 
 fn linear(g: &Graph, weight: WeightId, bias: Option<WeightId>, x: &[Dim]) -> Inferred<Vec<Dim>> {
     let (w, b) = (g.weight_shape(weight), bias.map(|b| g.weight_shape(b)));
-    match w {
-        &[n, k] if last(x)? == k && b.is_none_or(|b| b == [n]) => Ok(with_last(x, n)),
-        &[n, k] if last(x)? == k => Err(format!("weight {w:?} wants a bias [{n}], found {b:?}")),
-        &[_, k] => Err(format!("weight {w:?} wants [.., {k}], found {x:?}")),
+    match *w {
+        [n, k] if last(x)? == k && b.is_none_or(|b| b == [n]) => Ok(with_last(x, n)),
+        [n, k] if last(x)? == k => Err(format!("weight {w:?} wants a bias [{n}], found {b:?}")),
+        [_, k] => Err(format!("weight {w:?} wants [.., {k}], found {x:?}")),
         _ => Err(format!("wants a weight [n, k], found {w:?}")),
     }
 }

@@ -130,7 +130,7 @@ impl Tensor {
     pub fn split_heads(self, head_dim: usize) -> Tensor {
         let mut shape = self.shape();
         let n = shape.pop().and_then(|d| d.constant()).unwrap_or(0);
-        if self.0 != POISON && (head_dim == 0 || n % head_dim != 0) {
+        if self.0 != POISON && !n.is_multiple_of(head_dim) {
             let at = Location::caller();
             with(|r| r.fail(at, format!("split_heads: {n} is not a multiple of {head_dim}")));
             return Tensor(POISON);

@@ -51,7 +51,7 @@ impl<'a> Uploader<'a> {
             let run = run.start / parts..run.end / parts;
             let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * parts;
             let most = (self.gpu.caps.binding_size / row_bytes.max(1) as u64) as usize;
-            if most == 0 || cols % format.block() != 0 {
+            if most == 0 || !cols.is_multiple_of(format.block()) {
                 return Err(Error::Model(format!("{name}: rows of {cols} in {format} do not fit a binding")));
             }
             let count = run.len().div_ceil(most).max(1);

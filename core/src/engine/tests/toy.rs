@@ -150,6 +150,7 @@ pub fn info(capacity: Capacity) -> ModelInfo {
         model_type: "toy".to_owned(),
         plugin: "toy".to_owned(),
         device: "toy".to_owned(),
+        is_software: true,
         parameters: 0,
         bytes: 0,
         vocabulary: VOCABULARY,

@@ -14,10 +14,13 @@ use tamarack_tests::{
     models::{self, Answer, Golden, certain},
 };
 
+/// Loads a program for steps of some capacity.
+type Load = dyn Fn(Program, &Checkpoint, Capacity) -> tamarack::Result<Box<dyn Executor>>;
+
 /// What a model runs on.
 struct Target {
     name: String,
-    load: Box<dyn Fn(Program, &Checkpoint, Capacity) -> tamarack::Result<Box<dyn Executor>>>,
+    load: Box<Load>,
     /// Allowed on a logit of the tiny models, whose spread is 1.7 and whose margins are 0.05 or more.
     tiny: f32,
     /// Allowed on a logit of SmolLM2, whose spread is 3.5: its golden weights were rounded to f16,

@@ -1,12 +1,21 @@
 //! How the command ends when something goes wrong: one message on stderr and an exit code.
 
-use std::{fmt, io, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
 
-/// The command line asks for something that does not go together: exit code 2, as clap has it.
+/// The command line asks for what does not go together: exit code 2, as clap has it.
 #[derive(Debug)]
 pub struct Usage(pub String);
 
+/// The user pressed Ctrl-C: exit code 130, as shells have it, and nothing more to say.
+#[derive(Debug)]
+pub struct Interrupted;
+
 impl std::error::Error for Usage {}
+impl std::error::Error for Interrupted {}
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,20 +23,28 @@ impl fmt::Display for Usage {
     }
 }
 
-/// Says what went wrong. A reader that closes its end of the pipe (`tamarack ... | head`) has had
-/// enough, and that is no error.
-pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Err(error) if !is_broken_pipe(&error) => {
-            // Causes are in the message already, see `tamarack::Error`.
-            let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("error: {error}\n"));
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-        }
-        _ => ExitCode::SUCCESS,
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted")
     }
 }
 
+/// Says what went wrong. A reader that closes its end of the pipe (`tamarack ... | head`) has had
+/// enough, and that is no error.
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if is_broken_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    if error.is::<Interrupted>() {
+        return ExitCode::from(130);
+    }
+    // Causes are in the message already, see `tamarack::Error`.
+    let _ = writeln!(io::stderr(), "error: {error}");
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// Writing to stdout is the only thing that fails with an error of the system's own.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let kind = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    error.chain().any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -2,10 +2,11 @@
 
 mod commands;
 mod errors;
+mod progress;
 mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
-use commands::{devices::Devices, inspect::Inspect, plugins::Plugins};
+use commands::{chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -33,9 +34,11 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Subcommands {
+    Chat(Chat),
     Plugins(Plugins),
     Inspect(Inspect),
     Devices(Devices),
+    Debug(Debug),
 }
 
 #[tokio::main]
@@ -43,9 +46,11 @@ async fn main() -> ExitCode {
     let Command { command, verbose } = Command::parse();
     log(verbose);
     errors::exit_code(match command {
+        Subcommands::Chat(chat) => chat.run().await,
         Subcommands::Plugins(plugins) => plugins.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
+        Subcommands::Debug(debug) => debug.run().await,
     })
 }
 

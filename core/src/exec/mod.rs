@@ -104,6 +104,11 @@ pub trait Executor: Send {
 
     /// The device, for people.
     fn device(&self) -> String;
+
+    /// Whether a processor stands in for a GPU.
+    fn is_software(&self) -> bool {
+        true
+    }
 }
 
 impl Step {

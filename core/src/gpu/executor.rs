@@ -227,6 +227,10 @@ impl Executor for WgpuExecutor {
         let info = self.model.gpu.info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
     }
+
+    fn is_software(&self) -> bool {
+        self.model.gpu.info().device_type == wgpu::DeviceType::Cpu
+    }
 }
 
 impl Model {

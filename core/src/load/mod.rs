@@ -40,6 +40,7 @@ pub(crate) fn load(
         model_type,
         plugin: plugin.origin(),
         device: model.device(),
+        is_software: model.executor.is_software(),
         parameters: checkpoint.tensors().map(|(_, t)| t.shape().iter().map(|d| *d as u64).product::<u64>()).sum(),
         bytes,
         vocabulary: model.vocabulary(),

@@ -51,6 +51,8 @@ pub struct ModelInfo {
     pub plugin: String,
     /// The device that runs it.
     pub device: String,
+    /// Whether that is a processor that stands in for a GPU.
+    pub is_software: bool,
     /// Values in its weights.
     pub parameters: u64,
     /// Bytes of its weights in the files.

@@ -3,7 +3,10 @@
 mod cost;
 mod report;
 
-use super::{ContextArg, PluginArgs, model_path, output};
+use super::{
+    model::{self, PluginArgs},
+    output,
+};
 use clap::Args;
 use report::Report;
 use tamarack::checkpoint::Checkpoint;
@@ -20,8 +23,9 @@ is shown as far as its files tell, and the command then fails with the reason.")
 pub struct Inspect {
     /// A directory, a .gguf file or the id of a model on the hub
     model: String,
-    #[command(flatten)]
-    context: ContextArg,
+    /// Tokens that the cache is to hold [default: what the model was made for, 8192 at most]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -35,11 +39,14 @@ pub struct Inspect {
 impl Inspect {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let checkpoint = Checkpoint::open(&model_path(&self.model).await?)?;
+        let checkpoint = Checkpoint::open(&model::files(&self.model).await?)?;
         let served = cost::Served::by(&self.plugins.registry(), &checkpoint);
-        let context = self.context.tokens(&checkpoint);
-        let report = Report::new(&checkpoint, served.as_ref().ok(), context, self.tensors);
-        if self.json { output::json(&report)? } else { output::text(&report.to_string())? }
+        let report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
+        if self.json {
+            output::json(&report)?
+        } else {
+            output::text(&report.to_string())?
+        }
         Ok(served.map(|_| ())?)
     }
 }

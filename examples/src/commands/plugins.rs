@@ -1,6 +1,6 @@
 //! `tamarack plugins`: what can be loaded, where it comes from, and what failed to load.
 
-use super::{PluginArgs, output};
+use super::{model::PluginArgs, output};
 use crate::table::{Side, Table};
 use clap::Args;
 use std::fmt::Write;

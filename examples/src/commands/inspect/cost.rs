@@ -74,8 +74,9 @@ fn weight_bytes(program: &Program, checkpoint: &Checkpoint) -> Result<u64> {
 
 fn matrix_bytes(matrix: &Matrix) -> u64 {
     let cols = matrix.cols();
-    let words = matrix.formats().into_iter().map(|(format, rows)| {
-        rows.len() * (format.row_words(cols) + format.row_scale_words(cols))
-    });
+    let words = matrix
+        .formats()
+        .into_iter()
+        .map(|(format, rows)| rows.len() * (format.row_words(cols) + format.row_scale_words(cols)));
     4 * words.sum::<usize>() as u64
 }

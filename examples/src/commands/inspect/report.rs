@@ -74,8 +74,9 @@ struct TensorEntry {
 
 impl Report {
     /// What `checkpoint` holds, and what it takes for `context` tokens where a plugin serves it.
-    pub fn new(checkpoint: &Checkpoint, served: Option<&Served>, context: usize, list: bool) -> Report {
+    pub fn new(checkpoint: &Checkpoint, served: Option<&Served>, context: Option<usize>, list: bool) -> Report {
         let config = checkpoint.config();
+        let context = context.unwrap_or_else(|| default_context(config));
         let tensors: Vec<&Tensor> = checkpoint.tensors().map(|(_, tensor)| tensor).collect();
         Report {
             path: checkpoint.path().display().to_string(),
@@ -91,6 +92,12 @@ impl Report {
             tensor_list: list.then(|| tensors.iter().map(|t| TensorEntry::of(t)).collect()),
         }
     }
+}
+
+/// As many tokens as the engine's cache holds by default.
+fn default_context(config: &Value) -> usize {
+    let made_for = entry(config, "max_position_embeddings").and_then(|n| n.as_u64());
+    made_for.map_or(8192, |n| n.clamp(1, 8192) as usize)
 }
 
 /// Vision-language models have their text model's entries one level down.
@@ -182,8 +189,7 @@ impl Report {
 
 fn tensor_table(list: &[TensorEntry]) -> Table {
     let (left, right) = (|name| (name, Side::Left), |name| (name, Side::Right));
-    let mut table =
-        Table::new([left("TENSOR"), left("SHAPE"), left("STORED AS"), left("ON DEVICE"), right("BYTES")]);
+    let mut table = Table::new([left("TENSOR"), left("SHAPE"), left("STORED AS"), left("ON DEVICE"), right("BYTES")]);
     for TensorEntry { name, shape, stored, device, bytes: stored_bytes } in list {
         table.row([name.clone(), format!("{shape:?}"), stored.clone(), device.clone(), bytes(*stored_bytes)]);
     }

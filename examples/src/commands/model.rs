@@ -1,0 +1,103 @@
+//! Arguments about a model, and loading it.
+
+use crate::{errors::Usage, progress::Bars};
+use clap::Args;
+use std::{io::Write, path::PathBuf};
+use tamarack::{
+    Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    hub::{Hub, MODEL_FILES},
+    model::Identifier,
+    plugins::Registry,
+};
+
+/// Where plugins come from.
+#[derive(Args)]
+pub struct PluginArgs {
+    /// Load the plugin libraries of this directory, too; may be given several times
+    #[arg(long = "plugins", value_name = "DIR")]
+    directories: Vec<PathBuf>,
+    /// Use nothing but the directories of --plugins
+    #[arg(long, requires = "directories")]
+    only_plugins: bool,
+}
+
+impl PluginArgs {
+    /// All that these arguments, the environment and the build provide.
+    pub fn registry(&self) -> Registry {
+        let mut registry = if self.only_plugins { Registry::default() } else { Registry::from_env() };
+        self.directories.iter().for_each(|directory| registry.load_dir(directory));
+        registry
+    }
+}
+
+/// How a model is loaded.
+#[derive(Args)]
+pub struct LoadArgs {
+    /// Where it runs: auto, reference, an index or a part of a name, see 'tamarack devices'
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
+    /// Tokens that the cache holds [default: what the model was made for, 8192 at most]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    #[command(flatten)]
+    plugins: PluginArgs,
+}
+
+impl LoadArgs {
+    /// Loads the model that a user calls `model`, and says so where it does not run on a GPU.
+    pub async fn load(&self, model: &str) -> anyhow::Result<ModelContainer> {
+        let configuration = configuration(model)?;
+        let bars = Bars::default();
+        let shown = bars.clone();
+        let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
+        options.context = self.context;
+        let loaded = LlmModelFactory::new(self.plugins.registry()).load_container(&configuration, options).await;
+        bars.clear();
+        let container = loaded.map_err(|e| explain(e, &configuration))?;
+        announce(&container);
+        Ok(container)
+    }
+}
+
+/// The local files of the model that a user calls `model`, fetched if need be.
+pub async fn files(model: &str) -> anyhow::Result<PathBuf> {
+    let configuration = configuration(model)?;
+    let (id, revision) = match &configuration.id {
+        Identifier::Directory(path) | Identifier::Gguf(path) => return Ok(path.clone()),
+        Identifier::Hub { id, revision } => (id, revision),
+    };
+    let bars = Bars::default();
+    let shown = bars.clone();
+    let report = move |p: tamarack::hub::Progress| {
+        shown.show(&Progress { phase: Phase::Download, done: p.bytes, total: p.total, file: p.file });
+    };
+    let path = Hub::new()?.snapshot(id, Some(revision), MODEL_FILES, report).await;
+    bars.clear();
+    Ok(path.map_err(|e| explain(e, &configuration))?)
+}
+
+fn configuration(model: &str) -> anyhow::Result<ModelConfiguration> {
+    match model.trim() {
+        "" => Err(Usage("expected a model: a directory, a .gguf file or the id of a model on the hub".into()).into()),
+        model => Ok(ModelConfiguration::parse(model)),
+    }
+}
+
+/// Says where a model runs if that is not a GPU: it will be slow.
+fn announce(container: &ModelContainer) {
+    let info = container.model_info();
+    if info.is_software {
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(std::io::stderr(), "Running on {}: no GPU.", info.device);
+    }
+}
+
+/// A misspelt path looks like a model of the hub.
+fn explain(error: Error, configuration: &ModelConfiguration) -> Error {
+    match (error, &configuration.id) {
+        (Error::Hub(e), Identifier::Hub { id, .. }) => {
+            Error::Hub(format!("{e}\n(`{id}` is no file or directory here, so it was looked for on the hub)"))
+        }
+        (error, _) => error,
+    }
+}

@@ -1,0 +1,44 @@
+//! Progress bars on stderr, where stderr is a terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::{Arc, Mutex, PoisonError};
+use tamarack::{Phase, Progress};
+
+/// One bar at a time, for what loading does just now. Clones show the same bar.
+#[derive(Clone, Default)]
+pub struct Bars(Arc<Mutex<Option<(Phase, ProgressBar)>>>);
+
+impl Bars {
+    /// Shows how far loading is.
+    pub fn show(&self, progress: &Progress) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|(phase, _)| *phase != progress.phase) {
+            *shown = None;
+        }
+        let (_, bar) = shown.get_or_insert_with(|| (progress.phase, bar(progress.phase)));
+        bar.set_length(progress.total);
+        bar.set_position(progress.done);
+        bar.set_message(progress.file.clone());
+        if progress.done == progress.total {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Takes away what is shown.
+    pub fn clear(&self) {
+        if let Some((_, bar)) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Draws on stderr, and nothing at all where that is no terminal.
+fn bar(phase: Phase) -> ProgressBar {
+    let (name, speed) = match phase {
+        Phase::Download => ("Downloading", "  {bytes_per_sec}  {eta} left"),
+        _ => ("Loading", ""),
+    };
+    let template = format!("{name} {{msg}} [{{bar:30}}] {{bytes}} of {{total_bytes}}{speed}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style.progress_chars("=> "))
+}

@@ -28,6 +28,13 @@ pub(super) struct Segment {
     pub scales: Option<wgpu::Buffer>,
 }
 
+impl Segment {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.quants.size() + self.scales.as_ref().map_or(0, wgpu::Buffer::size)
+    }
+}
+
 /// Copies weights to a device.
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,

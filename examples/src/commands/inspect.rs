@@ -1,6 +1,6 @@
 //! `tamarack inspect`: what a model is made of, and what it will take, without loading it.
 
-mod cost;
+pub mod cost;
 mod report;
 
 use super::{

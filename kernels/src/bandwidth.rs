@@ -19,7 +19,7 @@ pub fn read(bytes: u64, caps: &Caps) -> Kernel {
     let sizes = [("THREADS", threads(caps)), ("STRIDE", groups * threads(caps)), ("ROUNDS", ROUNDS)];
     let values = [("BINDINGS", bindings.declarations()), ("SIZES", consts(&sizes)), ("UNROLL", UNROLL.to_string())];
     let source = render(include_str!("../wgsl/bandwidth.wgsl"), &values);
-    let name = format!("read {} MiB", u64::from(groups) * block(caps) >> 20);
+    let name = format!("read {} MiB", (u64::from(groups) * block(caps)) >> 20);
     bindings.kernel(name, source, [Extent::Const(groups), Extent::Const(1), Extent::Const(1)])
 }
 

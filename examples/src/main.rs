@@ -6,7 +6,7 @@ mod progress;
 mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
-use commands::{chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
+use commands::{bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +38,7 @@ enum Subcommands {
     Plugins(Plugins),
     Inspect(Inspect),
     Devices(Devices),
+    Bench(Bench),
     Debug(Debug),
 }
 
@@ -50,6 +51,7 @@ async fn main() -> ExitCode {
         Subcommands::Plugins(plugins) => plugins.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
+        Subcommands::Bench(bench) => bench.run().await,
         Subcommands::Debug(debug) => debug.run().await,
     })
 }

@@ -6,6 +6,7 @@
 //! dispatches [`Kernel::groups`] workgroups.
 
 pub mod attend;
+pub mod bandwidth;
 mod common;
 pub mod elementwise;
 pub mod embedding;

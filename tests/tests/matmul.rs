@@ -203,7 +203,7 @@ fn fused() -> Vec<MatMul> {
             format: affine(6, 16, Scales::F32),
             ..base.clone()
         },
-        MatMul { bias: true, post: vec![Post::Softcap(3.0)], format: Format::Bf16, ..base },
+        MatMul { bias: true, post: vec![Post::Softcap(3.0), Post::Clamp(-1.0, 2.0)], format: Format::Bf16, ..base },
     ]
 }
 

@@ -43,7 +43,7 @@ pub struct AttentionSpec {
     /// Scores become `c * tanh(score / c)`, after the scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub softcap: Option<f32>,
-    /// One more logit per head [heads], which takes probability and gives no value.
+    /// One more logit per head `[heads]`, which takes probability and gives no value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sinks: Option<WeightId>,
 }
@@ -73,9 +73,9 @@ pub struct CacheSpec {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// The token ids of this step. -> [tokens]
+    /// The token ids of this step. -> `[tokens]`
     Tokens {},
-    /// Rows of a table [n, dim]. [rows] -> [rows, dim]
+    /// Rows of a table [n, dim]. `[rows]` -> [rows, dim]
     Embedding {
         /// [n, dim]
         weight: WeightId,
@@ -84,11 +84,11 @@ pub enum Op {
     Linear {
         /// [n, k]
         weight: WeightId,
-        /// [n]
+        /// `[n]`
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bias: Option<WeightId>,
     },
-    /// Over the last dimension, arXiv:1910.07467. The weight is [dim], or [heads, dim] for [rows, heads, dim].
+    /// Over the last dimension, arXiv:1910.07467. The weight is `[dim]`, or [heads, dim] for [rows, heads, dim].
     RmsNorm {
         /// Absent: 1.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +101,7 @@ pub enum Op {
         /// Absent: 1.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weight: Option<WeightId>,
-        /// [dim]. Absent: 0.
+        /// `[dim]`. Absent: 0.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bias: Option<WeightId>,
         /// Added to the variance.

@@ -22,14 +22,14 @@ pub struct Weight(u32);
 pub struct Linear {
     /// [n, k]
     pub weight: Weight,
-    /// [n]
+    /// `[n]`
     pub bias: Option<Weight>,
 }
 
 /// Root-mean-square norm, arXiv:1910.07467.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RmsNorm {
-    /// [dim]; absent: 1.
+    /// `[dim]`; absent: 1.
     pub weight: Option<Weight>,
     /// Added to the mean square.
     pub eps: f32,
@@ -38,9 +38,9 @@ pub struct RmsNorm {
 /// Layer norm, arXiv:1607.06450.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LayerNorm {
-    /// [dim]
+    /// `[dim]`
     pub weight: Weight,
-    /// [dim]
+    /// `[dim]`
     pub bias: Option<Weight>,
     /// Added to the variance.
     pub eps: f32,
@@ -86,18 +86,18 @@ impl Weights {
         Weight(with(|r| if r.take(&name, shape) { r.weight(WeightExpr::Tensor(name), shape.to_vec()) } else { POISON }))
     }
 
-    /// `name.weight` [n, k], and `name.bias` [n] where the checkpoint has one.
+    /// `name.weight` [n, k], and `name.bias` `[n]` where the checkpoint has one.
     pub fn linear(&self, name: &str, shape: [usize; 2]) -> Linear {
         let w = self.at(name);
         Linear { weight: w.tensor("weight", &shape), bias: w.optional("bias", &shape[..1]) }
     }
 
-    /// `name.weight` [dim].
+    /// `name.weight` `[dim]`.
     pub fn rms_norm(&self, name: &str, dim: usize, eps: f32) -> RmsNorm {
         RmsNorm { weight: Some(self.at(name).tensor("weight", &[dim])), eps }
     }
 
-    /// `name.weight` [dim], and `name.bias` [dim] where the checkpoint has one.
+    /// `name.weight` `[dim]`, and `name.bias` `[dim]` where the checkpoint has one.
     pub fn layer_norm(&self, name: &str, dim: usize, eps: f32) -> LayerNorm {
         let w = self.at(name);
         LayerNorm { weight: w.tensor("weight", &[dim]), bias: w.optional("bias", &[dim]), eps }
@@ -281,7 +281,7 @@ impl LayerNorm {
 }
 
 impl Embedding {
-    /// [rows] -> [rows, dim]
+    /// `[rows]` -> [rows, dim]
     #[track_caller]
     pub fn forward(&self, ids: Tensor) -> Tensor {
         push(Op::Embedding { weight: self.weight.0 }, &[ids])

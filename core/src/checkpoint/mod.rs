@@ -13,6 +13,7 @@ mod json;
 mod mapping;
 mod mlx;
 mod safetensors;
+mod synthetic;
 mod tensor;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,12 @@ use crate::{Error, Result};
 pub use canonical::{pack_dense, unpack};
 pub use dense::Dtype;
 pub use mapping::Mapping;
+use synthetic::Synthetic;
+use tamarack_kernels::Format;
 pub use tensor::{Kind, Tensor};
+
+/// What stands for the path of a checkpoint that was never in a file.
+const SYNTHETIC: &str = "synthetic";
 
 /// A model's files, opened: its configuration and its tensors.
 pub struct Checkpoint {
@@ -72,6 +78,37 @@ impl Checkpoint {
     /// As for [`Checkpoint::open`].
     pub fn from_gguf(path: &Path, files: &[Arc<Mapping>]) -> Result<Checkpoint> {
         gguf::assemble(path, files)
+    }
+
+    /// A model of random weights, to measure without its files: matrices in `format`, vectors in f32,
+    /// norms near 1 and biases near 0. Nothing is held in memory; rows are made when they are read.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the rows of a matrix are not whole blocks of `format`.
+    pub fn synthetic(
+        config: Value,
+        index: impl IntoIterator<Item = (String, Vec<usize>)>,
+        format: Format,
+    ) -> Result<Checkpoint> {
+        let mut tensors = BTreeMap::new();
+        for (seed, (name, shape)) in index.into_iter().enumerate() {
+            let cols = shape.last().copied().unwrap_or(1);
+            let vector = shape.len() <= 1;
+            let format = if vector { Format::F32 } else { format };
+            let offset = if vector && !name.ends_with("bias") { 1.0 } else { 0.0 };
+            let data = tensor::Data::Synthetic(Synthetic::new(format, seed as u64, cols));
+            let view = tensor::View { offset, ..tensor::View::default() };
+            let tensor = Tensor::new(&name, shape, data, view).map_err(Error::Model)?;
+            tensors.insert(name, tensor);
+        }
+        Ok(Checkpoint {
+            path: SYNTHETIC.into(),
+            config,
+            generation_config: None,
+            metadata: None,
+            tensors,
+            unreadable: BTreeMap::new(),
+        })
     }
 
     /// config.json, or what GGUF metadata makes of it: HuggingFace's field names.

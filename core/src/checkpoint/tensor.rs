@@ -12,6 +12,7 @@ use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::Slice;
 use super::mlx;
+use super::synthetic::Synthetic;
 use crate::{Error, Result};
 
 /// One tensor of a checkpoint. Cheap to clone: the bytes stay in the mapped file.
@@ -36,6 +37,8 @@ pub(super) enum Data {
     Ggml(&'static BlockType, Slice),
     /// MLX's three tensors.
     Mlx(Arc<mlx::Affine>),
+    /// None: the words are made when they are asked for.
+    Synthetic(Synthetic),
 }
 
 /// What a GGUF writer did to a tensor, to be undone when it is read.
@@ -62,6 +65,8 @@ pub enum Kind {
         /// Columns per (scale, bias).
         group: u16,
     },
+    /// Random, in this form.
+    Synthetic(Format),
 }
 
 impl fmt::Display for Kind {
@@ -70,6 +75,7 @@ impl fmt::Display for Kind {
             Kind::Dense(dtype) => write!(f, "{dtype}"),
             Kind::Ggml(name) => write!(f, "{name}"),
             Kind::Mlx { bits, group } => write!(f, "mlx {bits}-bit g{group}"),
+            Kind::Synthetic(format) => write!(f, "random {format}"),
         }
     }
 }
@@ -89,6 +95,7 @@ impl Tensor {
             Data::Dense(dtype, slice) => (1, elements.checked_mul(dtype.size()), slice.len()),
             Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
             Data::Mlx(_) => (1, Some(0), 0),
+            Data::Synthetic(made) => (made.format.block(), Some(0), 0),
         };
         if !cols.is_multiple_of(unit) {
             let kind = inner.kind();
@@ -137,6 +144,7 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.len() as u64,
             Data::Mlx(affine) => affine.bytes(),
+            Data::Synthetic(made) => (self.rows() * made.row_bytes()) as u64,
         }
     }
 
@@ -155,6 +163,7 @@ impl Tensor {
             Data::Dense(..) => Format::F32,
             Data::Ggml(ty, _) => Format::Affine { bits: ty.bits, group: ty.group, scales: Scales::F16 },
             Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },
+            Data::Synthetic(made) => made.format,
         }
     }
 
@@ -179,6 +188,7 @@ impl Tensor {
                     block.values(group, out);
                 }
             }
+            Data::Synthetic(made) => made.row(stored, out),
         }
         if let (Some(d), true) = (self.0.view.adjacent_pairs, self.is_vector()) {
             let adjacent = out.to_vec();
@@ -203,6 +213,7 @@ impl Tensor {
         quants.reserve(rows.len().saturating_mul(format.row_words(cols)));
         scales.reserve(rows.len().saturating_mul(format.row_scale_words(cols)));
         match (format, &self.0.data) {
+            (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
             (Format::Affine { bits, scales: kind, .. }, _) => {
                 for row in rows {
                     self.pack_affine(row, bits, kind, quants, scales)?;
@@ -256,7 +267,7 @@ impl Tensor {
     /// Columns per (scale, bias), and columns per block, of a quantized tensor.
     fn blocks(&self) -> (usize, usize) {
         match &self.0.data {
-            Data::Dense(..) => (1, 1),
+            Data::Dense(..) | Data::Synthetic(_) => (1, 1),
             Data::Ggml(ty, _) => (ty.group as usize, ty.elements),
             Data::Mlx(affine) => (affine.group as usize, affine.group as usize),
         }
@@ -265,7 +276,7 @@ impl Tensor {
     /// Decodes block `i` of stored row `row` of a quantized tensor.
     fn decode(&self, row: usize, i: usize, block: &mut Block) {
         match &self.0.data {
-            Data::Dense(..) => {}
+            Data::Dense(..) | Data::Synthetic(_) => {}
             Data::Ggml(ty, slice) => {
                 let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
                 (ty.decode)(&slice[at..at + ty.bytes], block);
@@ -305,6 +316,7 @@ impl Inner {
             Data::Dense(dtype, _) => Kind::Dense(*dtype),
             Data::Ggml(ty, _) => Kind::Ggml(ty.name),
             Data::Mlx(affine) => Kind::Mlx { bits: affine.bits, group: affine.group },
+            Data::Synthetic(made) => Kind::Synthetic(made.format),
         }
     }
 
@@ -312,6 +324,7 @@ impl Inner {
         match &self.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.path(),
             Data::Mlx(affine) => affine.path(),
+            Data::Synthetic(_) => super::SYNTHETIC.as_ref(),
         }
     }
 }

@@ -7,6 +7,8 @@ mod request;
 mod sampler;
 mod scheduler;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use request::Request;
 

@@ -4,6 +4,7 @@ use super::{GenerateCompletionInfo, Generation};
 use crate::{Error, Result, engine::Engine};
 use futures::{Stream, StreamExt};
 use std::{
+    fmt,
     pin::Pin,
     sync::{
         Arc,
@@ -16,6 +17,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 /// What a generation says, as it says it. Ends after [`Generation::Info`] or an error.
 ///
 /// Dropping it cancels the generation within a step. It keeps the model loaded.
+///
+/// ```no_run
+/// # async fn example(container: tamarack::ModelContainer) -> tamarack::Result<()> {
+/// let input = container.prepare("Why is the sky blue?".into()).await?;
+/// let (text, info) = container.generate(input, Default::default()).await?.text().await?;
+/// println!("{text}\n{:.1} tokens/s", info.tokens_per_second());
+/// # Ok(())
+/// # }
+/// ```
 pub struct GenerationStream {
     events: UnboundedReceiver<Result<Generation>>,
     cancelled: Arc<AtomicBool>,
@@ -56,6 +66,12 @@ impl GenerationStream {
             }
         }
         Err(ended())
+    }
+}
+
+impl fmt::Debug for GenerationStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GenerationStream").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 

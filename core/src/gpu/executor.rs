@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    phase::{Attention, Emitter, Kind, few},
+    phase::{Attention, Emitter, Kind, Launch, few},
     plan::{Plan, plan},
     weights::{DeviceMatrix, Uploader},
 };
@@ -24,7 +24,7 @@ const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
 const SPLIT_KEYS: usize = 256;
 /// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
-const DISPATCHES: usize = 64;
+pub(super) const DISPATCHES: usize = 64;
 
 /// All buffers of a model.
 pub(super) struct Model {
@@ -45,15 +45,16 @@ pub(super) struct Model {
 }
 
 /// A dispatch that is compiled and bound.
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: wgpu::ComputePipeline,
     bindings: wgpu::BindGroup,
-    kernel: Kernel,
+    pub kernel: Kernel,
     rows: Sym,
+    pub weight_bytes: u64,
 }
 
 /// A step under way: where its results will be.
-struct Pending {
+pub(super) struct Pending {
     submission: wgpu::SubmissionIndex,
     staging: wgpu::Buffer,
     outputs: usize,
@@ -63,11 +64,11 @@ struct Pending {
 /// Runs a program through wgpu. Weights, caches and bind groups are made once; a step writes one small
 /// buffer and encodes dispatches that are already there.
 pub struct WgpuExecutor {
-    model: Model,
+    pub(super) model: Model,
     capacity: Capacity,
     pipelines: HashMap<String, wgpu::ComputePipeline>,
-    phases: HashMap<Kind, Vec<Dispatch>>,
-    pending: VecDeque<Pending>,
+    pub(super) phases: HashMap<Kind, Vec<Dispatch>>,
+    pub(super) pending: VecDeque<Pending>,
     spare: Vec<wgpu::Buffer>,
     weight_bytes: u64,
 }
@@ -125,11 +126,24 @@ impl WgpuExecutor {
                 }
             };
             let bindings = self.model.gpu.bind(&launch.kernel.name, &pipeline, &launch.buffers);
-            dispatches.push(Dispatch { pipeline, bindings, kernel: launch.kernel, rows: launch.rows });
+            let Launch { kernel, rows, weight_bytes, .. } = launch;
+            dispatches.push(Dispatch { pipeline, bindings, kernel, rows, weight_bytes });
         }
         self.model.gpu.take_errors()?;
         self.phases.insert(kind, dispatches);
         Ok(())
+    }
+
+    /// Does all for a step but to encode it; its kind, and the parts into which attention splits.
+    pub(super) fn begin(&mut self, step: &Step) -> Result<(Kind, u32)> {
+        step.check(&self.capacity, self.vocabulary())?;
+        let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
+        let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
+        let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
+        self.prepare(kind)?;
+        let splits = if kind.attention == Attention::Split { length.div_ceil(part) as u32 } else { 1 };
+        self.write(step, splits, part);
+        Ok((kind, splits))
     }
 
     /// Writes what the step's dispatches read: the step buffer and the rope tables.
@@ -150,7 +164,6 @@ impl WgpuExecutor {
         let token_bytes = (outputs as u64 * 4).next_multiple_of(16);
         let staging = staging(gpu, &mut self.spare, token_bytes + wanted);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let count = |sym: Sym| if sym == Sym::Tokens { step.rows.len() } else { outputs } as u32;
         // Short steps go in one piece: nothing in them takes long.
         let piece = if kind.tokens.is_some() { usize::MAX } else { DISPATCHES };
         for (i, dispatches) in self.phases[&kind].chunks(piece).enumerate() {
@@ -160,12 +173,7 @@ impl WgpuExecutor {
             }
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for d in dispatches {
-                let [x, y, z] = d.kernel.groups(count(d.rows), splits);
-                if x * y * z > 0 {
-                    pass.set_pipeline(&d.pipeline);
-                    pass.set_bind_group(0, &d.bindings, &[]);
-                    pass.dispatch_workgroups(x, y, z);
-                }
+                d.record(&mut pass, d.rows_of(step), splits);
             }
         }
         if outputs > 0 {
@@ -181,6 +189,23 @@ impl WgpuExecutor {
     }
 }
 
+impl Dispatch {
+    /// The rows that it has in a step.
+    pub fn rows_of(&self, step: &Step) -> u32 {
+        if self.rows == Sym::Tokens { step.rows.len() as u32 } else { step.outputs.len() as u32 }
+    }
+
+    /// Encodes it, unless there is nothing to do.
+    pub fn record(&self, pass: &mut wgpu::ComputePass<'_>, rows: u32, splits: u32) {
+        let [x, y, z] = self.kernel.groups(rows, splits);
+        if x * y * z > 0 {
+            pass.set_pipeline(&self.pipeline);
+            pass.set_bind_group(0, &self.bindings, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}
+
 impl Executor for WgpuExecutor {
     fn capacity(&self) -> Capacity {
         self.capacity
@@ -191,13 +216,7 @@ impl Executor for WgpuExecutor {
     }
 
     fn submit(&mut self, step: &Step) -> Result<()> {
-        step.check(&self.capacity, self.vocabulary())?;
-        let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
-        let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
-        let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
-        self.prepare(kind)?;
-        let splits = if kind.attention == Attention::Split { length.div_ceil(part) as u32 } else { 1 };
-        self.write(step, splits, part);
+        let (kind, splits) = self.begin(step)?;
         let pending = self.encode(kind, step, splits);
         self.pending.push_back(pending);
         Ok(())

@@ -1,11 +1,14 @@
 //! The wgpu executor: Vulkan, Metal and DX12.
 
+mod bandwidth;
 mod convert;
 mod device;
 mod executor;
 mod phase;
 mod plan;
+mod profile;
 mod weights;
 
 pub use device::{AdapterInfo, Gpu, adapters};
 pub use executor::WgpuExecutor;
+pub use profile::DispatchTime;

@@ -52,6 +52,8 @@ pub(super) struct Launch<'a> {
     pub kernel: Kernel,
     pub buffers: Vec<&'a wgpu::Buffer>,
     pub rows: Sym,
+    /// Bytes of weights that it reads; 0 for what is no product.
+    pub weight_bytes: u64,
 }
 
 /// The matrix-vector kernel for so many rows, if there is one.
@@ -79,7 +81,7 @@ impl<'a> Emitter<'a> {
 
     fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
-        self.launches.push(Launch { kernel, buffers, rows });
+        self.launches.push(Launch { kernel, buffers, rows, weight_bytes: 0 });
     }
 
     fn place(&self, id: NodeId) -> Result<Place> {
@@ -193,6 +195,9 @@ impl<'a> Emitter<'a> {
             buffers.extend(&post_buffers);
             buffers.push(self.buffer(out));
             self.push(kernel, rows, buffers);
+            if let Some(launch) = self.launches.last_mut() {
+                launch.weight_bytes = segment.bytes();
+            }
         }
         Ok(())
     }

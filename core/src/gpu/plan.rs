@@ -42,8 +42,7 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
     let mut free: VecDeque<usize> = VecDeque::new();
     // How many nodes still to come read each buffer's present value.
     let mut held: Vec<NodeId> = Vec::new();
-    for id in 0..n {
-        let node = &program.nodes[id];
+    for (id, node) in program.nodes.iter().enumerate() {
         let view = node.op.is_view().then(|| view(program, id, plan.places[node.inputs[0]].as_ref())).transpose()?;
         match view {
             Some(Some(place)) => {

@@ -28,6 +28,13 @@ pub(super) struct Segment {
     pub scales: Option<wgpu::Buffer>,
 }
 
+impl Segment {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.quants.size() + self.scales.as_ref().map_or(0, wgpu::Buffer::size)
+    }
+}
+
 /// Copies weights to a device.
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
@@ -51,7 +58,7 @@ impl<'a> Uploader<'a> {
             let run = run.start / parts..run.end / parts;
             let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * parts;
             let most = (self.gpu.caps.binding_size / row_bytes.max(1) as u64) as usize;
-            if most == 0 || cols % format.block() != 0 {
+            if most == 0 || !cols.is_multiple_of(format.block()) {
                 return Err(Error::Model(format!("{name}: rows of {cols} in {format} do not fit a binding")));
             }
             let count = run.len().div_ceil(most).max(1);

@@ -27,7 +27,7 @@ pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &Load
     let pages = pages(options.context, checkpoint.config())?;
     let program = shortened(program, checkpoint);
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
-    let Some(adapter) = adapter(&options.device, adapters)? else {
+    let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
         return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
     };
@@ -36,18 +36,23 @@ pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &Load
     Ok(Box::new(WgpuExecutor::load(Gpu::open(&adapter)?, program, checkpoint, capacity(rows))?))
 }
 
-/// The adapter that was asked for; none is the reference executor.
-fn adapter(device: &Device, adapters: impl Fn() -> Vec<wgpu::Adapter>) -> Result<Option<wgpu::Adapter>> {
-    let wanted = match device {
-        Device::Reference => return Ok(None),
-        Device::Auto => return Ok(adapters().into_iter().next()),
-        Device::Named(name) => name.to_lowercase(),
-    };
-    let adapters = adapters();
-    let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-    match position(&names, &wanted) {
-        Some(at) => Ok(adapters.into_iter().nth(at)),
-        None => Err(Error::Device(unknown(&wanted, &names))),
+impl Device {
+    /// The adapter that is meant; none is the reference executor.
+    ///
+    /// # Errors
+    /// No adapter has such an index or name.
+    pub fn adapter(&self) -> Result<Option<wgpu::Adapter>> {
+        let wanted = match self {
+            Device::Reference => return Ok(None),
+            Device::Auto => return Ok(adapters().into_iter().next()),
+            Device::Named(name) => name.to_lowercase(),
+        };
+        let adapters = adapters();
+        let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+        match position(&names, &wanted) {
+            Some(at) => Ok(adapters.into_iter().nth(at)),
+            None => Err(Error::Device(unknown(&wanted, &names))),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     text::{Message, Tokenizer},
 };
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::sync::{mpsc, oneshot};
 
 /// A loaded model. Clones are handles of the same one, any thread may use them at the same time, and
@@ -39,6 +39,13 @@ struct Inner {
     tokenizer: Arc<Result<Tokenizer, String>>,
     info: ModelInfo,
     engine: Arc<Engine>,
+}
+
+impl fmt::Debug for ModelContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { configuration, info, .. } = &*self.0;
+        f.debug_struct("ModelContainer").field("id", &configuration.id).field("info", info).finish_non_exhaustive()
+    }
 }
 
 /// What a loaded model is.
@@ -97,6 +104,14 @@ impl ModelContainer {
 
     /// Runs `work` on the engine's thread, with the model to itself: between steps, while running
     /// generations wait.
+    ///
+    /// ```no_run
+    /// # async fn example(container: tamarack::ModelContainer) -> tamarack::Result<()> {
+    /// let tokens = container.encode("The sky is blue.")?;
+    /// let logits = container.perform(move |context| context.model.forward(&tokens, 512)).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Request`] if `work` panicked.

@@ -14,6 +14,20 @@ use std::{
 };
 
 /// Loads language models with a set of plugins.
+///
+/// ```no_run
+/// use tamarack::{LlmModelFactory, LoadOptions, ModelConfiguration, plugins::Registry};
+///
+/// # async fn example() -> tamarack::Result<()> {
+/// let mut plugins = Registry::linked();
+/// plugins.load_dir("/opt/tamarack/plugins".as_ref());
+/// let factory = LlmModelFactory::new(plugins);
+/// let configuration = ModelConfiguration::hub("HuggingFaceTB/SmolLM2-135M-Instruct");
+/// let container = factory.load_container(&configuration, LoadOptions::default()).await?;
+/// println!("{}", container.device());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct LlmModelFactory {
     plugins: Arc<Registry>,

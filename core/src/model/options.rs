@@ -7,7 +7,6 @@ use std::sync::Arc;
 /// How a model is loaded. `LoadOptions::default()` is the best device, a cache of at most 8192 tokens,
 /// and no report.
 #[derive(Clone, Default)]
-#[non_exhaustive]
 pub struct LoadOptions {
     /// Where it runs.
     pub device: Device,

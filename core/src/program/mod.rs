@@ -61,9 +61,9 @@ pub struct Cache {
 /// the op's own.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
-    /// The token ids. -> [tokens]
+    /// The token ids. -> `[tokens]`
     Tokens,
-    /// Rows of a table, times a factor. [rows] -> [rows, dim]
+    /// Rows of a table, times a factor. `[rows]` -> [rows, dim]
     Embedding {
         /// [n, dim]
         weight: WeightId,
@@ -120,7 +120,7 @@ pub enum Op {
 pub struct MatMul {
     /// [n, k]
     pub weight: WeightId,
-    /// [n]
+    /// `[n]`
     pub bias: Option<WeightId>,
     /// RMS norm of the input.
     pub norm: Option<Norm>,
@@ -135,9 +135,9 @@ pub struct MatMul {
 pub struct Norm {
     /// Whether the mean is taken off first (layer norm).
     pub center: bool,
-    /// [dim] or [heads, dim]
+    /// `[dim]` or [heads, dim]
     pub weight: Option<WeightId>,
-    /// [dim]
+    /// `[dim]`
     pub bias: Option<WeightId>,
     /// Added to the mean square.
     pub eps: f32,

@@ -2,7 +2,7 @@
 
 mod decode;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod gguf_tokenizer;
 mod message;
 mod pieces;

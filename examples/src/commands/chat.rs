@@ -12,6 +12,7 @@ use tamarack::{GenerateParameters, StopReason, UserInput, text::Message};
 
 /// Answers a prompt, or holds a conversation.
 #[derive(Args)]
+#[command(args_override_self = true)]
 #[command(after_help = "Examples:
   tamarack chat \"What is the capital of France?\"
   tamarack chat --model ./my-model --system \"Answer in one word.\" --temperature 0 \"Why?\"
@@ -37,12 +38,12 @@ pub struct Chat {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
-    sampling: Sampling,
-    #[command(flatten)]
     load: LoadArgs,
     /// Print events as JSON, one a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sampling: Sampling,
 }
 
 /// How tokens are chosen, and how many.

@@ -9,6 +9,8 @@ use tamarack::{GenerateParameters, Generation, LmInput, ModelContainer};
 
 /// Shows authors of plugins what a model computes.
 #[derive(Args)]
+#[command(after_help = "Example:
+  tamarack debug logits ./my-model --tokens 1,5,9,2 --out logits.safetensors")]
 pub struct Debug {
     #[command(subcommand)]
     command: Subcommands,

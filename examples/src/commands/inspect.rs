@@ -1,6 +1,6 @@
 //! `tamarack inspect`: what a model is made of, and what it will take, without loading it.
 
-mod cost;
+pub mod cost;
 mod report;
 
 use super::{
@@ -40,7 +40,9 @@ impl Inspect {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
         let checkpoint = Checkpoint::open(&model::files(&self.model).await?)?;
-        let served = cost::Served::by(&self.plugins.registry(), &checkpoint);
+        let registry = self.plugins.registry();
+        let served = cost::Served::by(&registry, &checkpoint);
+        model::warn(&registry.list().failures, served.as_ref().err());
         let report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
         if self.json {
             output::json(&report)?

@@ -1,5 +1,6 @@
 //! One file per subcommand, and what several of them share.
 
+pub mod bench;
 pub mod chat;
 pub mod debug;
 pub mod devices;

@@ -7,7 +7,7 @@ use tamarack::{
     Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
     hub::{Hub, MODEL_FILES},
     model::Identifier,
-    plugins::Registry,
+    plugins::{Failure, Registry},
 };
 
 /// Where plugins come from.
@@ -51,8 +51,11 @@ impl LoadArgs {
         let shown = bars.clone();
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
-        let loaded = LlmModelFactory::new(self.plugins.registry()).load_container(&configuration, options).await;
+        let registry = self.plugins.registry();
+        let failures = registry.list().failures;
+        let loaded = LlmModelFactory::new(registry).load_container(&configuration, options).await;
         bars.clear();
+        warn(&failures, loaded.as_ref().err());
         let container = loaded.map_err(|e| explain(e, &configuration))?;
         announce(&container);
         Ok(container)
@@ -80,6 +83,18 @@ fn configuration(model: &str) -> anyhow::Result<ModelConfiguration> {
     match model.trim() {
         "" => Err(Usage("expected a model: a directory, a .gguf file or the id of a model on the hub".into()).into()),
         model => Ok(ModelConfiguration::parse(model)),
+    }
+}
+
+/// Names the plugins that failed to load, which perhaps were meant to serve the model. The error about
+/// a model that none serves has them already.
+pub fn warn(failures: &[Failure], error: Option<&Error>) {
+    if matches!(error, Some(Error::UnsupportedModelType(_))) {
+        return;
+    }
+    for Failure { path, reason } in failures {
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(std::io::stderr(), "warning: {}: {reason}", path.display());
     }
 }
 

@@ -72,7 +72,8 @@ fn weight_bytes(program: &Program, checkpoint: &Checkpoint) -> Result<u64> {
     Ok(bytes)
 }
 
-fn matrix_bytes(matrix: &Matrix) -> u64 {
+/// Bytes of a matrix on a device.
+pub fn matrix_bytes(matrix: &Matrix) -> u64 {
     let cols = matrix.cols();
     let words = matrix
         .formats()

@@ -1,0 +1,124 @@
+//! `tamarack bench`: how fast a model runs, and how far that is from what the device's memory allows.
+
+mod measure;
+mod profile;
+mod report;
+mod shapes;
+mod traffic;
+
+use super::{
+    inspect::cost::Served,
+    model::{PluginArgs, files},
+    output,
+};
+use crate::errors::Usage;
+use anyhow::anyhow;
+use clap::{Args, builder::RangedU64ValueParser};
+use measure::{Load, Runner};
+use report::{Measurement, Rate, Report, Weights};
+use shapes::Synthetic;
+use std::time::Instant;
+use tamarack::{
+    Device,
+    checkpoint::Checkpoint,
+    exec::{Capacity, PAGE},
+    gpu::{Gpu, WgpuExecutor},
+};
+
+/// Measures prefill, decoding and loading, as shares of the memory bandwidth that the device has.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tamarack bench --synthetic llama-8b:q4_0
+  tamarack bench --model model.gguf --prompt 2048 --generate 64 --json
+  tamarack bench --synthetic llama-1b:q4g64 --batch 32 --depth 0 --profile
+
+SHAPE is one of tiny, llama-1b, 4b and llama-8b; FORMAT one of q4_0, q8_0, q2g64, q3g64, q4g64, q5g64,
+q6g64, q8g64 and f16. Synthetic weights are random: they are as fast as real ones, and nothing has to
+be downloaded.")]
+pub struct Bench {
+    /// A directory, a .gguf file or the id of a model on the hub
+    #[arg(long, conflicts_with = "synthetic", required_unless_present = "synthetic")]
+    model: Option<String>,
+    /// Random weights of a model's shape
+    #[arg(long, value_name = "SHAPE:FORMAT")]
+    synthetic: Option<Synthetic>,
+    #[command(flatten)]
+    load: Load,
+    /// Where it runs: auto, an index or a part of a name, see 'tamarack devices'
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
+    /// Tokens in a step at most
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    rows: usize,
+    /// Also show what each kernel takes
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON object instead of Markdown
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    plugins: PluginArgs,
+}
+
+impl Bench {
+    /// Runs the command.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let (name, checkpoint) = match (&self.synthetic, &self.model) {
+            (Some(synthetic), _) => (synthetic.to_string(), synthetic.checkpoint()?),
+            (None, Some(model)) => (model.clone(), Checkpoint::open(&files(model).await?)?),
+            (None, None) => return Err(Usage("expected --model or --synthetic".to_owned()).into()),
+        };
+        let report = self.measure(name, &checkpoint)?;
+        if self.json { output::json(&report) } else { output::text(&report.to_string()) }
+    }
+
+    fn measure(&self, name: String, checkpoint: &Checkpoint) -> anyhow::Result<Report> {
+        let capacity = self.capacity()?;
+        let adapter = self.device.adapter()?;
+        let gpu = Gpu::open(&adapter.ok_or_else(|| anyhow!("no GPU to measure: see `tamarack devices`"))?)?;
+        let (device, bandwidth) = (report::Device::of(gpu.info()), gpu.read_bandwidth()?);
+        let program = Served::by(&self.plugins.registry(), checkpoint)?.program;
+        let traffic = traffic::Traffic::of(&program, checkpoint)?;
+
+        let start = Instant::now();
+        let mut executor = WgpuExecutor::load(gpu, program, checkpoint, capacity)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let weights = Weights { bytes: executor.weight_bytes(), load_seconds: seconds };
+
+        let mut runner = Runner::new(&mut executor, &self.load);
+        let cold_first_token_seconds = runner.first_token()?;
+        let mut measurements = Vec::new();
+        for depth in &self.load.depth {
+            let (prefill, decode) = runner.measure(*depth)?;
+            // The cache grows with each token; this is its mean length.
+            let length = *depth as f64 + (self.load.generate as f64 + 1.0) / 2.0;
+            let step_bytes = traffic.step(self.load.batch, length);
+            let profiles = if self.profile { runner.profiles(*depth)? } else { Vec::new() };
+            let rates = [(self.load.prompt, prefill), (self.load.generate, decode)]
+                .map(|(tokens, seconds)| Rate::of(tokens * self.load.batch, &seconds));
+            measurements.push(Measurement::new(*depth, rates, self.load.batch, step_bytes, bandwidth, profiles));
+        }
+        let (version, load, rows) = (env!("CARGO_PKG_VERSION"), self.load.clone(), self.rows);
+        Ok(Report {
+            model: name,
+            version,
+            device,
+            bandwidth,
+            load,
+            rows,
+            weights,
+            cold_first_token_seconds,
+            measurements,
+        })
+    }
+
+    /// Room for the longest sequences asked for.
+    fn capacity(&self) -> anyhow::Result<Capacity> {
+        let batch = self.load.batch;
+        if batch > self.rows {
+            return Err(Usage(format!("--batch {batch} does not fit a step of --rows {}", self.rows)).into());
+        }
+        let pages = self.load.longest().div_ceil(PAGE).saturating_mul(batch);
+        Ok(Capacity { rows: self.rows, outputs: batch, pages, slots: batch })
+    }
+}

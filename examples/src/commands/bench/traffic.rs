@@ -1,0 +1,43 @@
+//! What a step has to read from memory, whatever runs it.
+
+use super::super::inspect::cost::matrix_bytes;
+use tamarack::{
+    Result,
+    checkpoint::Checkpoint,
+    program::{Op, Program},
+    weights::fold,
+};
+
+/// Bytes that a model reads. Activations, norms and single rows of the embedding are too few to count.
+pub struct Traffic {
+    /// Of weights, in each step.
+    weights: u64,
+    /// Of each attention: bytes a token of the cache, and how far back it looks.
+    caches: Vec<(u64, Option<usize>)>,
+}
+
+impl Traffic {
+    /// What `program` reads.
+    pub fn of(program: &Program, checkpoint: &Checkpoint) -> Result<Traffic> {
+        let (mut weights, mut caches) = (0, Vec::new());
+        for node in &program.nodes {
+            match &node.op {
+                Op::MatMul(m) => weights += matrix_bytes(&fold(&program.weights, m.weight, checkpoint)?),
+                Op::Attend { cache, spec } => {
+                    let cache = program.caches[*cache];
+                    // Keys and values are f16.
+                    caches.push(((cache.groups * (cache.dk + cache.dv) * 2) as u64, spec.window));
+                }
+                _ => {}
+            }
+        }
+        Ok(Traffic { weights, caches })
+    }
+
+    /// Bytes of a step that decodes one token for each of `batch` sequences of `length` tokens.
+    pub fn step(&self, batch: usize, length: f64) -> f64 {
+        let seen = |window: &Option<usize>| window.map_or(length, |w| length.min(w as f64));
+        let caches: f64 = self.caches.iter().map(|(bytes, window)| *bytes as f64 * seen(window)).sum();
+        self.weights as f64 + batch as f64 * caches
+    }
+}

@@ -1,0 +1,59 @@
+//! `debug logits` gives what other engines compute, also without a tokenizer.
+
+use super::support::{run, tamarack, text, tiny};
+use safetensors::{Dtype, SafeTensors};
+use std::{fs, path::Path};
+
+/// Allowed on a logit of the tiny models, whose spread is 1.7.
+const TOLERANCE: f32 = 1e-3;
+
+/// Type, shape and words of a tensor.
+fn tensor(path: &Path, name: &str) -> (Dtype, Vec<usize>, Vec<u32>) {
+    let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", path.display()));
+    let words = tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    (tensor.dtype(), tensor.shape().to_vec(), words)
+}
+
+#[test]
+fn logits_equal_the_goldens() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("logits.safetensors");
+    for (name, chunk) in
+        [("tied", "24"), ("biases", "7"), ("linear", "1"), ("mistral_window", "5"), ("longrope_long", "9")]
+    {
+        let model = tiny(name);
+        let golden = model.join("golden.safetensors");
+        let ids: Vec<String> = tensor(&golden, "input_ids").2.iter().map(u32::to_string).collect();
+        let greedy = tensor(&golden, "greedy");
+        let (ids, n) = (ids.join(","), greedy.1[0].to_string());
+        let given = ["debug", "logits", text(&model), "--tokens", &ids, "--greedy", &n];
+        let how = ["--chunk", chunk, "--device", "reference", "--out", text(&out)];
+        let outcome = run(tamarack(&[&given[..], &how].concat()));
+        assert!(outcome.stderr.contains("reference"), "the reference executor is announced: {}", outcome.stderr);
+        assert!(outcome.expect(name).contains("logits"), "{name}");
+
+        assert_eq!(tensor(&out, "greedy"), greedy, "{name}");
+        let (found, expected) = (tensor(&out, "logits"), tensor(&golden, "logits"));
+        assert_eq!((found.0, &found.1), (expected.0, &expected.1), "{name}");
+        let difference = |(a, b): (&u32, &u32)| (f32::from_bits(*a) - f32::from_bits(*b)).abs();
+        let worst = found.2.iter().zip(&expected.2).map(difference).fold(0.0, f32::max);
+        assert!(worst <= TOLERANCE, "{name}: a logit is off by {worst}");
+    }
+}
+
+#[test]
+fn greedy_tokens_are_only_written_where_they_are_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, model) = (folder.path().join("logits.safetensors"), tiny("tied"));
+    let arguments =
+        ["debug", "logits", text(&model), "--tokens", "5,9,2", "--device", "reference", "--out", text(&out)];
+    run(tamarack(&arguments)).expect("logits");
+    let bytes = fs::read(&out).unwrap();
+    assert_eq!(SafeTensors::deserialize(&bytes).unwrap().names(), ["logits"]);
+
+    let beyond = run(tamarack(&[&arguments[..], &["--greedy", "40", "--context", "16"]].concat()));
+    assert_eq!(beyond.code, Some(1));
+    assert!(beyond.stderr.contains("--greedy 40") && beyond.stderr.contains("--context"), "{}", beyond.stderr);
+}

@@ -7,6 +7,7 @@ mod executor;
 mod phase;
 mod plan;
 mod profile;
+mod step;
 mod weights;
 
 pub use device::{AdapterInfo, Gpu, adapters};

@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused_where_they_are_used() {
-        let wrong: [(&str, fn(&Weights, Tensor) -> Tensor); 4] = [
+        type Wrong = fn(&Weights, Tensor) -> Tensor;
+        let wrong: [(&str, Wrong); 4] = [
             ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(1 << 40, 1e4))),
             ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(8, f64::NAN))),
             ("slice: 18446744073709551615..", |_, x| x.split([usize::MAX, usize::MAX])[1]),

@@ -27,7 +27,7 @@ pub use canonical::{pack_dense, unpack};
 pub use dense::Dtype;
 pub use mapping::Mapping;
 use synthetic::Synthetic;
-use tamarack_kernels::Format;
+pub use tamarack_kernels::{Format, Scales};
 pub use tensor::{Kind, Tensor};
 
 /// What stands for the path of a checkpoint that was never in a file.

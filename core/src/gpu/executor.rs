@@ -3,14 +3,15 @@
 use super::{
     Gpu,
     memory::{check_sizes, needs},
-    phase::{Attention, Emitter, Kind, Launch, few},
+    phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
+    step::step_words,
     weights::{DeviceMatrix, Uploader},
 };
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
+    exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
     program::{Op, Program},
     weights::fold,
 };
@@ -51,7 +52,7 @@ pub(super) struct Dispatch {
     bindings: wgpu::BindGroup,
     pub kernel: Kernel,
     rows: Sym,
-    pub weight_bytes: u64,
+    pub weights: Weights,
 }
 
 /// A step under way: where its results will be.
@@ -129,8 +130,8 @@ impl WgpuExecutor {
                 }
             };
             let bindings = self.model.gpu.bind(&launch.kernel.name, &pipeline, &launch.buffers);
-            let Launch { kernel, rows, weight_bytes, .. } = launch;
-            dispatches.push(Dispatch { pipeline, bindings, kernel, rows, weight_bytes });
+            let Launch { kernel, rows, weights, .. } = launch;
+            dispatches.push(Dispatch { pipeline, bindings, kernel, rows, weights });
         }
         self.model.gpu.take_errors()?;
         self.phases.insert(kind, dispatches);
@@ -152,7 +153,7 @@ impl WgpuExecutor {
     /// Writes what the step's dispatches read: the step buffer and the rope tables.
     fn write(&self, step: &Step, splits: u32, part: usize) {
         let queue = &self.model.gpu.queue;
-        queue.write_buffer(&self.model.step, 0, bytemuck::cast_slice(&encode(step, splits, part)));
+        queue.write_buffer(&self.model.step, 0, bytemuck::cast_slice(&step_words(step, splits, part)));
         for (rope, buffer) in self.model.program.ropes.iter().zip(&self.model.ropes) {
             queue.write_buffer(buffer, 0, bytemuck::cast_slice(&rope_table(rope, &step.rows)));
         }
@@ -336,45 +337,6 @@ fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploa
     uploader.flush();
     gpu.take_errors()?;
     Ok((matrices, vectors, uploader.bytes))
-}
-
-/// The step buffer's words, see `tamarack_kernels::step`.
-fn encode(step: &Step, splits: u32, part: usize) -> Vec<u32> {
-    let rows_at = words::HEADER_WORDS as usize;
-    let outputs_at = rows_at + step.rows.len() * words::ROW_WORDS as usize;
-    let pages_at = outputs_at + step.outputs.len() * words::OUTPUT_WORDS as usize;
-    let mut out = vec![0; pages_at + step.pages.len()];
-    let mut set = |record: usize, field: u32, value: u32| out[record + field as usize] = value;
-    set(0, words::TOKENS, step.rows.len() as u32);
-    set(0, words::OUTPUTS, step.outputs.len() as u32);
-    set(0, words::SPLITS, splits);
-    set(0, words::SPLIT_KEYS, part as u32);
-    set(0, words::ROWS_AT, rows_at as u32);
-    set(0, words::OUTPUTS_AT, outputs_at as u32);
-    set(0, words::PAGES_AT, pages_at as u32);
-    for (i, row) in step.rows.iter().enumerate() {
-        let at = rows_at + i * words::ROW_WORDS as usize;
-        let token = match row.token {
-            Token::Id(id) => id,
-            Token::Sampled(slot) => words::SAMPLED | slot,
-        };
-        set(at, words::ROW_TOKEN, token);
-        set(at, words::ROW_POSITION, row.index);
-        set(at, words::ROW_SLOT, step.slot(row) as u32);
-        set(at, words::ROW_TABLE, row.table);
-        set(at, words::ROW_END, row.index + 1);
-        set(at, words::ROW_FIRST, row.first);
-    }
-    for (i, o) in step.outputs.iter().enumerate() {
-        let at = outputs_at + i * words::OUTPUT_WORDS as usize;
-        set(at, words::OUTPUT_ROW, o.row);
-        set(at, words::OUTPUT_SLOT, o.slot);
-        set(at, words::OUTPUT_INV_TEMPERATURE, o.inv_temperature.to_bits());
-        set(at, words::OUTPUT_SEED, o.seed);
-        set(at, words::OUTPUT_COUNTER, o.counter);
-    }
-    out[pages_at..].copy_from_slice(&step.pages);
-    out
 }
 
 /// A buffer to read results through: a spare one that is large enough, or a new one.

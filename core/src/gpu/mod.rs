@@ -8,6 +8,7 @@ mod memory;
 mod phase;
 mod plan;
 mod profile;
+mod step;
 mod weights;
 
 pub use device::{AdapterInfo, Gpu, adapters};

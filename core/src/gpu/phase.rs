@@ -52,8 +52,17 @@ pub(super) struct Launch<'a> {
     pub kernel: Kernel,
     pub buffers: Vec<&'a wgpu::Buffer>,
     pub rows: Sym,
-    /// Bytes of weights that it reads; 0 for what is no product.
-    pub weight_bytes: u64,
+    /// The weights that it multiplies by; none for what is no product.
+    pub weights: Weights,
+}
+
+/// How much of a matrix a dispatch goes through.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Weights {
+    /// On the device.
+    pub bytes: u64,
+    /// Values.
+    pub values: u64,
 }
 
 /// The matrix-vector kernel for so many rows, if there is one.
@@ -81,7 +90,7 @@ impl<'a> Emitter<'a> {
 
     fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
-        self.launches.push(Launch { kernel, buffers, rows, weight_bytes: 0 });
+        self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default() });
     }
 
     fn place(&self, id: NodeId) -> Result<Place> {
@@ -196,7 +205,8 @@ impl<'a> Emitter<'a> {
             buffers.push(self.buffer(out));
             self.push(kernel, rows, buffers);
             if let Some(launch) = self.launches.last_mut() {
-                launch.weight_bytes = segment.bytes();
+                let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
+                launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
             }
         }
         Ok(())

@@ -16,6 +16,8 @@ pub struct DispatchTime {
     pub seconds: f64,
     /// Bytes of weights that it reads; 0 for what is no product.
     pub weight_bytes: u64,
+    /// Multiplications and additions with them.
+    pub flops: u64,
 }
 
 /// Where timestamps can be written.
@@ -41,17 +43,21 @@ impl WgpuExecutor {
     /// The step does not fit, another one has not been collected, or the device cannot write
     /// timestamps.
     pub fn profile(&mut self, step: &Step) -> Result<Vec<DispatchTime>> {
+        let stamps = Stamps::of(&self.model.gpu)?;
+        self.timed(step, stamps)
+    }
+
+    fn timed(&mut self, step: &Step, stamps: Stamps) -> Result<Vec<DispatchTime>> {
         if !self.pending.is_empty() {
             return Err(Error::Request("a step is still to be collected: it would run into the profile".to_owned()));
         }
-        let stamps = Stamps::of(&self.model.gpu)?;
         let (kind, splits) = self.begin(step)?;
         let gpu = &self.model.gpu;
         let parts: Vec<Part<'_>> =
             self.phases[&kind].chunks(DISPATCHES).map(|part| stamps.submit(gpu, part, splits, step)).collect();
         let mut times = Vec::new();
         for part in parts {
-            times.extend(stamps.read(gpu, part)?);
+            times.extend(stamps.read(gpu, part, step)?);
         }
         gpu.take_errors()?;
         Ok(times)
@@ -117,15 +123,74 @@ impl Stamps {
         Part { dispatches, staging, submission: gpu.queue.submit([encoder.finish()]) }
     }
 
-    fn read(self, gpu: &Gpu, part: Part<'_>) -> Result<Vec<DispatchTime>> {
+    fn read(self, gpu: &Gpu, part: Part<'_>, step: &Step) -> Result<Vec<DispatchTime>> {
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&gpu.map(&part.staging, part.submission)?);
         let tick = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
         let time = |(i, d): (usize, &Dispatch)| {
             let [begin, end] = self.queries(i).map(|q| ticks[q]);
             // Clocks may differ between passes.
             let seconds = end.saturating_sub(begin) as f64 * tick;
-            DispatchTime { kernel: d.kernel.name.clone(), seconds, weight_bytes: d.weight_bytes }
+            let flops = 2 * d.weights.values * u64::from(d.rows_of(step));
+            DispatchTime { kernel: d.kernel.name.clone(), seconds, weight_bytes: d.weights.bytes, flops }
         };
         Ok(part.dispatches.iter().enumerate().map(time).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkpoint::Checkpoint,
+        exec::{Capacity, Draw, Executor, Pool, Sequence, Token},
+        gpu::adapters,
+        program::{MatMul, Node, Op, Program},
+    };
+    use serde_json::json;
+    use tamarack_api::{Dim, Sym, WeightExpr, WeightNode};
+    use tamarack_kernels::Format;
+
+    /// A table that is its own head.
+    fn executor() -> WgpuExecutor {
+        let shape = vec![64, 32];
+        let rows = |sym| Dim::from(sym);
+        let node =
+            |op, inputs: &[usize], shape: Vec<Dim>| Node { op, inputs: inputs.to_vec(), shape, place: String::new() };
+        let width = Dim::from(32);
+        let nodes = vec![
+            node(Op::Tokens, &[], vec![rows(Sym::Tokens)]),
+            node(Op::Embedding { weight: 0, scale: 1.0 }, &[0], vec![rows(Sym::Tokens), width]),
+            node(Op::Outputs, &[1], vec![rows(Sym::Outputs), width]),
+            node(Op::MatMul(MatMul::plain(0, None)), &[2], vec![rows(Sym::Outputs), Dim::from(64)]),
+        ];
+        let weights = vec![WeightNode { expr: WeightExpr::Tensor("table".to_owned()), shape: shape.clone() }];
+        let program = Program { nodes, weights, output: 3, ..Program::default() };
+        let checkpoint = Checkpoint::synthetic(json!({}), [("table".to_owned(), shape)], Format::F16).unwrap();
+        let gpu = Gpu::open(&adapters()[0]).unwrap();
+        let capacity = Capacity { rows: 4, outputs: 4, pages: 4, slots: 1 };
+        WgpuExecutor::load(gpu, program, &checkpoint, capacity).unwrap()
+    }
+
+    #[test]
+    fn every_dispatch_has_its_time() {
+        let mut executor = executor();
+        let mut step = Step::default();
+        let (mut sequence, mut pool) = (Sequence::new(0, 0), Pool::new(4));
+        let tokens = [1, 2, 3].map(Token::Id);
+        assert!(step.push(&mut sequence, &mut pool, &tokens, |_| Some(Draw::default())));
+        executor.submit(&step).unwrap();
+        let e = executor.profile(&step).unwrap_err().to_string();
+        assert!(e.starts_with("a step is still to be collected"), "{e}");
+        executor.collect().unwrap();
+
+        let names = executor.dispatches(3, 3, 3).unwrap();
+        for stamps in [Stamps::of(&executor.model.gpu).unwrap(), Stamps::Around] {
+            let times = executor.timed(&step, stamps).unwrap();
+            assert_eq!(times.iter().map(|t| &t.kernel).collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
+            assert!(times.iter().all(|t| t.seconds >= 0.0) && times.iter().any(|t| t.seconds > 0.0), "{times:?}");
+            let products: Vec<[u64; 2]> =
+                times.iter().map(|t| [t.weight_bytes, t.flops]).filter(|w| w[0] > 0).collect();
+            assert_eq!(products, [[64 * 32 * 2, 2 * 64 * 32 * 3]], "{times:?}");
+        }
     }
 }

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::errors::Usage;
 use anyhow::anyhow;
-use clap::{Args, builder::RangedU64ValueParser};
-use measure::{Load, Runner};
-use report::{Measurement, Rate, Report, Weights};
+use clap::Args;
+use measure::{Runner, Workload};
+use report::{Measurement, Report, Weights};
 use shapes::Synthetic;
 use std::time::Instant;
 use tamarack::{
@@ -43,12 +43,12 @@ pub struct Bench {
     #[arg(long, value_name = "SHAPE:FORMAT")]
     synthetic: Option<Synthetic>,
     #[command(flatten)]
-    load: Load,
+    workload: Workload,
     /// Where it runs: auto, an index or a part of a name, see 'tamarack devices'
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Device,
     /// Tokens in a step at most
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = measure::number(1))]
     rows: usize,
     /// Also show what each kernel takes
     #[arg(long)]
@@ -85,27 +85,22 @@ impl Bench {
         let seconds = start.elapsed().as_secs_f64();
         let weights = Weights { bytes: executor.weight_bytes(), load_seconds: seconds };
 
-        let mut runner = Runner::new(&mut executor, &self.load);
+        let mut runner = Runner::new(&mut executor, &self.workload);
         let cold_first_token_seconds = runner.first_token()?;
         let mut measurements = Vec::new();
-        for depth in &self.load.depth {
-            let (prefill, decode) = runner.measure(*depth)?;
-            // The cache grows with each token; this is its mean length.
-            let length = *depth as f64 + (self.load.generate as f64 + 1.0) / 2.0;
-            let step_bytes = traffic.step(self.load.batch, length);
+        for depth in &self.workload.depth {
+            let seconds = runner.measure(*depth)?;
             let profiles = if self.profile { runner.profiles(*depth)? } else { Vec::new() };
-            let rates = [(self.load.prompt, prefill), (self.load.generate, decode)]
-                .map(|(tokens, seconds)| Rate::of(tokens * self.load.batch, &seconds));
-            measurements.push(Measurement::new(*depth, rates, self.load.batch, step_bytes, bandwidth, profiles));
+            measurements.push(Measurement::new(&self.workload, *depth, seconds, &traffic, bandwidth, profiles));
         }
-        let (version, load, rows) = (env!("CARGO_PKG_VERSION"), self.load.clone(), self.rows);
+        let (version, workload) = (env!("CARGO_PKG_VERSION"), self.workload.clone());
         Ok(Report {
             model: name,
             version,
             device,
             bandwidth,
-            load,
-            rows,
+            workload,
+            rows: self.rows,
             weights,
             cold_first_token_seconds,
             measurements,
@@ -114,11 +109,11 @@ impl Bench {
 
     /// Room for the longest sequences asked for.
     fn capacity(&self) -> anyhow::Result<Capacity> {
-        let batch = self.load.batch;
+        let batch = self.workload.batch;
         if batch > self.rows {
             return Err(Usage(format!("--batch {batch} does not fit a step of --rows {}", self.rows)).into());
         }
-        let pages = self.load.longest().div_ceil(PAGE).saturating_mul(batch);
+        let pages = self.workload.longest().div_ceil(PAGE).saturating_mul(batch);
         Ok(Capacity { rows: self.rows, outputs: batch, pages, slots: batch })
     }
 }

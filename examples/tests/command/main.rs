@@ -1,5 +1,6 @@
 //! The `tamarack` command as a user has it: what it prints, where, and with which exit code.
 
+mod bench;
 mod chat;
 mod logits;
 mod support;
@@ -10,7 +11,7 @@ use support::{plugins, program, run, tamarack, text, tiny};
 
 #[test]
 fn every_help_has_an_example() {
-    for command in ["", "chat", "plugins", "inspect", "devices", "debug", "debug logits"] {
+    for command in ["", "chat", "plugins", "inspect", "devices", "bench", "debug", "debug logits"] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(tamarack(&arguments)).expect(command);
         let usage = format!("Usage: tamarack {command}");
@@ -47,6 +48,10 @@ fn what_goes_wrong_is_said_on_stderr() {
         ([&logits(tied, "1,two")[..], &["out"]].concat(), 2, "error: invalid value 'two' for '--tokens"),
         ([&logits(tied, "1,2")[..], &[text(&out)]].concat(), 1, "no/such/folder: "),
         (vec!["inspect", broken], 1, "broken.gguf: "),
+        (vec!["bench"], 2, "--model <MODEL>"),
+        (vec!["bench", "--synthetic", "tiny:q9"], 2, "no format `q9`: there are q4_0"),
+        (vec!["bench", "--synthetic", "tiny:f16", "--batch", "4", "--rows", "3"], 2, "error: --batch 4 does not fit"),
+        (vec!["bench", "--synthetic", "tiny:f16", "--device", "reference"], 1, "error: no GPU to measure"),
     ] {
         let outcome = run(tamarack(&arguments));
         assert_eq!(outcome.code, Some(code), "{arguments:?}: {}", outcome.stderr);

@@ -2,6 +2,7 @@
 
 use crate::DEVICES;
 use tamarack_kernels::attend::Attend;
+use tamarack_kernels::bandwidth;
 use tamarack_kernels::elementwise::{Elementwise, Op};
 use tamarack_kernels::norm::{Norm, NormKind};
 use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
@@ -13,6 +14,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
     let mut list = Vec::new();
     for caps in DEVICES {
         let kernels = [norms(&caps), elementwise(&caps), prepare(&caps), attend(&caps), sample(&caps)].concat();
+        list.push((caps, bandwidth::read(1 << 30, &caps)));
         list.extend(kernels.into_iter().map(|kernel| (caps, kernel)));
     }
     list

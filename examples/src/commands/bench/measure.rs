@@ -15,25 +15,30 @@ const WARM_UP: f64 = 0.3;
 
 /// What is run.
 #[derive(Args, Serialize, Clone)]
-pub struct Load {
+pub struct Workload {
     /// Tokens in the prompt of each sequence
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = number(0))]
     pub prompt: usize,
     /// Tokens to generate for each sequence
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = number(0))]
     pub generate: usize,
     /// Tokens that are in the cache before, one measurement for each number
-    #[arg(long, value_name = "N,..", default_value = "0,4096", value_delimiter = ',')]
+    #[arg(long, value_name = "N,..", default_value = "0,4096", value_delimiter = ',', value_parser = number(0))]
     pub depth: Vec<usize>,
     /// Sequences that run together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1))]
     pub batch: usize,
     /// How often everything is measured
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = number(1))]
     pub repetitions: usize,
 }
 
-impl Load {
+/// Numbers of at least `min`, and small enough to multiply with.
+pub fn number(min: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(min..=1 << 24)
+}
+
+impl Workload {
     /// Tokens that a sequence has in the end, at most.
     pub fn longest(&self) -> usize {
         let depth = self.depth.iter().max().copied().unwrap_or(0);
@@ -47,22 +52,22 @@ struct Batch {
     sequences: Vec<Sequence>,
 }
 
-/// Runs a load on an executor.
+/// Runs a workload on an executor.
 pub struct Runner<'a> {
     executor: &'a mut WgpuExecutor,
-    load: &'a Load,
+    workload: &'a Workload,
 }
 
 impl<'a> Runner<'a> {
     /// Nothing runs yet.
-    pub fn new(executor: &'a mut WgpuExecutor, load: &'a Load) -> Runner<'a> {
-        Runner { executor, load }
+    pub fn new(executor: &'a mut WgpuExecutor, workload: &'a Workload) -> Runner<'a> {
+        Runner { executor, workload }
     }
 
     /// Seconds until the prompts' first tokens: kernels that run for the first time are compiled.
     pub fn first_token(&mut self) -> Result<f64> {
         let mut batch = self.batch();
-        self.prefill(&mut batch, self.load.prompt)
+        self.prefill(&mut batch, self.workload.prompt)
     }
 
     /// Seconds of each repetition's prefill and decoding, on top of `depth` tokens.
@@ -76,21 +81,21 @@ impl<'a> Runner<'a> {
                 break;
             }
         }
-        let all: Result<Vec<(f64, f64)>> = (0..self.load.repetitions).map(|_| self.once(depth)).collect();
+        let all: Result<Vec<(f64, f64)>> = (0..self.workload.repetitions).map(|_| self.once(depth)).collect();
         Ok(all?.into_iter().unzip())
     }
 
     /// Where the time of one step of prefill and one of decoding goes.
     pub fn profiles(&mut self, depth: usize) -> Result<Vec<Profile>> {
-        let rows = self.load.prompt.min(self.executor.capacity().rows / self.load.batch);
+        let rows = self.workload.prompt.min(self.executor.capacity().rows / self.workload.batch);
         let mut all = Vec::new();
-        for (name, rows) in [("prefill", rows), ("decode", self.load.generate.min(1))] {
+        for (name, rows) in [("prefill", rows), ("decode", self.workload.generate.min(1))] {
             if rows == 0 {
                 continue;
             }
             let mut batch = self.at(depth)?;
             let mut step = Step::default();
-            for i in 0..self.load.batch {
+            for i in 0..self.workload.batch {
                 let tokens = self.tokens(i, depth, rows);
                 batch.push(i, &mut step, &tokens, true)?;
             }
@@ -102,16 +107,16 @@ impl<'a> Runner<'a> {
     /// One prefill and one decoding, each on top of `depth` tokens that are in the cache.
     fn once(&mut self, depth: usize) -> Result<(f64, f64)> {
         let mut batch = self.at(depth)?;
-        let prefill = self.prefill(&mut batch, self.load.prompt)?;
+        let prefill = self.prefill(&mut batch, self.workload.prompt)?;
         let mut batch = self.at(depth)?;
-        Ok((prefill, self.decode(&mut batch, self.load.generate)?))
+        Ok((prefill, self.decode(&mut batch, self.workload.generate)?))
     }
 
     fn batch(&self) -> Batch {
-        let length = self.load.longest();
+        let length = self.workload.longest();
         let sequence = |slot| Sequence::new(slot as u32, length);
         let pool = Pool::new(self.executor.capacity().pages);
-        Batch { pool, sequences: (0..self.load.batch).map(sequence).collect() }
+        Batch { pool, sequences: (0..self.workload.batch).map(sequence).collect() }
     }
 
     /// Sequences of `depth` tokens. They take the same pages each time, and what once was written
@@ -135,7 +140,7 @@ impl<'a> Runner<'a> {
         let mut steps = Vec::new();
         for i in 0..count {
             let mut step = Step::default();
-            for slot in 0..self.load.batch {
+            for slot in 0..self.workload.batch {
                 let first = self.tokens(slot, batch.sequences[slot].len(), 1);
                 let sampled = [Token::Sampled(slot as u32)];
                 batch.push(slot, &mut step, if i == 0 { &first } else { &sampled }, true)?;
@@ -166,7 +171,7 @@ impl<'a> Runner<'a> {
     fn steps(&self, batch: &mut Batch, count: usize) -> Result<Vec<Step>> {
         let rows = self.executor.capacity().rows;
         let (mut steps, mut step) = (Vec::new(), Step::default());
-        for i in 0..self.load.batch {
+        for i in 0..self.workload.batch {
             let tokens = self.tokens(i, batch.sequences[i].len(), count);
             let mut left = &tokens[..];
             while !left.is_empty() {

@@ -35,6 +35,8 @@ pub struct KernelTime {
     pub weight_bytes: u64,
     /// Bytes of weights a second; null for what is no product.
     pub weight_bandwidth: Option<f64>,
+    /// Multiplications and additions a second, likewise.
+    pub flops: Option<f64>,
 }
 
 impl Profile {
@@ -51,21 +53,26 @@ impl Profile {
     }
 
     fn new(step: &'static str, rows: usize, dispatches: impl Iterator<Item = DispatchTime>) -> Profile {
-        let mut kernels: BTreeMap<String, (usize, f64, u64)> = BTreeMap::new();
+        // Dispatches, seconds, bytes and operations of each.
+        type Sums = (usize, f64, [u64; 2]);
+        let mut kernels: BTreeMap<String, Sums> = BTreeMap::new();
         for d in dispatches {
-            let (count, seconds, bytes) = kernels.entry(d.kernel).or_default();
+            let (count, seconds, [bytes, flops]) = kernels.entry(d.kernel).or_default();
             *count += 1;
             *seconds += d.seconds;
             *bytes += d.weight_bytes;
+            *flops += d.flops;
         }
         let all: f64 = kernels.values().map(|k| k.1).sum();
-        let time = |(kernel, (count, seconds, weight_bytes))| KernelTime {
+        let rate = |work: u64, seconds: f64| (work > 0 && seconds > 0.0).then(|| work as f64 / seconds);
+        let time = |(kernel, (count, seconds, [weight_bytes, flops])): (String, Sums)| KernelTime {
             kernel,
             count,
             micros: seconds * 1e6,
             share: if all > 0.0 { seconds / all } else { 0.0 },
             weight_bytes,
-            weight_bandwidth: (weight_bytes > 0 && seconds > 0.0).then(|| weight_bytes as f64 / seconds),
+            weight_bandwidth: rate(weight_bytes, seconds),
+            flops: rate(flops, seconds),
         };
         let mut kernels: Vec<KernelTime> = kernels.into_iter().map(time).collect();
         kernels.sort_by(|a, b| b.micros.total_cmp(&a.micros));
@@ -86,6 +93,7 @@ mod tests {
                 kernel: kernel.to_owned(),
                 seconds: seconds * round,
                 weight_bytes,
+                flops: 2 * weight_bytes,
             };
             Ok(vec![time("a", 1e-6, 0), time("b", 1e-6, 600), time("b", 2e-6, 600)])
         };
@@ -95,6 +103,7 @@ mod tests {
         let [b, a] = &profile.kernels[..] else { panic!("two kernels") };
         assert_eq!((b.kernel.as_str(), b.count, b.weight_bytes), ("b", 2, 1200));
         assert!((b.share - 0.75).abs() < 1e-9 && (b.weight_bandwidth.unwrap() - 1e8).abs() < 1.0);
-        assert_eq!((a.count, a.weight_bandwidth), (1, None));
+        assert!((b.flops.unwrap() - 2e8).abs() < 1.0);
+        assert_eq!((a.count, a.weight_bandwidth, a.flops), (1, None, None));
     }
 }

@@ -1,8 +1,9 @@
 //! What `bench` shows, as Markdown and as JSON.
 
 use super::{
-    measure::Load,
+    measure::Workload,
     profile::{KernelTime, Profile},
+    traffic::Traffic,
 };
 use crate::table::bytes;
 use serde::Serialize;
@@ -17,7 +18,7 @@ pub struct Report {
     pub device: Device,
     /// Bytes a second that the device reads at best.
     pub bandwidth: f64,
-    pub load: Load,
+    pub workload: Workload,
     /// Rows in a step at most.
     pub rows: usize,
     pub weights: Weights,
@@ -51,6 +52,8 @@ pub struct Measurement {
     prefill: Option<Rate>,
     /// Null where nothing is generated.
     decode: Option<Rate>,
+    /// Multiplications and additions with weights a second; attention is not counted.
+    prefill_flops: Option<f64>,
     /// From the prompts to all their first tokens.
     first_token_seconds: Option<f64>,
     /// Bytes that one step of decoding has to read.
@@ -80,8 +83,8 @@ impl Device {
 }
 
 impl Rate {
-    /// Of so many tokens in as many repetitions as there are seconds; none without tokens.
-    pub fn of(tokens: usize, seconds: &[f64]) -> Option<Rate> {
+    /// Of `tokens` tokens in as many repetitions as there are seconds; none without tokens.
+    fn of(tokens: usize, seconds: &[f64]) -> Option<Rate> {
         let mut seconds = seconds.to_vec();
         seconds.sort_by(f64::total_cmp);
         let (first, last) = (*seconds.first()?, *seconds.last()?);
@@ -92,40 +95,51 @@ impl Rate {
 }
 
 impl Measurement {
-    /// Of the rates of prefill and decoding.
+    /// Of the seconds of each repetition's prefill and decoding.
     pub fn new(
+        workload: &Workload,
         depth: usize,
-        [prefill, decode]: [Option<Rate>; 2],
-        batch: usize,
-        decode_step_bytes: f64,
+        (prefill, decode): (Vec<f64>, Vec<f64>),
+        traffic: &Traffic,
         bandwidth: f64,
         profiles: Vec<Profile>,
     ) -> Measurement {
-        let share = |r: &Rate| r.median / batch as f64 * decode_step_bytes / bandwidth;
-        let first_token_seconds = prefill.as_ref().map(|r| r.seconds);
-        let decode_share = decode.as_ref().map(share);
-        Measurement { depth, prefill, decode, first_token_seconds, decode_step_bytes, decode_share, profiles }
+        let Workload { prompt, generate, batch, .. } = workload;
+        let [prefill, decode] =
+            [(prompt, prefill), (generate, decode)].map(|(tokens, seconds)| Rate::of(tokens * batch, &seconds));
+        // The cache grows with each token; this is its mean length.
+        let length = depth as f64 + (*generate as f64 + 1.0) / 2.0;
+        let decode_step_bytes = traffic.step(*batch, length);
+        Measurement {
+            depth,
+            prefill_flops: prefill.as_ref().map(|r| r.median * traffic.flops as f64),
+            first_token_seconds: prefill.as_ref().map(|r| r.seconds),
+            decode_share: decode.as_ref().map(|r| r.median / *batch as f64 * decode_step_bytes / bandwidth),
+            prefill,
+            decode,
+            decode_step_bytes,
+            profiles,
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { device, weights, load, .. } = self;
+        let Report { device, weights, workload, .. } = self;
         writeln!(f, "# {}\n", self.model)?;
         writeln!(f, "- {} ({}, {}), tamarack {}", device.name, device.backend, device.driver, self.version)?;
         writeln!(f, "- memory read at {}", rate(self.bandwidth))?;
         let (size, seconds) = (bytes(weights.bytes), weights.load_seconds);
         writeln!(f, "- {size} of weights, loaded in {seconds:.2} s: {}", rate(weights.bytes as f64 / seconds))?;
         writeln!(f, "- first token after {:.0} ms, kernels not yet compiled", self.cold_first_token_seconds * 1e3)?;
-        let Load { prompt, generate, batch, repetitions, .. } = load;
-        let many = |n: usize, what: &str| if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") };
+        let Workload { prompt, generate, batch, repetitions, .. } = workload;
         writeln!(
             f,
             "- {} of {prompt} tokens of prompt and {generate} of answer, {} a step at most; median (least to most) \
              of {}\n",
-            many(*batch, "sequence"),
-            many(self.rows, "row"),
-            many(*repetitions, "repetition"),
+            plural(*batch, "sequence"),
+            plural(self.rows, "row"),
+            plural(*repetitions, "repetition"),
         )?;
         self.table(f)?;
         for m in &self.measurements {
@@ -137,7 +151,8 @@ impl fmt::Display for Report {
 
 impl Report {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = ["depth", "prefill tokens/s", "first token", "decode tokens/s", "read a step", "of bandwidth"];
+        let header =
+            ["depth", "prefill tokens/s", "TFLOP/s", "first token", "decode tokens/s", "read a step", "of bandwidth"];
         let mut rows = Vec::new();
         for m in &self.measurements {
             let tokens = |rate: &Option<Rate>| {
@@ -147,6 +162,7 @@ impl Report {
             rows.push([
                 m.depth.to_string(),
                 tokens(&m.prefill),
+                m.prefill_flops.map_or_else(none, tera),
                 m.first_token_seconds.map_or_else(none, |s| format!("{:.1} ms", s * 1e3)),
                 tokens(&m.decode),
                 bytes(m.decode_step_bytes as u64),
@@ -159,8 +175,8 @@ impl Report {
     fn profile(&self, f: &mut fmt::Formatter<'_>, depth: usize, p: &Profile) -> fmt::Result {
         let Profile { step, rows, micros, kernels } = p;
         let count: usize = kernels.iter().map(|k| k.count).sum();
-        writeln!(f, "\n## {step} of {rows} rows at depth {depth}: {count} dispatches, {micros:.0} us\n")?;
-        let header = ["kernel", "count", "us", "us each", "share", "weights read", "of bandwidth"];
+        writeln!(f, "\n## {step} of {} at depth {depth}: {count} dispatches, {micros:.0} us\n", plural(*rows, "row"))?;
+        let header = ["kernel", "count", "us", "us each", "share", "weights read", "of bandwidth", "TFLOP/s"];
         let row = |k: &KernelTime| {
             let (each, weights) = (k.micros / k.count as f64, k.weight_bandwidth);
             [
@@ -171,6 +187,7 @@ impl Report {
                 percent(k.share),
                 weights.map_or_else(none, rate),
                 weights.map_or_else(none, |w| percent(w / self.bandwidth)),
+                k.flops.map_or_else(none, tera),
             ]
         };
         markdown(f, header, &kernels.iter().map(row).collect::<Vec<_>>())
@@ -211,6 +228,15 @@ fn rate(bytes_a_second: f64) -> String {
     format!("{} GB/s", short(bytes_a_second / 1e9))
 }
 
+/// Operations a second.
+fn tera(flops: f64) -> String {
+    short(flops / 1e12)
+}
+
+fn plural(n: usize, what: &str) -> String {
+    if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
+}
+
 /// Three digits or more.
 fn short(n: f64) -> String {
     let decimals = if n >= 99.95 {
@@ -233,9 +259,15 @@ mod tests {
         assert_eq!((r.median, r.min, r.max, r.seconds), (50.0, 25.0, 100.0, 2.0));
         assert_eq!(Rate::of(100, &[1.0, 3.0]).unwrap().median, 50.0);
         assert!(Rate::of(0, &[1.0]).is_none());
-        // Two sequences at 100 tokens a second together: 50 steps of 4 bytes a second.
-        let m = Measurement::new(0, [None, Rate::of(100, &[1.0])], 2, 4.0, 1000.0, Vec::new());
-        assert_eq!((m.decode_share, m.first_token_seconds), (Some(0.2), None));
+        let workload = Workload { prompt: 0, generate: 9, depth: vec![10], batch: 2, repetitions: 1 };
+        let traffic = Traffic { weights: 70, flops: 3, caches: vec![(1, None), (2, Some(4))] };
+        let m = Measurement::new(&workload, 10, (vec![2.0], vec![3.0]), &traffic, 1000.0, Vec::new());
+        // Three steps a second of 70 bytes of weights, and 2 times 15 keys of one byte and 4 of two.
+        assert_eq!((m.decode_step_bytes, m.decode_share), (116.0, Some(0.348)));
+        assert!(m.prefill_flops.is_none() && m.first_token_seconds.is_none());
+        let workload = Workload { prompt: 8, generate: 0, ..workload };
+        let m = Measurement::new(&workload, 0, (vec![2.0], vec![0.0]), &traffic, 1000.0, Vec::new());
+        assert_eq!((m.prefill_flops, m.first_token_seconds, m.decode_share), (Some(24.0), Some(2.0), None));
     }
 
     #[test]

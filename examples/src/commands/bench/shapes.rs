@@ -2,8 +2,10 @@
 
 use serde_json::json;
 use std::{fmt, str::FromStr};
-use tamarack::{Result, checkpoint::Checkpoint};
-use tamarack_kernels::{Format, Scales};
+use tamarack::{
+    Result,
+    checkpoint::{Checkpoint, Format, Scales},
+};
 
 /// The sizes of a llama.
 #[derive(Clone, Copy, Debug)]

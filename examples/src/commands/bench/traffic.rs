@@ -7,22 +7,30 @@ use tamarack::{
     program::{Op, Program},
     weights::fold,
 };
+use tamarack_api::Sym;
 
 /// Bytes that a model reads. Activations, norms and single rows of the embedding are too few to count.
 pub struct Traffic {
     /// Of weights, in each step.
-    weights: u64,
+    pub weights: u64,
+    /// Multiplications and additions with weights for each token, those for its logits aside.
+    pub flops: u64,
     /// Of each attention: bytes a token of the cache, and how far back it looks.
-    caches: Vec<(u64, Option<usize>)>,
+    pub caches: Vec<(u64, Option<usize>)>,
 }
 
 impl Traffic {
     /// What `program` reads.
     pub fn of(program: &Program, checkpoint: &Checkpoint) -> Result<Traffic> {
-        let (mut weights, mut caches) = (0, Vec::new());
-        for node in &program.nodes {
+        let (mut weights, mut flops, mut caches) = (0, 0, Vec::new());
+        for (id, node) in program.nodes.iter().enumerate() {
             match &node.op {
-                Op::MatMul(m) => weights += matrix_bytes(&fold(&program.weights, m.weight, checkpoint)?),
+                Op::MatMul(m) => {
+                    weights += matrix_bytes(&fold(&program.weights, m.weight, checkpoint)?);
+                    if program.rows(id) == Sym::Tokens {
+                        flops += 2 * program.weight_shape(m.weight).iter().product::<usize>() as u64;
+                    }
+                }
                 Op::Attend { cache, spec } => {
                     let cache = program.caches[*cache];
                     // Keys and values are f16.
@@ -31,7 +39,7 @@ impl Traffic {
                 _ => {}
             }
         }
-        Ok(Traffic { weights, caches })
+        Ok(Traffic { weights, flops, caches })
     }
 
     /// Bytes of a step that decodes one token for each of `batch` sequences of `length` tokens.

@@ -172,7 +172,8 @@ fn explicit_wins_over_directories_and_those_over_linked() {
 #[test]
 fn an_unknown_type_says_what_there_is_and_what_failed() {
     let e = Registry::default().find("foo").unwrap_err().to_string();
-    assert_eq!(e, "unsupported model_type `foo`: registered are none");
+    let remedy = "a directory with a plugin for it can be named in TAMARACK_PLUGIN_PATH";
+    assert_eq!(e, format!("unsupported model_type `foo`: registered are none; {remedy}"));
     let (directory, _) = directory(&["llama"]);
     let broken = write(directory.path(), "broken", b"");
     let mut registry = Registry::linked();
@@ -181,7 +182,7 @@ fn an_unknown_type_says_what_there_is_and_what_failed() {
     let types: Vec<&str> = registry.model_types().into_iter().collect();
     assert!(types.contains(&"llama") && types.contains(&"mistral"), "{types:?}");
     let expected = format!(
-        "unsupported model_type `foo`: registered are {}; failed to load: {}: is not a dynamic library",
+        "unsupported model_type `foo`: registered are {}; {remedy}; failed to load: {}: is not a dynamic library",
         types.join(", "),
         broken.display()
     );

@@ -198,7 +198,11 @@ mod tests {
     use super::*;
     use crate::{Declaration, RopeSpec, Tensor};
 
-    struct Doing(fn(&Weights, Tensor) -> Tensor);
+    /// What to do with the token ids.
+    type Text = fn(&Weights, Tensor) -> Tensor;
+
+    /// Records its function.
+    struct Doing(Text);
 
     impl Architecture for Doing {
         fn declaration(&self) -> Declaration {
@@ -209,7 +213,7 @@ mod tests {
         }
     }
 
-    fn error(text: fn(&Weights, Tensor) -> Tensor) -> String {
+    fn error(text: Text) -> String {
         record(&Doing(text), &Config::from(serde_json::Value::Null), Index::new()).unwrap_err().0
     }
 
@@ -227,8 +231,7 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_refused_where_they_are_used() {
-        type Wrong = fn(&Weights, Tensor) -> Tensor;
-        let wrong: [(&str, Wrong); 4] = [
+        let wrong: [(&str, Text); 4] = [
             ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(1 << 40, 1e4))),
             ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(8, f64::NAN))),
             ("slice: 18446744073709551615..", |_, x| x.split([usize::MAX, usize::MAX])[1]),

@@ -56,6 +56,17 @@ impl Error {
         Error::Io { path: path.as_ref().to_owned(), source }
     }
 
+    /// The same, with the model's path in front where a message does not begin with a path of its own.
+    pub(crate) fn of_model(self, path: &Path) -> Error {
+        let at = |message: String| format!("{}: {message}", path.display());
+        match self {
+            Error::Model(message) => Error::Model(at(message)),
+            Error::UnsupportedModelType(message) => Error::UnsupportedModelType(at(message)),
+            Error::Plugin(message) => Error::Plugin(at(message)),
+            other => other,
+        }
+    }
+
     /// An [`Error::File`] about `path`.
     pub fn file(path: impl AsRef<Path>, message: impl Into<String>) -> Error {
         Error::File { path: path.as_ref().to_owned(), message: message.into() }

@@ -1,9 +1,8 @@
-// Columns 4c .. 4c+4 of a row of `{{BUFFER}}`, zero past the last.
+// Columns 4c .. 4c+4 of a row of `{{BUFFER}}`, zero past the last. No branches: they would be inlined
+// once for each column, which makes some compilers run out of memory.
 fn {{NAME}}_one(row: u32, column: u32) -> f32 {
-    if (column >= {{COLUMNS}}u) {
-        return 0.0;
-    }
-    return {{BUFFER}}[{{OFFSET}}u + row * {{ROW}}u + column];
+    let value = {{BUFFER}}[{{OFFSET}}u + row * {{ROW}}u + min(column, {{COLUMNS}}u - 1u)];
+    return select(0.0, value, column < {{COLUMNS}}u);
 }
 
 fn {{NAME}}(row: u32, c: u32) -> vec4<f32> {

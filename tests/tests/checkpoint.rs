@@ -284,8 +284,11 @@ fn errors_of_a_directory_name_file_and_tensor() {
     let empty = || b"{}".to_vec();
     let half = file[..file.len() - 3].to_vec();
     for (files, want) in [
-        (vec![("model.safetensors", file.clone())], "config.json: absent; is this a model's directory?"),
-        (vec![("m.gguf", vec![])], "config.json: absent; to read m.gguf, open that file"),
+        (
+            vec![("model.safetensors", file.clone())],
+            "expected config.json and *.safetensors, found no config.json: is this a model's folder?",
+        ),
+        (vec![("m.gguf", vec![])], "expected config.json and *.safetensors, found m.gguf: to read it, open that file"),
         (vec![("config.json", b"[]".to_vec())], "config.json: expected a JSON object"),
         (vec![("config.json", empty())], "expected *.safetensors files, found none"),
         (vec![("config.json", gptq), ("model.safetensors", file)], "x.qweight: quantization `gptq` is not supported"),

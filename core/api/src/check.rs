@@ -1,9 +1,8 @@
 //! Encoding and decoding of graphs. What a plugin sends is believed in nothing: it is decoded, its
 //! references checked, and every shape inferred again.
 
-use crate::{API, Dim, Error, Graph, Node, Op, Result, WeightExpr, infer};
+use crate::{API, Dim, Error, Graph, Node, Op, Result, WeightExpr, infer, recorder::MAX_NODES};
 
-const MAX_NODES: usize = 1 << 18;
 const MAX_ELEMENTS: usize = 1 << 40;
 
 impl Graph {
@@ -31,7 +30,7 @@ impl Graph {
             self.check_weight(i).map_err(|e| Error(format!("weight {i}: {e}")))?;
         }
         if let Some(i) = self.ropes.iter().position(|r| !r.is_sound()) {
-            return Err(Error(format!("rope {i} holds values that are not finite, or none")));
+            return Err(Error(format!("rope {i} {}", crate::rope::UNSOUND)));
         }
         for i in 0..self.nodes.len() {
             let shape = self.check_node(i);

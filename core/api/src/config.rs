@@ -32,6 +32,7 @@ pub fn parse_field<T: DeserializeOwned>(config: &Config, keys: &[&str], default:
     let found = keys.iter().find_map(|k| config.0.get(k).map(|v| (*k, v)));
     match found {
         Some((key, value)) if !value.is_null() => {
+            check_size(key, value)?;
             serde_path_to_error::deserialize(value).map_err(|e: serde_path_to_error::Error<serde_json::Error>| {
                 let inner = e.path().to_string();
                 let dot = if inner == "." { String::new() } else { format!(".{inner}") };
@@ -41,6 +42,20 @@ pub fn parse_field<T: DeserializeOwned>(config: &Config, keys: &[&str], default:
         // Null is a value of its own for options, and stands for the default everywhere else.
         Some(_) => T::deserialize(Value::Null).ok().or(default).ok_or_else(|| missing(keys, "is null")),
         None => default.or_else(|| T::deserialize(Value::Null).ok()).ok_or_else(|| missing(keys, "is missing")),
+    }
+}
+
+/// Refuses integers that are no size of anything. Products of two of those that are left cannot
+/// overflow, so that architectures need not think of it.
+fn check_size(path: &str, value: &Value) -> Result<()> {
+    const MOST: u64 = i32::MAX as u64;
+    match value {
+        Value::Number(n) if n.as_u64().or(n.as_i64().map(i64::unsigned_abs)).is_some_and(|n| n > MOST) => {
+            Err(Error(format!("config.json: {path}: expected {MOST} at most, found {n}")))
+        }
+        Value::Array(items) => items.iter().enumerate().try_for_each(|(i, v)| check_size(&format!("{path}[{i}]"), v)),
+        Value::Object(fields) => fields.iter().try_for_each(|(key, v)| check_size(&format!("{path}.{key}"), v)),
+        _ => Ok(()),
     }
 }
 
@@ -70,6 +85,8 @@ fn missing(keys: &[&str], what: &str) -> Error {
 /// assert_eq!((c.heads, c.head_dim, c.sliding_window), (4, 16, None));
 /// let wrong = Widths::parse(&Config::from(serde_json::json!({ "hidden_size": "wide" })));
 /// assert!(wrong.unwrap_err().to_string().starts_with("config.json: hidden_size: invalid type"));
+/// let absurd = Widths::parse(&Config::from(serde_json::json!({ "hidden_size": 1u64 << 40 })));
+/// assert!(absurd.unwrap_err().to_string().starts_with("config.json: hidden_size: expected 2147483647 at most"));
 /// # Ok::<(), Error>(())
 /// ```
 #[macro_export]

@@ -101,3 +101,17 @@ extern "C" fn exported_call(entry: RStr<'_>, request: RSlice<'_, u8>) -> RResult
 fn root_module() -> PluginRef {
     Plugin { describe: exported_describe, call: exported_call }.leak_into_prefix()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_become_messages() {
+        let number = 7;
+        assert_eq!(guarded::<()>(|| panic!("boom")).unwrap_err(), "panicked: boom");
+        assert_eq!(guarded::<()>(|| panic!("boom {number}")).unwrap_err(), "panicked: boom 7");
+        assert_eq!(guarded(|| Err::<(), _>("no".to_owned())).unwrap_err(), "no");
+        assert_eq!(guarded(|| Ok(7)), Ok(7));
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
-    panic::Location,
+    panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
 };
 
 /// The names and shapes of a checkpoint's tensors.
@@ -15,6 +15,21 @@ pub type Index = BTreeMap<String, Vec<usize>>;
 
 /// The handle of what failed. Everything made of it fails too, silently: the first error is told.
 pub(crate) const POISON: u32 = u32::MAX;
+
+/// Errors after which recording stops: more of them tell nobody more.
+const MAX_ERRORS: usize = 64;
+/// Errors that a message lists.
+const SHOWN: usize = 5;
+/// What a user can do about tensors that are absent or misshapen.
+const REMEDY: &str = ": do config.json and the weights belong together, and are all files there?";
+/// Calls after which recording stops. The largest mixtures of experts take a million.
+const MAX_CALLS: usize = 1 << 22;
+/// Operations in a graph.
+pub(crate) const MAX_NODES: usize = 1 << 18;
+
+/// What a recording that has gone too far unwinds with: an author's loop over an absurd number of layers
+/// has no other way out.
+struct Stopped;
 
 /// A rank-0 shape for poisoned handles.
 pub(crate) type Shape = Vec<Dim>;
@@ -26,6 +41,8 @@ pub(crate) struct Recorder {
     pub used: BTreeSet<String>,
     pub ignored: Vec<String>,
     errors: Vec<String>,
+    is_misfit: bool,
+    calls: usize,
     places: HashMap<String, u32>,
     weights: HashMap<String, WeightId>,
 }
@@ -34,14 +51,21 @@ thread_local!(static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(
 
 /// Works on the recorder of this thread.
 pub(crate) fn with<R>(f: impl FnOnce(&mut Recorder) -> R) -> R {
-    RECORDER.with_borrow_mut(|r| match r {
-        Some(recorder) => f(recorder),
+    let (result, goes_on) = RECORDER.with_borrow_mut(|r| match r {
+        Some(recorder) => (f(recorder), recorder.goes_on()),
         // An author's mistake, caught at the boundary and reported with this message.
         None => panic!("tensors and weights exist only while Architecture::text runs, on its own thread"),
-    })
+    });
+    if goes_on { result } else { resume_unwind(Box::new(Stopped)) }
 }
 
 impl Recorder {
+    /// Counts a call, and says whether there may be another one.
+    fn goes_on(&mut self) -> bool {
+        self.calls += 1;
+        self.calls < MAX_CALLS && self.graph.nodes.len() <= MAX_NODES && self.errors.len() < MAX_ERRORS
+    }
+
     /// Notes an error of the author's line `at`.
     pub fn fail(&mut self, at: &Location<'_>, message: String) {
         self.errors.push(format!("{}:{}: {message}", at.file(), at.line()));
@@ -49,6 +73,7 @@ impl Recorder {
 
     /// Notes an error of the files.
     pub fn misfit(&mut self, message: String) {
+        self.is_misfit = true;
         if !self.errors.contains(&message) {
             self.errors.push(message);
         }
@@ -99,25 +124,36 @@ impl Recorder {
             self.note_unused();
             self.note_output();
         }
-        match self.errors.as_slice() {
-            [] => Ok(self.graph),
-            [only] => Err(Error(only.clone())),
-            [first, rest @ ..] => {
-                let shown: String = rest.iter().take(4).map(|e| format!("\n{e}")).collect();
-                let more = rest.len().saturating_sub(4);
-                let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
-                Err(Error(format!("{first}{shown}{more}")))
-            }
+        if self.errors.is_empty() { Ok(self.graph) } else { Err(self.error()) }
+    }
+
+    /// Everything that went wrong, as one error.
+    fn error(mut self) -> Error {
+        if self.errors.is_empty() {
+            let (calls, nodes) = (self.calls, self.graph.nodes.len());
+            self.errors.push(format!(
+                "recording does not end: {calls} calls have made {nodes} operations, room is for {MAX_CALLS} and \
+                 {MAX_NODES}: is a size in config.json absurd?"
+            ));
         }
+        let n = self.errors.len();
+        let remedy = if self.is_misfit { REMEDY } else { "" };
+        if n == 1 {
+            return Error(format!("{}{remedy}", self.errors[0]));
+        }
+        let shown: String = self.errors.iter().take(SHOWN).map(|e| format!("\n  {e}")).collect();
+        let more = if n > SHOWN { format!("\n  and {} more", n - SHOWN) } else { String::new() };
+        let least = if n < MAX_ERRORS { "" } else { "at least " };
+        Error(format!("{least}{n} errors{remedy}{shown}{more}"))
     }
 
     fn note_unused(&mut self) {
         let ignored = |name: &str| self.ignored.iter().any(|glob| matches(glob, name));
         let unused: Vec<&String> = self.index.keys().filter(|k| !self.used.contains(*k) && !ignored(k)).collect();
         if let [first, ..] = unused[..] {
-            let (n, shape) = (unused.len(), &self.index[first]);
+            let (n, all, shape) = (unused.len(), self.index.len(), &self.index[first]);
             let message = format!(
-                "the checkpoint holds {n} tensors that the architecture does not use, the first is {first} {shape:?}: \
+                "the architecture does not use {n} of the checkpoint's {all} tensors, the first is {first} {shape:?}: \
                  the model may be of another kind, or the plugin must `ignore` them"
             );
             self.errors.push(message);
@@ -147,17 +183,61 @@ pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) ->
     let recorder = Recorder { index, graph: Graph { api: API, ..Graph::default() }, ..Recorder::default() };
     RECORDER.set(Some(recorder));
     // A panic leaves the recorder behind; the next recording replaces it.
-    let output = architecture.text(config, &Weights::root(), &Step::begin());
+    let output = catch_unwind(AssertUnwindSafe(|| architecture.text(config, &Weights::root(), &Step::begin())));
     let recorder = RECORDER.take().unwrap_or_default();
     match output {
-        Ok(tensor) => recorder.finish(tensor.0),
-        Err(e) => Err(e),
+        Ok(Ok(tensor)) => recorder.finish(tensor.0),
+        Ok(Err(e)) => Err(e),
+        Err(stopped) if stopped.is::<Stopped>() => Err(recorder.error()),
+        Err(panic) => resume_unwind(panic),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::*;
+    use crate::{Declaration, RopeSpec, Tensor};
+
+    struct Doing(fn(&Weights, Tensor) -> Tensor);
+
+    impl Architecture for Doing {
+        fn declaration(&self) -> Declaration {
+            Declaration::llm("doing", &["doing"])
+        }
+        fn text(&self, _: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
+            Ok((self.0)(w, step.tokens()))
+        }
+    }
+
+    fn error(text: fn(&Weights, Tensor) -> Tensor) -> String {
+        record(&Doing(text), &Config::from(serde_json::Value::Null), Index::new()).unwrap_err().0
+    }
+
+    #[test]
+    fn loops_over_absurd_sizes_end() {
+        let absent = error(|w, x| (0..usize::MAX).fold(x, |x, i| w.at(i).linear("q", [2, 3]).forward(x)));
+        let first = "at least 64 errors: do config.json and the weights belong together, and are all files there?\n  \
+                     0.q.weight: expected [2, 3] by config.json, absent from the file\n";
+        assert!(absent.starts_with(first) && absent.ends_with("\n  and 59 more"), "{absent}");
+        let endless = error(|_, x| (0..usize::MAX).fold(x, |x, _| x * 2.0));
+        assert!(endless.contains("have made 262145 operations, room is for 4194304 and 262144: is a"), "{endless}");
+        let idle = error(|w, x| (0..usize::MAX).fold(x, |x, _| if w.has("y") { x * 2.0 } else { x }));
+        assert!(idle.starts_with("recording does not end: 4194304 calls have made 1 operations"), "{idle}");
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_where_they_are_used() {
+        let wrong: [(&str, fn(&Weights, Tensor) -> Tensor); 4] = [
+            ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(1 << 40, 1e4))),
+            ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(8, f64::NAN))),
+            ("slice: 18446744073709551615..", |_, x| x.split([usize::MAX, usize::MAX])[1]),
+            ("split_heads: 0 is not a multiple of 0", |_, x| x.split_heads(0)),
+        ];
+        for (message, text) in wrong {
+            let e = error(text);
+            assert!(e.contains("recorder.rs:") && e.contains(message), "{e}");
+        }
+    }
 
     #[test]
     fn globs() {

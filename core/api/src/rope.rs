@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::f64::consts::PI;
 
+/// Dimensions of a head that may rotate: more are an error of the file.
+const MAX_DIM: usize = 1 << 16;
+
+/// What is wrong with a rope that is not sound.
+pub(crate) const UNSOUND: &str = "has frequencies that are not finite, none, or more than 32768";
+
 /// Which dimensions rotate together.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,7 +68,7 @@ pub struct DynamicRope {
 }
 
 impl RopeSpec {
-    /// Plain rotary embedding of `dim` dimensions.
+    /// Plain rotary embedding of `dim` dimensions, 65,536 at most: with more, [`crate::Tensor::rope`] fails.
     pub fn new(dim: usize, base: f64) -> RopeSpec {
         RopeSpec {
             inv_freq: to_f32(&frequencies(dim, base)),
@@ -103,12 +109,13 @@ impl RopeSpec {
         let lengths = self.long.as_ref().is_none_or(|l| l.inv_freq.len() == self.inv_freq.len());
         let dynamic = self.dynamic.as_ref().is_none_or(|d| d.base.is_finite() && d.factor.is_finite() && d.max > 0);
         let finite = self.inv_freq.iter().chain(long).all(|f| f.is_finite());
-        !self.inv_freq.is_empty() && finite && lengths && dynamic && self.scale.is_finite()
+        (1..=MAX_DIM / 2).contains(&self.inv_freq.len()) && finite && lengths && dynamic && self.scale.is_finite()
     }
 }
 
+/// One more than may be where `dim` is absurd: enough to be refused.
 fn frequencies(dim: usize, base: f64) -> Vec<f64> {
-    (0..dim / 2).map(|i| base.powf(-2.0 * i as f64 / dim as f64)).collect()
+    (0..(dim / 2).min(MAX_DIM / 2 + 1)).map(|i| base.powf(-2.0 * i as f64 / dim as f64)).collect()
 }
 
 fn to_f32(x: &[f64]) -> Vec<f32> {
@@ -128,7 +135,8 @@ impl Config {
     pub fn rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
         let root = self.json();
         let path = if root["rope_scaling"].is_object() { "rope_scaling" } else { "rope_parameters" };
-        Source { root, object: &root[path], path }.rope(head_dim, theta)
+        let rope = Source { root, object: &root[path], path }.rope(head_dim, theta)?;
+        if rope.is_sound() { Ok(rope) } else { Err(Error(format!("config.json: {path}: {UNSOUND}"))) }
     }
 }
 
@@ -137,8 +145,12 @@ impl Source<'_> {
         let base = self.either("rope_theta")?.unwrap_or(theta);
         let partial = self.either("partial_rotary_factor")?.unwrap_or(1.0);
         let dim = (head_dim as f64 * partial) as usize / 2 * 2;
-        if dim == 0 || !(base > 0.0 && base.is_finite()) {
-            return Err(self.wrong("rope_theta", &format!("a base of {base} over {dim} dimensions makes no rope")));
+        if !(2..=MAX_DIM).contains(&dim) {
+            let message = format!("a rope over {dim} of {head_dim} dimensions: expected 2 to {MAX_DIM}");
+            return Err(Error(format!("config.json: {}: {message}", self.path)));
+        }
+        if !(base > 0.0 && base.is_finite()) {
+            return Err(self.wrong("rope_theta", &format!("expected a positive number, found {base}")));
         }
         let plain = RopeSpec::new(dim, base);
         match self.kind() {

@@ -3,6 +3,7 @@
 use crate::{
     Activation, AttentionSpec, CacheSpec, Dim, Op, RopeSpec,
     recorder::{POISON, Shape, with},
+    rope::UNSOUND,
 };
 use std::panic::Location;
 
@@ -25,7 +26,7 @@ impl Step {
         Step { tokens: push(Op::Tokens {}, &[]) }
     }
 
-    /// The token ids. `[tokens]`
+    /// The token ids. [tokens]
     pub fn tokens(&self) -> Tensor {
         self.tokens
     }
@@ -130,7 +131,7 @@ impl Tensor {
     pub fn split_heads(self, head_dim: usize) -> Tensor {
         let mut shape = self.shape();
         let n = shape.pop().and_then(|d| d.constant()).unwrap_or(0);
-        if self.0 != POISON && !n.is_multiple_of(head_dim) {
+        if self.0 != POISON && (head_dim == 0 || !n.is_multiple_of(head_dim)) {
             let at = Location::caller();
             with(|r| r.fail(at, format!("split_heads: {n} is not a multiple of {head_dim}")));
             return Tensor(POISON);
@@ -162,7 +163,7 @@ impl Tensor {
         let mut start = 0;
         sizes.map(|len| {
             let piece = with(|r| r.push(at, Op::Slice { dim, start, len }, &[self.0]));
-            start += len;
+            start = len.saturating_add(start);
             Tensor(piece)
         })
     }
@@ -170,6 +171,11 @@ impl Tensor {
     /// Rotary embedding of [rows, heads, dim] by each row's position.
     #[track_caller]
     pub fn rope(self, rope: &RopeSpec) -> Tensor {
+        if !rope.is_sound() {
+            let at = Location::caller();
+            with(|r| r.fail(at, format!("rope: {UNSOUND}")));
+            return Tensor(POISON);
+        }
         let rope = with(|r| {
             let ropes = &mut r.graph.ropes;
             ropes.iter().position(|s| s == rope).unwrap_or_else(|| {

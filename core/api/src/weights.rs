@@ -172,7 +172,8 @@ impl Weight {
     #[track_caller]
     pub fn reshape(self, to: &[usize]) -> Weight {
         self.derive(|shape| {
-            let same = shape.iter().product::<usize>() == to.iter().product::<usize>() && shape.last() == to.last();
+            let count = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let same = count(shape).is_some() && count(shape) == count(to) && shape.last() == to.last();
             same.then(|| (WeightExpr::Reshape(self.0), to.to_vec()))
                 .ok_or(format!("reshape: {shape:?} to {to:?} does not keep the elements and the last dimension"))
         })

@@ -18,10 +18,13 @@ const INDEX: &str = "model.safetensors.index.json";
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     let config = path.join("config.json");
     if !config.exists() {
-        let gguf = file_names(path)?.into_iter().find(|name| name.ends_with(".gguf"));
-        let remedy =
-            gguf.map_or("is this a model's directory?".into(), |name| format!("to read {name}, open that file"));
-        return Err(Error::file(config, format!("absent; {remedy}")));
+        let names = file_names(path)?;
+        let found = match names.iter().find(|name| name.ends_with(".gguf")) {
+            Some(gguf) => format!("{gguf}: to read it, open that file"),
+            None if names.is_empty() => "nothing".to_owned(),
+            None => "no config.json: is this a model's folder?".to_owned(),
+        };
+        return Err(Error::file(path, format!("expected config.json and *.safetensors, found {found}")));
     }
     let config = read_json(&config)?;
     let generation = path.join("generation_config.json");
@@ -102,7 +105,8 @@ fn unindexed(path: &Path) -> Result<Parts> {
         names.iter().filter(|n| n.starts_with(prefix) && n.ends_with(".safetensors")).collect()
     };
     let files = ["model", "weight", ""].map(tensors).into_iter().find(|files| !files.is_empty());
-    let files = files.ok_or_else(|| Error::file(path, "expected *.safetensors files, found none"))?;
+    let files =
+        files.ok_or_else(|| Error::file(path, "expected *.safetensors files, found none: is the model complete?"))?;
     let mut all = Parts::new();
     for file in files {
         let file = Mapping::open(&path.join(file))?;

@@ -52,6 +52,10 @@ impl Checkpoint {
     /// A file is absent, damaged or of a kind that is not supported; the message names it, and the
     /// tensor or key.
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        if !path.exists() {
+            let wanted = "a model's folder, a .gguf file or the id of a model on the hub, ORGANISATION/NAME";
+            return Err(Error::file(path, format!("there is no such file or folder: expected {wanted}")));
+        }
         if path.is_dir() { directory::open(path) } else { gguf::open(path) }
     }
 

@@ -9,6 +9,9 @@ use tamarack_kernels::{Access, Caps, Kernel};
 
 pub use wgpu::AdapterInfo;
 
+/// How wgpu calls an allocation that failed.
+const OUT_OF_MEMORY: &str = "Out of Memory";
+
 /// Every adapter that wgpu finds, best first: discrete, integrated, virtual, software.
 pub fn adapters() -> Vec<wgpu::Adapter> {
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
@@ -84,7 +87,7 @@ impl Gpu {
         let mut errors = self.errors.lock().unwrap_or_else(|e| e.into_inner());
         match errors.drain(..).next() {
             None => Ok(()),
-            Some(e) if e.contains("memory") => Err(Error::Memory(format!("{}: {e}", self.info.name))),
+            Some(e) if e == OUT_OF_MEMORY => Err(Error::Memory(format!("{}: out of memory", self.info.name))),
             Some(e) => Err(Error::Device(format!("{}: {e}", self.info.name))),
         }
     }

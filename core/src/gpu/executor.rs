@@ -2,6 +2,7 @@
 
 use super::{
     Gpu,
+    memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
     step::step_words,
@@ -79,9 +80,11 @@ impl WgpuExecutor {
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;
-        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint)?;
+        let needs = needs(&program, &plan, checkpoint, &capacity);
+        let full = |e| if let Error::Memory(e) = e { Error::Memory(format!("{e}: {needs}")) } else { e };
+        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint).map_err(full)?;
         let model = Model::new(gpu, program, plan, &capacity, matrices, vectors);
-        model.gpu.take_errors()?;
+        model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
         Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
@@ -310,32 +313,6 @@ fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize 
     let vocab = program.width(program.output) as u32;
     let spec = tamarack_kernels::sample::Sample { vocab, logits: tamarack_kernels::View::rows(vocab) };
     spec.partial_words(&gpu.caps) as usize * capacity.outputs
-}
-
-/// Refuses before anything is allocated what the device's bindings cannot hold.
-fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &Capacity) -> Result<()> {
-    let limit = gpu.caps.binding_size;
-    let slot = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * 2).max().unwrap_or(1) as u64;
-    let tokens = (capacity.pages * PAGE) as u64;
-    if slot * tokens > limit {
-        let (device, most) = (&gpu.info().name, limit / slot);
-        let need = slot * tokens;
-        let message = format!(
-            "{device}: a context of {tokens} tokens needs {need} bytes of cache in each layer, a binding holds \
-             {limit}: ask for a context of at most {most} tokens"
-        );
-        return Err(Error::Memory(message));
-    }
-    match plan.buffers.iter().max() {
-        Some(bytes) if *bytes > limit => {
-            let device = &gpu.info().name;
-            let rows = capacity.rows;
-            let message =
-                format!("{device}: steps of {rows} rows need a buffer of {bytes} bytes, a binding holds {limit}");
-            Err(Error::Memory(message))
-        }
-        _ => Ok(()),
-    }
 }
 
 type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);

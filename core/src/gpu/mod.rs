@@ -4,6 +4,7 @@ mod bandwidth;
 mod convert;
 mod device;
 mod executor;
+mod memory;
 mod phase;
 mod plan;
 mod profile;

@@ -83,10 +83,10 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
         config.get("max_position_embeddings").or_else(|| config.pointer("/text_config/max_position_embeddings"));
     let made_for = made_for.and_then(Value::as_u64).map_or(DEFAULT_CONTEXT, |n| n as usize);
     match context {
-        Some(0) => Err(Error::Request("a context of 0 tokens holds no prompt".to_owned())),
+        Some(0) => Err(Error::Request("context: expected at least 1 token, found 0".to_owned())),
         // Places in the cache are numbered in 32 bits.
         Some(tokens) if tokens > u32::MAX as usize / 2 => {
-            Err(Error::Memory(format!("a context of {tokens} tokens is too large: {} fit", u32::MAX / 2)))
+            Err(Error::Memory(format!("context: expected {} tokens at most, found {tokens}", u32::MAX / 2)))
         }
         Some(tokens) => Ok(tokens.div_ceil(PAGE)),
         None => Ok(made_for.clamp(1, DEFAULT_CONTEXT).div_ceil(PAGE)),
@@ -97,13 +97,17 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 fn check_cache(program: &Program, pages: usize) -> Result<()> {
     let per_token: usize = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * size_of::<f32>()).sum();
     let tokens = pages * PAGE;
-    let fits = per_token.checked_mul(tokens).is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    if fits {
+    let fits = |tokens: &usize| {
+        let bytes = per_token.checked_mul(*tokens);
+        bytes.is_some_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
+    };
+    if fits(&tokens) {
         return Ok(());
     }
+    let most = std::iter::successors(Some(tokens / 2), |tokens| Some(tokens / 2)).find(fits).unwrap_or(0);
     Err(Error::Memory(format!(
-        "a context of {tokens} tokens takes {} MiB of cache ({per_token} bytes a token), which this machine does \
-         not have: choose a smaller context",
+        "a context of {tokens} tokens needs {} MiB of cache ({per_token} bytes a token), this machine has room for \
+         {most} tokens: ask for a smaller context",
         (per_token as u128 * tokens as u128) >> 20
     )))
 }
@@ -146,6 +150,6 @@ mod tests {
     fn an_absurd_cache_is_refused_with_numbers() {
         let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20 }; 2];
         let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
-        assert!(e.contains("16777216 tokens") && e.contains("bytes a token"), "{e}");
+        assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }
 }

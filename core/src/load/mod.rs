@@ -11,6 +11,7 @@ use crate::{
     program::lower,
     text::Tokenizer,
 };
+use serde_json::Value;
 use std::{path::Path, sync::Arc};
 
 /// Loads the model at `path`, on the thread that will run it.
@@ -22,17 +23,19 @@ pub(crate) fn load(
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
     let checkpoint = Checkpoint::open(path)?;
-    let model_type = checkpoint.config()["model_type"].as_str().ok_or_else(|| no_model_type(path))?.to_owned();
-    let plugin = plugins.find(&model_type)?;
+    let model_type = &checkpoint.config()["model_type"];
+    let model_type = model_type.as_str().ok_or_else(|| no_model_type(path, model_type))?.to_owned();
+    let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
     let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    let program = lower(&plugin.record("text", checkpoint.config(), index)?);
+    let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
+    let program = lower(&graph);
 
     let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
     let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
     options.report(Phase::Load, &configuration.name, 0, bytes);
-    let model = Model::new(device::executor(program, &checkpoint, options)?);
+    let model = Model::new(device::executor(program, &checkpoint, options).map_err(|e| e.of_model(path))?);
     options.report(Phase::Load, &configuration.name, bytes, bytes);
 
     let capacity = model.capacity();
@@ -60,6 +63,10 @@ fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>) -> Result<T
     }
 }
 
-fn no_model_type(path: &Path) -> Error {
-    Error::file(path, "config.json: expected a `model_type`, a text that names the architecture")
+fn no_model_type(path: &Path, found: &Value) -> Error {
+    let found = if found.is_null() { "none".to_owned() } else { found.to_string() };
+    Error::file(
+        path,
+        format!("config.json: expected a `model_type`, a text that names the architecture, found {found}"),
+    )
 }

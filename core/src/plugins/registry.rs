@@ -210,7 +210,8 @@ impl Registry {
             failed.push(format!("and {more} more"));
         }
         let failed = if failed.is_empty() { String::new() } else { format!("; failed to load: {}", failed.join("; ")) };
-        format!("unsupported model_type `{model_type}`: registered are {types}{failed}")
+        let remedy = format!("a directory with a plugin for it can be named in {PLUGIN_PATH}");
+        format!("unsupported model_type `{model_type}`: registered are {types}; {remedy}{failed}")
     }
 
     /// Opens a library, or keeps the reason why not.
@@ -299,6 +300,7 @@ mod tests {
         assert_eq!(name("x").as_deref(), Ok("first"));
         assert_eq!(name("only_b").as_deref(), Ok("b"));
         let expected = "unsupported model_type `y`: registered are only_b, shared, x; \
+                        a directory with a plugin for it can be named in TAMARACK_PLUGIN_PATH; \
                         failed to load: tamarack: panicked: serves nothing";
         assert_eq!(name("y").unwrap_err(), expected);
         let e = registry.register(&Named("third", &[])).unwrap_err().to_string();

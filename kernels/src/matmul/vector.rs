@@ -21,25 +21,18 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// What did best, over the shapes of common models, on a GPU with some 100,000 invocations in
-    /// flight: four outputs a team, one subgroup a team; where that leaves the chip empty, first
-    /// more lanes for each output, as long as there are columns for them, then fewer outputs.
+    /// What did best over the shapes of common models on an H100, see docs/performance.md: few columns
+    /// at a time, so that neighbours read adjacent words, two outputs a team, and two subgroups of 32 a
+    /// team. Long or few rows take more lanes; a vocabulary takes more outputs.
     pub fn default_for(spec: &MatMul, caps: &Caps, rows: u32) -> Tuning {
-        const INVOCATIONS: u32 = 1 << 17;
-        let columns = 32;
-        let units = Weights::new(spec.format, spec.k, columns).units();
-        let mut outputs = (16 / (rows.max(1) * spec.matrices())).clamp(1, 4);
-        let mut lanes = usable_subgroups(caps).map_or(32, |(_, max)| max.max(32));
-        while spec.n.saturating_mul(lanes) / outputs < INVOCATIONS {
-            if units >= 4 * lanes {
-                lanes *= 2;
-            } else if outputs > 1 {
-                outputs /= 2;
-            } else {
-                break;
-            }
-        }
-        Tuning { outputs, lanes, teams: (256 / lanes).max(1), columns }
+        const FEW: u32 = 6144;
+        const LONG: u32 = 8192;
+        const MANY: u32 = 1 << 16;
+        let outputs = if spec.n >= MANY { 4 } else { 2 };
+        let outputs = (outputs / spec.matrices()).min(16 / (rows.max(1) * spec.matrices())).max(1);
+        let lanes = if spec.n < FEW || spec.k >= LONG { 128 } else { 64 };
+        let lanes = usable_subgroups(caps).map_or(lanes, |(_, max)| max.max(lanes));
+        Tuning { outputs, lanes, teams: (256 / lanes).max(1), columns: 8 }
     }
 
     /// The nearest that the device can do.
@@ -179,7 +172,7 @@ mod tests {
             binding_size: 1 << 30,
         };
         // n, k, then outputs and lanes.
-        let cases = [(28_672, 4096, 4, 32), (4096, 14_336, 4, 128), (2560, 9728, 2, 128), (6144, 2560, 1, 32)];
+        let cases = [(28_672, 4096, 2, 64), (4096, 14_336, 2, 128), (2560, 2560, 2, 128), (128_256, 2048, 4, 64)];
         for (n, k, outputs, lanes) in cases {
             let spec = MatMul {
                 rows: 0,

@@ -5,10 +5,11 @@ mod rows;
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use tamarack_kernels::{Access, Caps, Kernel};
+use std::path::{Path, PathBuf};
+use tamarack_kernels::{Access, Caps, Kernel, bandwidth};
 
 /// All that a device may have.
-pub const ALL: Caps = Caps {
+const ALL: Caps = Caps {
     subgroups: Some((32, 32)),
     f16: true,
     workgroup_memory: 48 << 10,
@@ -20,9 +21,14 @@ pub const ALL: Caps = Caps {
 pub const LEAST: Caps =
     Caps { subgroups: None, f16: false, workgroup_memory: 16 << 10, workgroup_size: 256, binding_size: 128 << 20 };
 
+/// The most and the least able device, and between them one with subgroups of any size, as some
+/// drivers of integrated GPUs have, and one with half floats alone.
+pub const DEVICES: [Caps; 4] = [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, Caps { f16: true, ..LEAST }, LEAST];
+
 /// Every kernel family adds its list here, with the caps each kernel was made for.
 fn kernels() -> Vec<(Caps, Kernel)> {
-    [matmul::kernels(), rows::kernels()].concat()
+    let bandwidth = DEVICES.map(|caps| (caps, bandwidth::read(1 << 30, &caps)));
+    [matmul::kernels(), rows::kernels(), bandwidth.into()].concat()
 }
 
 #[test]
@@ -32,6 +38,25 @@ fn every_kernel_converts_to_every_language() {
             panic!("{}: {e}\n{}", kernel.name, kernel.source);
         }
     }
+}
+
+/// Every template is in some kernel of the lists above: what is added must be listed, too.
+#[test]
+fn no_template_is_left_out() {
+    let kernels = kernels();
+    let said = |line: &str| kernels.iter().any(|(_, kernel)| kernel.source.contains(line));
+    for path in templates(&Path::new(env!("CARGO_MANIFEST_DIR")).join("wgsl")) {
+        let text = std::fs::read_to_string(&path).expect("text");
+        let lines = text.lines().map(str::trim).filter(|line| !line.contains("{{") && !line.starts_with("//"));
+        let line = lines.max_by_key(|line| line.len()).unwrap_or_default();
+        assert!(said(line), "{}: no kernel has its line `{line}`", path.display());
+    }
+}
+
+/// All files in a folder and those below it.
+fn templates(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { templates(&path) } else { vec![path] }).collect()
 }
 
 fn convert(caps: &Caps, kernel: &Kernel) -> Result<(), String> {

@@ -1,4 +1,4 @@
-use crate::{ALL, LEAST};
+use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{MatMul, Norm, Tile, tiled, tiled_with, vector};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
@@ -6,7 +6,7 @@ use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, ste
 /// Every format and every fusion, in every kernel, on the most and the least able device.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
     let mut list = Vec::new();
-    for caps in [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, LEAST] {
+    for caps in DEVICES {
         for format in formats() {
             let k = if format.block() < 32 { 64 } else { 256 };
             for spec in [plain(format, k), full(format, k)] {

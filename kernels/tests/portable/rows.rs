@@ -1,6 +1,6 @@
 //! The kernels that work on rows: norms, arithmetic, attention and sampling.
 
-use crate::{ALL, LEAST};
+use crate::DEVICES;
 use tamarack_kernels::attend::Attend;
 use tamarack_kernels::bandwidth;
 use tamarack_kernels::elementwise::{Elementwise, Op};
@@ -12,7 +12,7 @@ use tamarack_kernels::{Activation, Caps, Kernel, Post, View};
 /// Every option and every odd size, on the most and the least able device and those between.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
     let mut list = Vec::new();
-    for caps in [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, LEAST] {
+    for caps in DEVICES {
         let kernels = [norms(&caps), elementwise(&caps), prepare(&caps), attend(&caps), sample(&caps)].concat();
         list.push((caps, bandwidth::read(1 << 30, &caps)));
         list.extend(kernels.into_iter().map(|kernel| (caps, kernel)));
@@ -23,6 +23,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
 fn post(heads: u32, dim: u32) -> Vec<Post> {
     vec![
         Post::Softcap(30.0),
+        Post::Clamp(-f32::MAX, 7.0),
         Post::Activation(Activation::Gelu),
         Post::Add(View { offset: 1, row: 9999, heads, head: dim + 2, dim }),
         Post::Mul(View::heads(heads, dim)),

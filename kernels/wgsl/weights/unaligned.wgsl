@@ -2,11 +2,8 @@
 alias Words = vec4<f32>;
 
 fn element(row: u32, column: u32) -> f32 {
-    if (column >= K) {
-        return 0.0;
-    }
-    let i = row * K + column;
-    return {{ELEMENT}};
+    let i = row * K + min(column, K - 1u);
+    return select(0.0, {{ELEMENT}}, column < K);
 }
 
 fn words(row: u32, unit: u32) -> Words {

@@ -93,7 +93,8 @@ fn locate(file: &Arc<Mapping>, info: &Info) -> Result<Data, String> {
     let end = count.and_then(|n| (n / elements).checked_mul(bytes)).and_then(|n| n.checked_add(info.start));
     let slice = end.and_then(|end| Slice::new(file, info.start..end));
     let slice = slice.ok_or_else(|| {
-        fail(format!("{:?} from offset {} reaches past the file's {} bytes", info.shape, info.start, file.len()))
+        let (shape, start, len) = (&info.shape, info.start, file.len());
+        fail(format!("{shape:?} from offset {start} reaches past the file's {len} bytes: is it complete?"))
     })?;
     Ok(match (block, dtype) {
         (Some(ty), _) => Data::Ggml(ty, slice),

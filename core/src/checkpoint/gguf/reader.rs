@@ -114,7 +114,11 @@ impl<'a> Cursor<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..n).ok_or_else(|| {
-            format!("the file ends early: expected {n} bytes at offset {}, found {}", self.at, rest.len())
+            format!(
+                "the file ends early: expected {n} bytes at offset {}, found {}: is it complete?",
+                self.at,
+                rest.len()
+            )
         })?;
         self.at += n;
         Ok(taken)
@@ -139,7 +143,10 @@ impl<'a> Cursor<'a> {
         let n = self.u64()?;
         let room = (self.bytes.len() - self.at) / min;
         usize::try_from(n).ok().filter(|n| *n <= room).ok_or_else(|| {
-            format!("expected {n} {what} after offset {}, the rest of the file has room for {room}", self.at)
+            format!(
+                "expected {n} {what} after offset {}, the rest of the file has room for {room}: is it complete?",
+                self.at
+            )
         })
     }
 

@@ -26,7 +26,7 @@ impl Step {
         Step { tokens: push(Op::Tokens {}, &[]) }
     }
 
-    /// The token ids. [tokens]
+    /// The token ids. `[tokens]`
     pub fn tokens(&self) -> Tensor {
         self.tokens
     }

@@ -43,7 +43,11 @@ fn what_goes_wrong_is_said_on_stderr() {
         ([&on_reference(broken)[..], &["x"]].concat(), 1, "broken.gguf: "),
         ([&on_reference(tied)[..], &["x"]].concat(), 1, "tokenizer.json"),
         (vec!["chat", "--device", "abacus", "--model", tied, "x"], 1, "error: no device `abacus`"),
-        ([&on_reference(tied)[..], &["--context", "0", "x"]].concat(), 1, "error: a context of 0 tokens"),
+        (
+            [&on_reference(tied)[..], &["--context", "0", "x"]].concat(),
+            1,
+            "error: context: expected at least 1 token, found 0",
+        ),
         ([&logits(tied, "1,97")[..], &["out"]].concat(), 1, "error: token 97 is outside the vocabulary of 97"),
         ([&logits(tied, "1,two")[..], &["out"]].concat(), 2, "error: invalid value 'two' for '--tokens"),
         ([&logits(tied, "1,2")[..], &[text(&out)]].concat(), 1, "no/such/folder: "),
@@ -93,10 +97,11 @@ fn a_model_that_no_plugin_serves_says_what_there_is() {
     let plugins = ["--plugins", text(bad.path())];
     for arguments in [vec!["inspect", text(model.path())], vec!["chat", "hello", "--model", text(model.path())]] {
         let outcome = run(tamarack(&[&arguments[..], &plugins].concat()));
-        let expected = "error: unsupported model_type `perceptron`: registered are llama, mistral; failed to load: ";
+        let expected = "error: unsupported model_type `perceptron`: registered are llama, mistral; ";
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.stderr.starts_with(expected), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains(text(bad.path())), "{}", outcome.stderr);
+        let failed = format!("; failed to load: {}", text(bad.path()));
+        assert!(outcome.stderr.contains(&failed), "{}", outcome.stderr);
         // What its files tell is shown nevertheless.
         assert_eq!(outcome.stdout.contains("parameters"), arguments[0] == "inspect", "{}", outcome.stdout);
     }

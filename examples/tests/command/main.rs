@@ -97,9 +97,9 @@ fn a_model_that_no_plugin_serves_says_what_there_is() {
     let plugins = ["--plugins", text(bad.path())];
     for arguments in [vec!["inspect", text(model.path())], vec!["chat", "hello", "--model", text(model.path())]] {
         let outcome = run(tamarack(&[&arguments[..], &plugins].concat()));
-        let expected = "error: unsupported model_type `perceptron`: registered are llama, mistral; ";
+        let expected = "unsupported model_type `perceptron`: registered are llama, mistral; ";
         assert_eq!(outcome.code, Some(1));
-        assert!(outcome.stderr.starts_with(expected), "{}", outcome.stderr);
+        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(expected), "{}", outcome.stderr);
         let failed = format!("; failed to load: {}", text(bad.path()));
         assert!(outcome.stderr.contains(&failed), "{}", outcome.stderr);
         // What its files tell is shown nevertheless.

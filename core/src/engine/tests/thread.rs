@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -80,7 +81,12 @@ async fn perform_has_the_model_to_itself() {
 
 #[tokio::test]
 async fn the_last_handle_frees_the_model() {
-    let (container, log) = container(64, scrambled()).await;
+    // Slow enough that an answer takes seconds: it is still being made when its stream goes.
+    let slow: Next = Arc::new(|tokens, seed, counter| {
+        thread::sleep(Duration::from_millis(10));
+        scrambled()(tokens, seed, counter)
+    });
+    let (container, log) = container(64, slow).await;
     let clone = container.clone();
     let stream = container.generate(LmInput { tokens: vec![4; 5] }, greedy(900)).await.unwrap();
     drop(container);

@@ -40,21 +40,34 @@ const VECTOR_MEMORY: u32 = 16 << 10;
 /// Rows of a tile and keys of a block, best first.
 const TILES: [(u32, u32); 8] = [(64, 32), (32, 32), (32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4)];
 
+/// How many keys a row sees, as far as the choice of a kernel depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Keys {
+    /// So few that latency is what counts: query heads that share keys are computed apart.
+    Few,
+    /// So many that each key is to be read once for all its query heads.
+    Many,
+    /// Likewise, and several workgroups have a part of the keys each; [`Attend::reduce`] follows.
+    Split,
+}
+
 impl Attend {
     /// For steps with few rows per sequence: a workgroup for each row and each group of query heads
     /// that share keys.
     ///
-    /// With `split`, also for each of the step's parts, and `out` becomes f32
+    /// With [`Keys::Split`], also for each of the step's parts, and `out` becomes f32
     /// [rows, heads, splits, dv + 2] for [`Attend::reduce`]: the sum of values, not yet divided,
     /// the largest score, and the sum of exponentials relative to it. A part without visible keys
     /// has the sum 0. Sinks are then bound by `reduce` only.
-    pub fn vector(&self, caps: &Caps, split: bool) -> Kernel {
+    pub fn vector(&self, caps: &Caps, keys: Keys) -> Kernel {
+        let split = keys == Keys::Split;
         let most = caps.subgroups.map_or(8, |(min, _)| min.min(16));
         let lanes = power_of_two(self.key_pieces().max(self.value_pieces())).min(most);
         let (keys_each, values_each) = (self.key_pieces().div_ceil(lanes), self.value_pieces().div_ceil(lanes));
         let group = self.heads / self.kv_heads;
+        let most_folds = if keys == Keys::Few { 1 } else { 8 };
         let folds = |fold: &u32| group.is_multiple_of(*fold) && fold * (keys_each + values_each) * 8 <= REGISTERS;
-        let fold = (1..=8).rev().find(folds).unwrap_or(1);
+        let fold = (1..=most_folds).rev().find(folds).unwrap_or(1);
         // Out, maxima and sums of each team, and what summing over lanes takes.
         let memory = |threads: u32| threads / lanes * (self.value_pieces() * 32 + 8) + threads * 16;
         let fits = |threads: &u32| *threads <= caps.workgroup_size && memory(*threads) <= VECTOR_MEMORY;

@@ -1,14 +1,16 @@
 //! A matrix times one row, a few rows, or many.
 
+mod integer;
 mod tiled;
 mod vector;
 
+pub use integer::{IntegerTuning, Precision, integer, integer_with};
 pub use tiled::{Tile, tiled, tiled_with};
 pub use vector::{Tuning, vector, vector_with};
 
 use crate::template::{Bindings, consts, render};
 use crate::weights::{Weights, columns};
-use crate::{Activation, Format, Post, View, post};
+use crate::{Activation, Caps, Format, Kernel, Post, View, post};
 
 /// `y[r, first + i] = post(glu(norm(x[r]) · W[i] + bias))` for `i` in `0..n`.
 ///
@@ -51,6 +53,38 @@ pub struct Norm {
     pub eps: f32,
     /// Whether there is a weight.
     pub weight: bool,
+}
+
+/// A kernel, and in words how it shares out its work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// For logs.
+    pub tuning: String,
+    /// One of several that compute the same.
+    pub kernel: Kernel,
+}
+
+/// For steps of up to `rows` rows, 1 to 8: in integers where the weights are quantized and `precision`
+/// allows it, else in floats.
+pub fn few_rows(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Kernel {
+    integer(spec, caps, rows, precision).unwrap_or_else(|| vector(spec, caps, rows))
+}
+
+/// [`few_rows`] in several ways, for a search over what a device does best; the default is the first.
+pub fn candidates(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Vec<Candidate> {
+    let integers = IntegerTuning::candidates(spec, caps, rows).into_iter().filter_map(|t| {
+        let kernel = integer_with(spec, caps, rows, precision, t)?;
+        Some(Candidate { tuning: format!("{t:?}"), kernel })
+    });
+    let integers: Vec<_> = integers.collect();
+    if !integers.is_empty() {
+        return integers;
+    }
+    let floats = Tuning::candidates(spec, caps, rows);
+    floats
+        .into_iter()
+        .map(|t| Candidate { tuning: format!("{t:?}"), kernel: vector_with(spec, caps, rows, t) })
+        .collect()
 }
 
 impl MatMul {

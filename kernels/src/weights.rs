@@ -4,6 +4,7 @@
 //!
 //! - `words(row, unit) -> Words`: the words of a unit, the columns that are loaded together;
 //! - `run(words, j) -> vec4<f32>`: columns `4j .. 4j+4` of a unit, for an affine format as `q`;
+//! - `bytes(words, j) -> u32`: affine only, the same `q` as bytes;
 //! - `scale(row, unit) -> vec2<f32>`: affine only, the scale and bias of a unit;
 //! - `weight(row, c) -> vec4<f32>`: columns `4c .. 4c+4` of the row, ready to use.
 
@@ -42,6 +43,11 @@ impl Weights {
     /// Runs of four columns in a unit.
     pub fn runs(&self) -> u32 {
         self.columns / 4
+    }
+
+    /// Columns of a unit.
+    pub fn columns(&self) -> u32 {
+        self.columns
     }
 
     /// Units in a row.

@@ -2,7 +2,7 @@
 
 use half::f16;
 use tamarack::reference::ops;
-use tamarack_kernels::attend::Attend;
+use tamarack_kernels::attend::{Attend, Keys};
 use tamarack_kernels::{Caps, View, step};
 use tamarack_tests::gpu::{assert_close, both_ways, floats, gather, random, run, spread, words};
 use tamarack_tests::step::{Sequence, Step};
@@ -106,9 +106,11 @@ impl Case {
 
     fn check_vector(&self) {
         both_ways(|gpu, caps| {
-            let mut buffers = self.buffers(true, self.want.len());
-            run(gpu, &self.attend.vector(caps, false), self.rows(), 1, &mut buffers);
-            self.check("vector", caps, &buffers);
+            for keys in [Keys::Few, Keys::Many] {
+                let mut buffers = self.buffers(true, self.want.len());
+                run(gpu, &self.attend.vector(caps, keys), self.rows(), 1, &mut buffers);
+                self.check("vector", caps, &buffers);
+            }
         });
     }
 
@@ -126,7 +128,7 @@ impl Case {
         both_ways(|gpu, caps| {
             let parts = (self.rows() * self.attend.heads * splits * (self.attend.dv + 2)) as usize;
             let mut buffers = self.buffers(false, parts);
-            run(gpu, &self.attend.vector(caps, true), self.rows(), splits, &mut buffers);
+            run(gpu, &self.attend.vector(caps, Keys::Split), self.rows(), splits, &mut buffers);
             let mut reduced = vec![self.step.words.clone()];
             reduced.extend(buffers.pop());
             reduced.extend(self.attend.sinks.then(|| words(&self.sinks)));

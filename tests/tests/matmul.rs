@@ -3,7 +3,9 @@
 use tamarack::gpu::Gpu;
 use tamarack::reference::ops;
 use tamarack_kernels::embedding::{Embedding, embedding};
-use tamarack_kernels::matmul::{MatMul, Norm, Tile, Tuning, tiled, tiled_with, vector, vector_with};
+use tamarack_kernels::matmul::{
+    IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, integer, integer_with, tiled, tiled_with, vector, vector_with,
+};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, floats, gpus, random, run, words};
@@ -181,6 +183,61 @@ fn every_format() {
             check(&gpu, &spec, &vector(&spec, &caps, 4), 3);
             check(&gpu, &spec, &tiled(&spec, &caps), 19);
         }
+    }
+}
+
+/// What rounding x costs, relative to the largest result.
+const ROUNDED: [(Precision, f32); 2] = [(Precision::High, 1e-4), (Precision::Fast, 2e-2)];
+
+#[test]
+fn every_format_in_integers() {
+    for gpu in gpus() {
+        for (i, format) in formats().into_iter().enumerate() {
+            let spec = plain(format, 37, 384);
+            let caps = variants(&gpu)[i % 2];
+            for (precision, tolerance) in ROUNDED {
+                let kernels = [(1, 1), (4, 3)].map(|(most, rows)| (integer(&spec, &caps, most, precision), rows));
+                let quantized = matches!(format, Format::Affine { .. });
+                assert!(kernels.iter().all(|(kernel, _)| kernel.is_some() == quantized), "{format}");
+                for (kernel, rows) in kernels.into_iter().filter_map(|(kernel, rows)| Some((kernel?, rows))) {
+                    check_within(tolerance, &gpu, &spec, &kernel, rows);
+                }
+            }
+            assert_eq!(integer(&spec, &caps, 1, Precision::Full), None);
+        }
+    }
+}
+
+#[test]
+fn every_fusion_in_integers() {
+    let tunings = [
+        IntegerTuning { outputs: 1, lanes: 1, teams: 1, batches: 1 },
+        IntegerTuning { outputs: 2, lanes: 64, teams: 4, batches: 3 },
+        IntegerTuning { outputs: 3, lanes: 32, teams: 5, batches: 2 },
+        IntegerTuning { outputs: 8, lanes: 1024, teams: 1024, batches: 1000 },
+    ];
+    for gpu in gpus() {
+        for spec in fused() {
+            let spec = if spec.format.block() > 2 { spec } else { MatMul { format: AFFINE4, ..spec } };
+            for (i, tuning) in tunings.into_iter().enumerate() {
+                let caps = variants(&gpu)[i % 2];
+                for (most, rows) in [[(1, 1), (2, 2), (1, 1), (4, 3)][i], [(8, 7), (1, 1), (4, 4), (1, 1)][i]] {
+                    let kernel = integer_with(&spec, &caps, most, Precision::High, tuning).expect("a kernel");
+                    check_within(1e-4, &gpu, &spec, &kernel, rows);
+                }
+            }
+        }
+    }
+}
+
+/// Long rows need more workgroup memory than there is: other kernels serve them.
+#[test]
+fn integers_need_room() {
+    let caps =
+        Caps { subgroups: None, f16: true, workgroup_memory: 16 << 10, workgroup_size: 256, binding_size: 1 << 30 };
+    for (k, rows, fits) in [(4096, 1, true), (4096, 2, false), (8192, 1, false)] {
+        let kernel = integer(&plain(AFFINE4, 8, k), &caps, rows, Precision::High);
+        assert_eq!(kernel.is_some(), fits, "{rows} rows of {k}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tamarack_kernels::{Access, Caps, Kernel};
+use tamarack_kernels::{Access, Caps, Kernel, matmul::Precision};
 
 pub use wgpu::AdapterInfo;
 
@@ -30,6 +30,26 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     found
 }
 
+/// What is up to the user, not to the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// To how many bits activations are rounded before they meet quantized weights.
+    pub precision: Precision,
+    /// Whether a kernel that runs for the first time is tried in several ways, and the fastest kept.
+    /// On unless the device is software.
+    pub tune: bool,
+}
+
+impl Settings {
+    /// What is best on most such adapters. Metal has no packed integer products, so that rounding would
+    /// cost there and gain nothing.
+    fn for_adapter(info: &AdapterInfo) -> Settings {
+        let metal = info.backend == wgpu::Backend::Metal;
+        let precision = if metal { Precision::Full } else { Precision::default() };
+        Settings { precision, tune: info.device_type != wgpu::DeviceType::Cpu }
+    }
+}
+
 /// An opened device and its queue.
 pub struct Gpu {
     /// The device.
@@ -38,6 +58,8 @@ pub struct Gpu {
     pub queue: wgpu::Queue,
     /// What kernels may rely on.
     pub caps: Caps,
+    /// What is up to the user.
+    pub settings: Settings,
     info: AdapterInfo,
     errors: Arc<Mutex<Vec<String>>>,
 }
@@ -79,7 +101,13 @@ impl Gpu {
                 note(&lost, format!("the device was lost: {message}"));
             }
         });
-        Ok(Gpu { device, queue, caps, info, errors })
+        let settings = Settings::for_adapter(&info);
+        Ok(Gpu { device, queue, caps, settings, info, errors })
+    }
+
+    /// With other settings.
+    pub fn with(self, settings: Settings) -> Gpu {
+        Gpu { settings, ..self }
     }
 
     /// What the device reported since the last call, as one error.

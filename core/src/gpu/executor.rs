@@ -6,6 +6,7 @@ use super::{
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
     step::step_words,
+    tune::tune,
     weights::{DeviceMatrix, Uploader},
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, step as words};
+use tamarack_kernels::{Kernel, attend::Keys, step as words};
 
 /// Most parts into which attention splits a long cache.
 const MAX_SPLITS: usize = 32;
@@ -107,8 +108,9 @@ impl WgpuExecutor {
     fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
         let attention = match () {
             _ if rows_of_one > 8 => Attention::Tiled,
-            _ if rows <= SPLIT_ROWS && length > SPLIT_KEYS => Attention::Split,
-            _ => Attention::Whole,
+            _ if length <= SPLIT_KEYS => Attention::Vector(Keys::Few),
+            _ if rows <= SPLIT_ROWS => Attention::Vector(Keys::Split),
+            _ => Attention::Vector(Keys::Many),
         };
         let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
         (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
@@ -120,7 +122,9 @@ impl WgpuExecutor {
             return Ok(());
         }
         let mut dispatches = Vec::new();
-        for launch in Emitter::emit(&self.model, kind)? {
+        let mut launches = Emitter::emit(&self.model, kind)?;
+        tune(&self.model.gpu, &mut launches);
+        for launch in launches {
             let pipeline = match self.pipelines.get(&launch.kernel.source) {
                 Some(pipeline) => pipeline.clone(),
                 None => {
@@ -145,7 +149,7 @@ impl WgpuExecutor {
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
         self.prepare(kind)?;
-        let splits = if kind.attention == Attention::Split { length.div_ceil(part) as u32 } else { 1 };
+        let splits = if kind.attention == Attention::Vector(Keys::Split) { length.div_ceil(part) as u32 } else { 1 };
         self.write(step, splits, part);
         Ok((kind, splits))
     }

@@ -9,8 +9,10 @@ mod phase;
 mod plan;
 mod profile;
 mod step;
+mod tune;
 mod weights;
 
-pub use device::{AdapterInfo, Gpu, adapters};
+pub use device::{AdapterInfo, Gpu, Settings, adapters};
 pub use executor::WgpuExecutor;
 pub use profile::DispatchTime;
+pub use tamarack_kernels::matmul::Precision;

@@ -15,10 +15,10 @@ use crate::{
 use tamarack_api::{AttentionSpec, Sym};
 use tamarack_kernels::{
     Kernel, Post, View,
-    attend::Attend,
+    attend::{Attend, Keys},
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
-    matmul::{self, tiled, vector},
+    matmul::{self, few_rows, tiled},
     norm::{Norm, NormKind},
     prepare,
     sample::Sample,
@@ -39,10 +39,8 @@ pub(super) struct Kind {
 /// How attention runs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Attention {
-    /// One workgroup per row and group of heads.
-    Whole,
-    /// Several, each with a part of the keys, and a reduction.
-    Split,
+    /// One row at a time.
+    Vector(Keys),
     /// Tiles of rows.
     Tiled,
 }
@@ -54,6 +52,8 @@ pub(super) struct Launch<'a> {
     pub rows: Sym,
     /// The weights that it multiplies by; none for what is no product.
     pub weights: Weights,
+    /// A product with so many rows at most, whose work can be shared out in other ways.
+    pub tunable: Option<(matmul::MatMul, u32)>,
 }
 
 /// How much of a matrix a dispatch goes through.
@@ -90,7 +90,7 @@ impl<'a> Emitter<'a> {
 
     fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
-        self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default() });
+        self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default(), tunable: None });
     }
 
     fn place(&self, id: NodeId) -> Result<Place> {
@@ -194,7 +194,7 @@ impl<'a> Emitter<'a> {
                 out: out.view,
             };
             let kernel = match few {
-                Some(n) => vector(&spec, &model.gpu.caps, n),
+                Some(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
                 None => tiled(&spec, &model.gpu.caps),
             };
             let mut buffers = vec![x_buffer, &segment.quants];
@@ -207,6 +207,7 @@ impl<'a> Emitter<'a> {
             if let Some(launch) = self.launches.last_mut() {
                 let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
                 launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
+                launch.tunable = few.map(|n| (spec, n));
             }
         }
         Ok(())
@@ -341,15 +342,15 @@ impl<'a> Emitter<'a> {
         let sinks = spec.sinks.map(|s| &model.vectors[&s]);
         let one = |out| [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks).chain([out]).collect();
         match self.kind.attention {
-            Attention::Whole => self.push(attend.vector(caps, false), Sym::Tokens, one(self.buffer(out))),
             Attention::Tiled => self.push(attend.tiled(caps), Sym::Tokens, one(self.buffer(out))),
-            Attention::Split => {
+            Attention::Vector(Keys::Split) => {
                 // Sinks take part once, when the parts are put together.
                 let parts = vec![self.buffer(q), &model.caches[cache], &model.partials];
                 let merge = std::iter::once(&model.partials).chain(sinks).chain([self.buffer(out)]).collect();
-                self.push(attend.vector(caps, true), Sym::Tokens, parts);
+                self.push(attend.vector(caps, Keys::Split), Sym::Tokens, parts);
                 self.push(attend.reduce(caps), Sym::Tokens, merge);
             }
+            Attention::Vector(keys) => self.push(attend.vector(caps, keys), Sym::Tokens, one(self.buffer(out))),
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use tamarack::{
     Device,
     checkpoint::Checkpoint,
     exec::{Capacity, PAGE},
-    gpu::{Gpu, WgpuExecutor},
+    gpu::{Gpu, Precision, Settings, WgpuExecutor},
 };
 
 /// Measures prefill, decoding and loading, as shares of the memory bandwidth that the device has.
@@ -50,6 +50,13 @@ pub struct Bench {
     /// Tokens in a step at most
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = measure::number(1))]
     rows: usize,
+    /// How activations are rounded before they meet quantized weights: full (not), high (16 bits) or fast
+    /// (8 bits) [default: what suits the device]
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
+    /// Use the kernels that are right for most devices, without a search for what is fastest on this one
+    #[arg(long)]
+    no_tune: bool,
     /// Also show what each kernel takes
     #[arg(long)]
     profile: bool,
@@ -76,6 +83,9 @@ impl Bench {
         let capacity = self.capacity()?;
         let adapter = self.device.adapter()?;
         let gpu = Gpu::open(&adapter.ok_or_else(|| anyhow!("no GPU to measure: see `tamarack devices`"))?)?;
+        let tune = gpu.settings.tune && !self.no_tune;
+        let settings = Settings { precision: self.precision.unwrap_or(gpu.settings.precision), tune };
+        let gpu = gpu.with(settings);
         let (device, bandwidth) = (report::Device::of(gpu.info()), gpu.read_bandwidth()?);
         let program = Served::by(&self.plugins.registry(), checkpoint)?.program;
         let traffic = traffic::Traffic::of(&program, checkpoint)?;

@@ -35,6 +35,15 @@ impl Tuning {
         Tuning { outputs, lanes, teams: (256 / lanes).max(1), columns: 8 }
     }
 
+    /// What a search over this device's possibilities tries, the default first.
+    pub(super) fn candidates(spec: &MatMul, caps: &Caps, rows: u32) -> Vec<Tuning> {
+        let default = Tuning::default_for(spec, caps, rows);
+        let others = [1, 2, 4].into_iter().flat_map(|outputs| {
+            [32, 64, 128].map(|lanes| Tuning { outputs, lanes, teams: (256 / lanes).max(1), ..default })
+        });
+        distinct(std::iter::once(default).chain(others).map(|t| t.fit(spec, caps, rows)))
+    }
+
     /// The nearest that the device can do.
     fn fit(self, spec: &MatMul, caps: &Caps, rows: u32) -> Tuning {
         let subgroup = usable_subgroups(caps).map_or(1, |(_, max)| max);
@@ -77,8 +86,18 @@ impl Tuning {
     }
 }
 
+/// Without repetitions, in order.
+pub(super) fn distinct<T: PartialEq>(list: impl Iterator<Item = T>) -> Vec<T> {
+    list.fold(Vec::new(), |mut kept, item| {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+        kept
+    })
+}
+
 /// The subgroup sizes, where a workgroup can be made of whole subgroups.
-fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
+pub(super) fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
     caps.subgroups.filter(|(min, max)| *min > 0 && *max <= caps.workgroup_size)
 }
 
@@ -136,7 +155,7 @@ pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Ker
 }
 
 /// How a team's sums come together.
-fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
+pub(super) fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
     let [reduce, parameters, place] = match usable_subgroups(caps) {
         Some(_) => [
             include_str!("../../wgsl/reduce_subgroups.wgsl"),
@@ -153,7 +172,7 @@ fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
     [("REDUCE", reduce.to_string()), ("PARAMETERS", parameters.to_string()), ("PLACE", place.to_string())]
 }
 
-fn flag(on: bool) -> String {
+pub(super) fn flag(on: bool) -> String {
     u32::from(on).to_string()
 }
 

@@ -1,6 +1,6 @@
 use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
-use tamarack_kernels::matmul::{MatMul, Norm, Tile, tiled, tiled_with, vector};
+use tamarack_kernels::matmul::{MatMul, Norm, Precision, Tile, integer, tiled, tiled_with, vector};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
@@ -12,6 +12,9 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
             for spec in [plain(format, k), full(format, k)] {
                 list.extend([1, 8].map(|rows| (caps, vector(&spec, &caps, rows))));
                 list.push((caps, tiled(&MatMul { norm: None, ..spec.clone() }, &caps)));
+                for (rows, precision) in [(1, Precision::High), (8, Precision::High), (1, Precision::Fast)] {
+                    list.extend(integer(&spec, &caps, rows, precision).map(|kernel| (caps, kernel)));
+                }
             }
         }
         for (format, k) in [(Format::F32, 7), (Format::F16, 10), (Format::Bf16, 4), (Format::F32, 3)] {

@@ -1,7 +1,7 @@
 //! The kernels that work on rows: norms, arithmetic, attention and sampling.
 
 use crate::DEVICES;
-use tamarack_kernels::attend::Attend;
+use tamarack_kernels::attend::{Attend, Keys};
 use tamarack_kernels::bandwidth;
 use tamarack_kernels::elementwise::{Elementwise, Op};
 use tamarack_kernels::norm::{Norm, NormKind};
@@ -111,7 +111,8 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
         };
         let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
         for spec in [plain, full] {
-            list.extend([spec.vector(caps, false), spec.vector(caps, true), spec.reduce(caps), spec.tiled(caps)]);
+            list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| spec.vector(caps, keys)));
+            list.extend([spec.reduce(caps), spec.tiled(caps)]);
         }
     }
     list

@@ -5,7 +5,7 @@ fn words(row: u32, unit: u32) -> Words {
     return quants[row * UNITS + unit];
 }
 
-fn run(q: Words, j: u32) -> vec4<f32> {
+fn bytes(q: Words, j: u32) -> u32 {
     // A byte of each word holds one element of {{WORD_RUNS}} runs.
-    return vec4<f32>(unpack4xU8(({{WORD}} >> ({{BITS}}u * (j % {{WORD_RUNS}}u))) & {{MASK}}u));
+    return ({{WORD}} >> ({{BITS}}u * (j % {{WORD_RUNS}}u))) & {{MASK}}u;
 }

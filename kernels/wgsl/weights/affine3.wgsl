@@ -8,8 +8,8 @@ fn words(row: u32, unit: u32) -> Words {
     return vec2<u32>(quants[block + half], quants[block + 2u] >> (4u * half));
 }
 
-fn run(q: Words, j: u32) -> vec4<f32> {
+fn bytes(q: Words, j: u32) -> u32 {
     let low = (q.x >> (2u * j)) & 0x03030303u;
     let high = (q.y >> j) & 0x01010101u;
-    return vec4<f32>(unpack4xU8(low | (high << 2u)));
+    return low | (high << 2u);
 }

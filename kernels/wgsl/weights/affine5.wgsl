@@ -9,8 +9,8 @@ fn words(row: u32, unit: u32) -> Words {
     return vec3<u32>(quants[low], quants[low + 1u], quants[block + 4u] >> (4u * half));
 }
 
-fn run(q: Words, j: u32) -> vec4<f32> {
+fn bytes(q: Words, j: u32) -> u32 {
     let low = (q[j / 2u] >> (4u * (j % 2u))) & 0x0f0f0f0fu;
     let high = (q.z >> j) & 0x01010101u;
-    return vec4<f32>(unpack4xU8(low | (high << 4u)));
+    return low | (high << 4u);
 }

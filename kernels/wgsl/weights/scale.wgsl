@@ -1,3 +1,7 @@
+fn run(q: Words, j: u32) -> vec4<f32> {
+    return vec4<f32>(unpack4xU8(bytes(q, j)));
+}
+
 // The (scale, bias) of a unit.
 fn scale(row: u32, unit: u32) -> vec2<f32> {
     let pair = scales[row * GROUPS + unit / GROUP_UNITS];

@@ -1,0 +1,188 @@
+//! Which way of sharing out a product's work is the fastest here: tried once, kept on disk.
+//!
+//! A kernel's candidates run over all the buffers that the model has for it, one layer's after the
+//! other's, so that a matrix is read from memory as it is in a step and not from the cache that the
+//! last try left it in.
+
+use super::{Gpu, phase::Launch};
+use crate::Result;
+use rayon::prelude::*;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+};
+use tamarack_kernels::{
+    Kernel,
+    matmul::{Candidate, candidates},
+};
+
+/// Dispatches that one measurement has at least: one alone is shorter than the clock's steps.
+const DISPATCHES: usize = 24;
+/// How often each candidate is measured; the shortest time counts.
+const ROUNDS: usize = 3;
+
+/// By a hash of all candidates, the place of the fastest.
+type Choices = BTreeMap<String, usize>;
+
+/// Gives each product that can be computed in several ways the fastest of them. What fails here is
+/// no error: the defaults are right, too.
+pub(super) fn tune(gpu: &Gpu, launches: &mut [Launch<'_>]) {
+    if !gpu.settings.tune || !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        return;
+    }
+    // One row, so that kernels store what they compute. The step that comes next writes its own.
+    if let Some(launch) = launches.first() {
+        gpu.queue.write_buffer(launch.buffers[0], 0, bytemuck::cast_slice(&[1u32, 1]));
+    }
+    let file = file(gpu);
+    let mut choices = file.as_deref().map(read).unwrap_or_default();
+    let known = choices.len();
+    for group in groups(launches) {
+        let Some((spec, rows)) = &launches[group[0]].tunable else { continue };
+        let candidates = candidates(spec, &gpu.caps, *rows, gpu.settings.precision);
+        let key = key(&candidates);
+        let kept = choices.get(&key).copied().filter(|best| *best < candidates.len());
+        let best = kept.or_else(|| search(gpu, launches, &group, &candidates));
+        let Some(best) = best else { continue };
+        choices.insert(key, best);
+        for i in group {
+            launches[i].kernel = candidates[best].kernel.clone();
+        }
+    }
+    if let Some(file) = file.filter(|_| choices.len() > known)
+        && let Err(e) = write(&file, &choices)
+    {
+        tracing::warn!("{}: what was tuned is not kept: {e}", file.display());
+    }
+}
+
+/// The launches of each kernel that can be tuned.
+fn groups(launches: &[Launch<'_>]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    for (i, launch) in launches.iter().enumerate().filter(|(_, launch)| launch.tunable.is_some()) {
+        let group = *known.entry(&launch.kernel.source).or_insert(groups.len());
+        match groups.get_mut(group) {
+            Some(group) => group.push(i),
+            None => groups.push(vec![i]),
+        }
+    }
+    groups
+}
+
+/// The place of the fastest candidate.
+fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Candidate]) -> Option<usize> {
+    // Compiling takes longest, and drivers do it on many processors at once.
+    let pipelines: Vec<_> = candidates.par_iter().map(|c| gpu.compile(&c.kernel)).collect();
+    let size = group.iter().filter_map(|i| launches[*i].buffers.last()).map(|b| b.size()).max()?;
+    let out = gpu.buffer("tuning", size);
+    let mut best: Option<(usize, f64)> = None;
+    let mut first = None;
+    for (i, (candidate, pipeline)) in candidates.iter().zip(pipelines).enumerate() {
+        let Ok(seconds) = pipeline.and_then(|p| time(gpu, launches, group, (&candidate.kernel, &p), &out)) else {
+            continue;
+        };
+        tracing::trace!(kernel = candidate.kernel.name, us = seconds * 1e6, tuning = candidate.tuning, "tried");
+        first = first.or(Some(seconds));
+        if best.is_none_or(|(_, least)| seconds < least) {
+            best = Some((i, seconds));
+        }
+    }
+    let (place, seconds) = best?;
+    let Candidate { tuning, kernel } = &candidates[place];
+    tracing::debug!(kernel = kernel.name, us = seconds * 1e6, default = first.unwrap_or(0.0) * 1e6, tuning, "tuned");
+    Some(place)
+}
+
+/// Seconds of one dispatch, over the buffers of every launch of the group. All write to `out`, so that
+/// each waits for the one before it, as in a step.
+fn time(
+    gpu: &Gpu,
+    launches: &[Launch<'_>],
+    group: &[usize],
+    (kernel, pipeline): (&Kernel, &wgpu::ComputePipeline),
+    out: &wgpu::Buffer,
+) -> Result<f64> {
+    let bound = |i: &usize| {
+        let mut buffers = launches[*i].buffers.clone();
+        if let Some(last) = buffers.last_mut() {
+            *last = out;
+        }
+        gpu.bind(&kernel.name, pipeline, &buffers)
+    };
+    let bindings: Vec<_> = group.iter().map(bound).collect();
+    let repeats = DISPATCHES.div_ceil(group.len());
+    let mut least = f64::INFINITY;
+    for round in 0..=ROUNDS {
+        let seconds = gpu.timed(|pass| {
+            pass.set_pipeline(pipeline);
+            for bindings in std::iter::repeat_n(&bindings, repeats).flatten() {
+                pass.set_bind_group(0, bindings, &[]);
+                let [x, y, z] = kernel.groups(1, 1);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        })?;
+        // The first round warms up.
+        if round > 0 {
+            least = least.min(seconds / (repeats * group.len()) as f64);
+        }
+    }
+    gpu.take_errors()?;
+    Ok(least)
+}
+
+impl Gpu {
+    /// Seconds that the device spends in one pass.
+    fn timed(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+        let (ty, label, count) = (wgpu::QueryType::Timestamp, Some("tuning"), 2);
+        let set = self.device.create_query_set(&wgpu::QuerySetDescriptor { label, ty, count });
+        let size = u64::from(count * wgpu::QUERY_SIZE);
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved =
+            self.device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false });
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let stamps = wgpu::ComputePassTimestampWrites {
+            query_set: &set,
+            beginning_of_pass_write_index: Some(0),
+            end_of_pass_write_index: Some(1),
+        };
+        let descriptor = wgpu::ComputePassDescriptor { label, timestamp_writes: Some(stamps) };
+        record(&mut encoder.begin_compute_pass(&descriptor));
+        encoder.resolve_query_set(&set, 0..count, &resolved, 0);
+        self.queue.submit([encoder.finish()]);
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&self.read(&resolved, size)?);
+        Ok(ticks[1].saturating_sub(ticks[0]) as f64 * f64::from(self.queue.get_timestamp_period()) * 1e-9)
+    }
+}
+
+fn key(candidates: &[Candidate]) -> String {
+    let mut hasher = DefaultHasher::new();
+    candidates.iter().for_each(|c| c.kernel.hash(&mut hasher));
+    format!("{:016x}", hasher.finish())
+}
+
+/// Where this adapter's choices are kept.
+fn file(gpu: &Gpu) -> Option<PathBuf> {
+    let info = gpu.info();
+    let name = format!("{} {:?} {} {}", info.name, info.backend, info.driver, info.driver_info);
+    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let folder = directories::ProjectDirs::from("", "", "tamarack")?.cache_dir().join("tuning");
+    Some(folder.join(format!("{name}.json")))
+}
+
+/// What is damaged or absent is found again.
+fn read(file: &Path) -> Choices {
+    fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Whole or not at all: another process may read it meanwhile.
+fn write(file: &Path, choices: &Choices) -> std::io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer_pretty(&mut new, choices)?;
+    new.persist(file)?;
+    Ok(())
+}

@@ -21,6 +21,16 @@ pub fn tiny(family: &str) -> Vec<PathBuf> {
     models
 }
 
+/// The model types under `goldens/architectures`, sorted.
+pub fn types() -> impl Iterator<Item = String> {
+    let mut types: Vec<String> = tiny("architectures")
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    types.sort();
+    types.into_iter()
+}
+
 /// What the engine that a tiny model came from computed with it, in f32.
 pub struct Golden {
     /// The prompt.

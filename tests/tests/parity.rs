@@ -90,6 +90,81 @@ fn quantized_llama_equals_mlx() {
     models::tiny("mlx").iter().for_each(|folder| check(folder));
 }
 
+/// A test for each model type, and the list of them.
+macro_rules! model_types {
+    ($($name:ident)*) => {
+        const MODEL_TYPES: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                check_type(stringify!($name));
+            }
+        )*
+    };
+}
+
+// What goldens/architectures has, in its order: a folder without a test is an error.
+model_types! {
+    gemma
+    gemma2
+    gemma3_text
+    qwen2
+    qwen3
+}
+
+#[test]
+fn every_golden_is_compared() {
+    let folders: Vec<String> = models::types().collect();
+    assert_eq!(folders, MODEL_TYPES);
+}
+
+/// Every golden of a model type: alone, in pieces, and among other sequences.
+fn check_type(model_type: &str) {
+    for folder in models::tiny(&format!("architectures/{model_type}")) {
+        check(&folder);
+        check_ragged(&folder);
+    }
+}
+
+/// Five sequences of different lengths in the same steps: a prompt each, then three tokens more.
+fn check_ragged(folder: &Path) {
+    const LENGTHS: [usize; 5] = [1, 24, 5, 17, 9];
+    let (checkpoint, golden) = (Checkpoint::open(folder).unwrap_or_else(|e| panic!("{e}")), Golden::read(folder));
+    let short = rewritten(program(&checkpoint), RULES, &checkpoint);
+    let text = [&golden.input_ids[..], &golden.greedy].concat();
+    let texts: Vec<&[u32]> = LENGTHS.iter().enumerate().map(|(i, n)| &text[i..][..n + 3]).collect();
+    for target in targets() {
+        let capacity = Capacity { rows: 64, outputs: 8, pages: 16, slots: 5 };
+        let mut executor = target.executor(&short, &checkpoint, capacity);
+        for (i, rows) in along(executor.as_mut(), &texts).iter().enumerate() {
+            let alone = along(executor.as_mut(), &texts[i..=i]).remove(0);
+            let name = format!("{} on {}, sequence {i} among others", folder.display(), target.name);
+            assert_close(&name, &rows.concat(), &alone.concat(), target.tiny);
+        }
+    }
+}
+
+/// The logits after all but the last three tokens of each text, and after each of those three.
+fn along(executor: &mut dyn Executor, texts: &[&[u32]]) -> Vec<Vec<Vec<f32>>> {
+    let mut pool = Pool::new(executor.capacity().pages);
+    let sequence = |(i, text): (usize, &&[u32])| Sequence::new(i as u32, text.len());
+    let mut sequences: Vec<Sequence> = texts.iter().enumerate().map(sequence).collect();
+    let mut rows = vec![Vec::new(); texts.len()];
+    for left in (0..=3).rev() {
+        let mut step = Step::default();
+        for (sequence, text) in sequences.iter_mut().zip(texts) {
+            let next = &text[sequence.len()..text.len() - left];
+            let ids: Vec<Token> = next.iter().map(|t| Token::Id(*t)).collect();
+            let last = |i| (i + 1 == ids.len()).then_some(Draw { logits: true, ..Draw::default() });
+            assert!(step.push(sequence, &mut pool, &ids, last), "out of pages");
+        }
+        executor.submit(&step).unwrap_or_else(|e| panic!("{e}"));
+        let result = executor.collect().unwrap_or_else(|e| panic!("{e}"));
+        rows.iter_mut().zip(result.logits).for_each(|(rows, row)| rows.push(row));
+    }
+    rows
+}
+
 /// Between logits that are closer than this, either token may win.
 const CLOSE: f32 = 0.05;
 

@@ -13,15 +13,17 @@ pub type WeightId = u32;
 /// A rope's place in [`Graph::ropes`].
 pub type RopeId = u32;
 
-/// An activation function, under PyTorch's names.
+/// An activation function, under PyTorch's names; a configuration may also use `transformers`' ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// x * sigmoid(x)
+    #[serde(alias = "swish")]
     Silu,
     /// x * Phi(x), by the error function
     Gelu,
     /// gelu's approximation by tanh
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_new", alias = "gelu_fast")]
     GeluTanh,
     /// max(x, 0)
     Relu,

@@ -126,7 +126,7 @@ fn to_f32(x: &[f64]) -> Vec<f32> {
 struct Source<'a> {
     root: &'a Value,
     object: &'a Value,
-    path: &'static str,
+    path: String,
 }
 
 impl Config {
@@ -135,12 +135,27 @@ impl Config {
     pub fn rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
         let root = self.json();
         let path = if root["rope_scaling"].is_object() { "rope_scaling" } else { "rope_parameters" };
-        let rope = Source { root, object: &root[path], path }.rope(head_dim, theta)?;
-        if rope.is_sound() { Ok(rope) } else { Err(Error(format!("config.json: {path}: {UNSOUND}"))) }
+        Source { root, object: &root[path], path: path.to_owned() }.sound_rope(head_dim, theta)
+    }
+
+    /// The rope of the layers of one type, `full_attention` say, where `rope_parameters` has an object
+    /// for each type.
+    pub fn layer_rope(&self, layer_type: &str, head_dim: usize, theta: f64) -> Result<Option<RopeSpec>> {
+        let object = &self.json()["rope_parameters"][layer_type];
+        if !object.is_object() {
+            return Ok(None);
+        }
+        let path = format!("rope_parameters.{layer_type}");
+        Source { root: self.json(), object, path }.sound_rope(head_dim, theta).map(Some)
     }
 }
 
 impl Source<'_> {
+    fn sound_rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
+        let rope = self.rope(head_dim, theta)?;
+        if rope.is_sound() { Ok(rope) } else { Err(Error(format!("config.json: {}: {UNSOUND}", self.path))) }
+    }
+
     fn rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
         let base = self.either("rope_theta")?.unwrap_or(theta);
         let partial = self.either("partial_rotary_factor")?.unwrap_or(1.0);

@@ -102,6 +102,12 @@ impl Tensor {
         self.activation(Activation::Tanh)
     }
 
+    /// cap * tanh(x / cap): never further from 0 than `cap`
+    #[track_caller]
+    pub fn softcap(self, cap: f32) -> Tensor {
+        (self / cap).tanh() * cap
+    }
+
     /// max(x, 0)
     #[track_caller]
     pub fn relu(self) -> Tensor {

@@ -1,0 +1,210 @@
+"""Tiny random models of every architecture, and what the engines they come from compute with them in f32.
+
+    python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0 'mlx[cpu]==0.32.4' mlx-lm==0.32.2
+    venv/bin/python tests/goldens/architectures.py [TYPE...]
+
+Rewrites architectures/TYPE/CASE for every case in cases/*.py, or for those of the given model types.
+Llama and mistral have a script of their own, llama.py. README.md says what the files hold.
+"""
+
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+HERE = Path(__file__).parent
+PROMPT, GREEDY = 24, 16
+MARGIN = 0.05  # no greedy step of a golden is a closer call than this
+MOVES = 0.1  # what a case is about moves some logit by this much
+
+# What cases have in common. Each says what is different about it.
+BASE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "vocab_size": 80,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
+
+# Spread so that attention is neither flat nor one-hot and logits differ by several units.
+GAINS = {"q_proj": 1.6, "k_proj": 1.6, "qkv": 1.6, "embed": 2.0, "lm_head": 2.0, "output.weight": 2.0}
+
+
+# The last norm of a model, by type of model.
+FINAL_NORMS = ("model.norm.weight", "final_layernorm.weight", "language_model.norm.weight")
+
+
+def random_value(name, start, generator, gains):
+    """Norms and other vectors around the value they start from (Gemma's norms from 0); matrices so
+    that activations keep their size."""
+    noise = torch.randn(start.shape, generator=generator)
+    if name.endswith(FINAL_NORMS):
+        # A tied head would otherwise answer every token with itself.
+        signs = torch.randint(0, 2, start.shape, generator=generator) * 2 - 1
+        return (1 + 0.3 * noise) * signs - (1 - start.mean().round())
+    if start.dim() < 2 or "norm" in name:
+        return start.mean().round() + 0.3 * noise
+    gain = next((g for part, g in (GAINS | gains).items() if part in name), 1.0)
+    return noise * gain / start[0].numel() ** 0.5 if start.dim() == 2 else noise * gain / start.shape[-1] ** 0.5
+
+
+class Transformers:
+    """A model of `transformers`."""
+
+    def __init__(self, config):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(config))
+            parsed = AutoConfig.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32, attn_implementation="eager").eval()
+
+    def tensors(self):
+        """Parameters, and buffers that are saved with them; the tied ones once."""
+        saved = self.model.state_dict().keys()
+        named = [*self.model.named_parameters(), *((n, b) for n, b in self.model.named_buffers() if n in saved)]
+        return {n: t.data for n, t in named if t.dim() > 0 and t.is_floating_point()}
+
+    def logits(self, ids):
+        return self.model(torch.tensor([ids]), use_cache=False).logits[0]
+
+    def save(self, folder, dtype):
+        self.model.to(dtype).save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        self.model.to(torch.float32)
+
+    @staticmethod
+    def load(folder):
+        loaded = Transformers.__new__(Transformers)
+        loaded.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        return loaded
+
+
+class Mlx:
+    """A model of `mlx-lm`, for the types that `transformers` does not have."""
+
+    def __init__(self, config):
+        module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+        self.model = module.Model(module.ModelArgs.from_dict(config))
+        self.values = {n: torch.tensor(v.tolist()) for n, v in self.flat(self.model.parameters())}
+
+    @staticmethod
+    def flat(tree):
+        from mlx.utils import tree_flatten
+
+        return tree_flatten(tree)
+
+    def tensors(self):
+        return self.values
+
+    def logits(self, ids):
+        import mlx.core as mx
+
+        self.model.load_weights([(n, mx.array(v.numpy())) for n, v in self.values.items()])
+        return torch.tensor(self.model(mx.array([ids]))[0].tolist())
+
+    def save(self, folder, dtype):
+        tensors = {n: v.to(dtype).contiguous() for n, v in self.values.items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @staticmethod
+    def load(folder):
+        from safetensors.torch import load_file
+
+        loaded = Mlx(json.loads((folder / "config.json").read_text()))
+        loaded.values = {n: v.float() for n, v in load_file(folder / "model.safetensors").items()}
+        return loaded
+
+
+def greedy(model, ids):
+    """The logits of the whole prompt, then the tokens that follow and how far each led the next best;
+    none once one is a close call."""
+    logits, tokens, margins = None, [], []
+    while len(tokens) < GREEDY:
+        rows = model.logits(ids + tokens)
+        logits = rows if logits is None else logits
+        best = rows[-1].topk(2)
+        tokens.append(best.indices[0].item())
+        margins.append((best.values[0] - best.values[1]).item())
+        if margins[-1] < MARGIN:
+            return logits, None, None
+    return logits, tokens, margins
+
+
+def draw(engine, config, case):
+    """Seeds until greedy tokens are clear and varied."""
+    model = engine(config)
+    start = {name: t.clone() for name, t in model.tensors().items()}
+    for seed in range(1000):
+        generator = torch.Generator().manual_seed(seed)
+        for name, tensor in model.tensors().items():
+            value = random_value(name, start[name], generator, case.get("gains", {}))
+            tensor.copy_(value.to(case["dtype"]))
+        ids = torch.randint(3, case.get("vocabulary", BASE["vocab_size"]), (PROMPT,), generator=generator).tolist()
+        logits, tokens, margins = greedy(model, ids)
+        if tokens and len(set(tokens)) > GREEDY // 2:
+            return seed, model, ids, logits, tokens, margins
+    raise SystemExit("no seed gives clear greedy tokens")
+
+
+def moved(engine, model, config, change, ids, logits):
+    """By how much a change of the configuration moves logits, the weights being the same."""
+    other = engine(config | change)
+    for name, tensor in other.tensors().items():
+        if name in model.tensors():
+            tensor.copy_(model.tensors()[name])
+    return (other.logits(ids) - logits).abs().max().item()
+
+
+@torch.no_grad()
+def make(model_type, name, case):
+    case = {"dtype": torch.float16, "engine": Transformers} | case
+    engine = {"mlx": Mlx}.get(case["engine"], Transformers)
+    given = {"model_type": model_type} | ({} if case.get("whole") else BASE) | case["config"]
+    config = {k: v for k, v in given.items() if v != "absent"}
+    folder = HERE / "architectures" / model_type / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    seed, model, ids, logits, tokens, margins = draw(engine, config, case)
+    changes = {str(c): moved(engine, model, config, c, ids, logits) for c in case.get("without", [])}
+    spread = logits.std(dim=-1).min().item()
+    assert spread >= 1, f"{model_type}/{name}: a spread of {spread}"
+    assert min(changes.values(), default=1) > MOVES, f"{model_type}/{name}: {changes}"
+    model.save(folder, case["dtype"])
+    if not case.get("saved"):
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    again = (engine.load(folder).logits(ids) - logits).abs().max().item()
+    assert again < 1e-5, f"{model_type}/{name}: what was saved differs by {again}"
+    save_file({"input_ids": torch.tensor(ids, dtype=torch.int32), "logits": logits.contiguous(),
+               "greedy": torch.tensor(tokens, dtype=torch.int32), "margins": torch.tensor(margins)},
+              folder / "golden.safetensors")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{model_type}/{name}: seed {seed}, spread {spread:.2f}, least margin {min(margins):.3f}, {size} bytes")
+    for change, by in changes.items():
+        print(f"    {change} moves {by:.2f}")
+
+
+def cases():
+    """Model type -> name -> case, of all files."""
+    for file in sorted((HERE / "cases").glob("*.py")):
+        yield from importlib.import_module(f"cases.{file.stem}").CASES.items()
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for model_type, named in cases():
+        if len(sys.argv) == 1 or model_type in sys.argv[1:]:
+            for name, case in named.items():
+                make(model_type, name, case)

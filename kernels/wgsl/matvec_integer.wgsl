@@ -72,7 +72,9 @@ fn quantize(token: u32, row: u32, unit: u32) -> f32 {
     plane0[at{{j}}][{{j}}u % 4u] = bytes{{j}};
     sum += dot4I8Packed(bytes{{j}}, 0x01010101u);
 {{for fine in SECOND}}
-    let rest{{j}} = fma(v{{j}}, vec4<f32>(inverse), vec4<f32>(ROUNDS) - near{{j}});
+    // By its bits: compilers may say that (ROUNDS + v) - ROUNDS is v.
+    let rounded{{j}} = vec4<f32>(bitcast<vec4<i32>>(near{{j}}) - vec4<i32>(bitcast<i32>(ROUNDS)));
+    let rest{{j}} = fma(v{{j}}, vec4<f32>(inverse), -rounded{{j}});
     let fine_bytes{{j}} = low_bytes(fma(rest{{j}}, vec4<f32>(FINE), vec4<f32>(ROUNDS)));
     plane1[at{{j}}][{{j}}u % 4u] = fine_bytes{{j}};
     fine_sum += dot4I8Packed(fine_bytes{{j}}, 0x01010101u);

@@ -105,11 +105,27 @@ macro_rules! model_types {
 
 // What goldens/architectures has, in its order: a folder without a test is an error.
 model_types! {
+    cohere
+    cohere2
+    ernie4_5
+    exaone4
     gemma
     gemma2
     gemma3_text
+    glm4
+    granite
+    helium
+    hunyuan_v1_dense
+    internlm2
+    minicpm
+    olmo2
+    phi
+    phi3
     qwen2
     qwen3
+    seed_oss
+    smollm3
+    starcoder2
 }
 
 #[test]

@@ -133,9 +133,14 @@ impl Config {
     /// The rope of heads of `head_dim` dimensions, as `rope_scaling` with `rope_theta` (older files) or
     /// `rope_parameters` (newer ones) describe it. `theta` is the base where the file names none.
     pub fn rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
+        self.partial_rope(head_dim, theta, 1.0)
+    }
+
+    /// [`Config::rope`] over the first `part` of each head where the file has no `partial_rotary_factor`.
+    pub fn partial_rope(&self, head_dim: usize, theta: f64, part: f64) -> Result<RopeSpec> {
         let root = self.json();
         let path = if root["rope_scaling"].is_object() { "rope_scaling" } else { "rope_parameters" };
-        Source { root, object: &root[path], path: path.to_owned() }.sound_rope(head_dim, theta)
+        Source { root, object: &root[path], path: path.to_owned() }.sound_rope(head_dim, theta, part)
     }
 
     /// The rope of the layers of one type, `full_attention` say, where `rope_parameters` has an object
@@ -146,19 +151,19 @@ impl Config {
             return Ok(None);
         }
         let path = format!("rope_parameters.{layer_type}");
-        Source { root: self.json(), object, path }.sound_rope(head_dim, theta).map(Some)
+        Source { root: self.json(), object, path }.sound_rope(head_dim, theta, 1.0).map(Some)
     }
 }
 
 impl Source<'_> {
-    fn sound_rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
-        let rope = self.rope(head_dim, theta)?;
+    fn sound_rope(&self, head_dim: usize, theta: f64, part: f64) -> Result<RopeSpec> {
+        let rope = self.rope(head_dim, theta, part)?;
         if rope.is_sound() { Ok(rope) } else { Err(Error(format!("config.json: {}: {UNSOUND}", self.path))) }
     }
 
-    fn rope(&self, head_dim: usize, theta: f64) -> Result<RopeSpec> {
+    fn rope(&self, head_dim: usize, theta: f64, part: f64) -> Result<RopeSpec> {
         let base = self.either("rope_theta")?.unwrap_or(theta);
-        let partial = self.either("partial_rotary_factor")?.unwrap_or(1.0);
+        let partial = self.either("partial_rotary_factor")?.unwrap_or(part);
         let dim = (head_dim as f64 * partial) as usize / 2 * 2;
         if !(2..=MAX_DIM).contains(&dim) {
             let message = format!("a rope over {dim} of {head_dim} dimensions: expected 2 to {MAX_DIM}");
@@ -174,11 +179,18 @@ impl Source<'_> {
                 let factor = self.need("factor")? as f32;
                 Ok(RopeSpec { inv_freq: plain.inv_freq.iter().map(|f| f / factor).collect(), ..plain })
             }
+            // Hunyuan's "dynamic": the base grows once and for all.
+            "dynamic" if self.number("alpha")?.is_some_and(|alpha| alpha != 0.0) => {
+                let dim_f = dim as f64;
+                Ok(RopeSpec::new(dim, base * self.need("alpha")?.powf(dim_f / (dim_f - 2.0))))
+            }
             "dynamic" => {
                 let max = self.positions("max_position_embeddings")?.unwrap_or(2048.0) as usize;
                 Ok(RopeSpec { dynamic: Some(DynamicRope { base, factor: self.need("factor")?, max }), ..plain })
             }
             "llama3" => Ok(RopeSpec { inv_freq: self.llama3(&frequencies(dim, base))?, ..plain }),
+            // Phi-3's first name for it.
+            "yarn" if self.object["short_factor"].is_array() => self.longrope(dim, base, plain),
             "yarn" => self.yarn(dim, base, plain),
             "longrope" | "su" => self.longrope(dim, base, plain),
             // GGUF stores Llama 3's scaling as one divisor per frequency.

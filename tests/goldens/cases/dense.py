@@ -85,4 +85,181 @@ CASES = {
             "dtype": BF16,
         },
     },
+    "phi": {
+        "plain": {"config": {"layer_norm_eps": 1e-2, "num_key_value_heads": "absent", "hidden_size": 48},
+                  "without": [{"layer_norm_eps": 1e-5}, {"partial_rotary_factor": 1.0}, {"hidden_act": "silu"}]},
+        "head_norms": {
+            "config": {"qk_layernorm": True, "partial_rotary_factor": 0.25, "num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 100.0},
+            "without": [{"qk_layernorm": False}, {"partial_rotary_factor": 0.5}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "phi3": {
+        "partial": {
+            "config": {"partial_rotary_factor": 0.75, "hidden_size": 64, "sliding_window": 6, "num_hidden_layers": 1, "tie_word_embeddings": True},
+            "without": [{"partial_rotary_factor": 1.0}, {"sliding_window": None}],
+        },
+        "long": {
+            "config": {"original_max_position_embeddings": 16, "max_position_embeddings": 128, "sliding_window": None, "num_key_value_heads": 4,
+                       "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.0, 2.0, 5.0, 9.0]}},
+            "without": [{"original_max_position_embeddings": 64}, {"rope_scaling": None}],
+            "dtype": BF16,
+        },
+        "short": {
+            "config": {"original_max_position_embeddings": 64, "max_position_embeddings": 512, "num_hidden_layers": 1,
+                       "rope_scaling": {"type": "yarn", "short_factor": [1.0, 1.5, 3.0, 7.0], "long_factor": [1.0, 2.0, 5.0, 9.0]}},
+            "without": [{"original_max_position_embeddings": 16}, {"rope_scaling": None}],
+        },
+    },
+    "glm4": {
+        "plain": {"config": {"head_dim": 12}, "without": [{"partial_rotary_factor": 1.0}, {"attention_bias": False}]},
+        "unbiased": {
+            "config": {"head_dim": 8, "num_key_value_heads": 4, "attention_bias": False, "tie_word_embeddings": True, "rms_norm_eps": 0.1,
+                       "partial_rotary_factor": 0.75, "rope_theta": 300.0},
+            "without": [{"rms_norm_eps": 1e-6}, {"rope_theta": 1e4}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "cohere": {
+        "plain": {"config": {"logit_scale": 0.7, "layer_norm_eps": 1e-2}, "without": [{"logit_scale": 0.9}, {"layer_norm_eps": 1e-5}, {"rope_theta": 1e4}]},
+        "head_norms": {
+            "config": {"logit_scale": 0.8, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False, "num_key_value_heads": 1,
+                       "hidden_size": 48, "rope_theta": 200.0},
+            "without": [{"use_qk_norm": False}, {"attention_bias": False}, {"rope_theta": 5e5}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "cohere2": {
+        "pattern": {
+            "config": {"logit_scale": 0.7, "num_hidden_layers": 3, "sliding_window": 7, "sliding_window_pattern": 2},
+            "without": [{"sliding_window": 64}, {"sliding_window_pattern": 3}, {"rope_theta": 100.0}],
+        },
+        "layer_types": {
+            "config": {"logit_scale": 0.9, "sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"], "num_key_value_heads": 4,
+                       "attention_bias": True, "rope_theta": 50.0},
+            "without": [{"layer_types": None}, {"attention_bias": False}, {"rope_theta": 1e4}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "olmo2": {
+        "plain": {"config": {"rope_theta": 5e5, "rms_norm_eps": 0.1}, "without": [{"rope_theta": 1e4}, {"rms_norm_eps": 1e-6}]},
+        "biased": {
+            "config": {"attention_bias": True, "tie_word_embeddings": True, "num_key_value_heads": "absent", "rope_theta": 1e4,
+                       "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+            "without": [{"attention_bias": False}, {"rope_scaling": None}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "granite": {
+        "multipliers": {
+            "config": {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3},
+            "without": [{"embedding_multiplier": 1.0}, {"residual_multiplier": 1.0}, {"attention_multiplier": 0.35}, {"logits_scaling": 1.0}],
+        },
+        "biases": {
+            "config": {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "num_key_value_heads": 1, "hidden_size": 48, "head_dim": 8,
+                       "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4} | LLAMA3},
+            "without": [{"attention_bias": False}, {"mlp_bias": False}, {"attention_multiplier": 0.5}, {"rope_parameters": PLAIN_ROPE}],
+            "dtype": BF16,
+        },
+    },
+    "starcoder2": {
+        "plain": {"config": {"norm_epsilon": 1e-2}, "without": [{"norm_epsilon": 1e-5}, {"hidden_act": "silu"}, {"use_bias": False}]},
+        "window": {
+            "config": {"use_bias": False, "sliding_window": 6, "tie_word_embeddings": False, "num_key_value_heads": 4, "rope_theta": 100.0, "hidden_act": "gelu"},
+            "without": [{"sliding_window": None}, {"rope_theta": 1e4}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "smollm3": {
+        "interval": {"config": {"num_hidden_layers": 3, "no_rope_layer_interval": 2, "sliding_window": 8},
+                     "without": [{"no_rope_layer_interval": 4}, {"rope_theta": 1e4}]},
+        "window": {
+            "config": {"no_rope_layers": [0, 1], "use_sliding_window": True, "sliding_window": 6, "attention_bias": True, "mlp_bias": True,
+                       "tie_word_embeddings": False, "num_key_value_heads": 4, "rope_theta": 100.0},
+            "without": [{"no_rope_layers": [1, 0]}, {"use_sliding_window": False}, {"attention_bias": False}, {"mlp_bias": False}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "exaone4": {
+        "hybrid": {
+            "config": {"num_hidden_layers": 3, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 12, "rope_theta": 1e3},
+            "without": [{"sliding_window": 64}, {"sliding_window_pattern": 3}, {"rope_theta": 1e4}],
+        },
+        "full": {
+            "config": {"sliding_window": None, "layer_types": ["full_attention"] * 2, "num_key_value_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 0.1, "rope_theta": 1e4,
+                       "rope_scaling": LLAMA3},
+            "without": [{"rope_scaling": None}, {"rms_norm_eps": 1e-6}],
+            "dtype": BF16,
+        },
+    },
+    "ernie4_5": {
+        "plain": {"config": {"head_dim": 12, "rms_norm_eps": 0.1}, "without": [{"rms_norm_eps": 1e-6}, {"rope_theta": 1e4}]},
+        "biases": {
+            "config": {"head_dim": 16, "use_bias": True, "tie_word_embeddings": False, "num_key_value_heads": 1, "rope_theta": 100.0},
+            "without": [{"use_bias": False}, {"rope_theta": 5e5}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "internlm2": {
+        "biases": {"engine": "mlx", "config": {"rms_norm_eps": 1e-2}, "without": [{"bias": False}, {"rms_norm_eps": 1e-6}]},
+        "plain": {
+            "engine": "mlx",
+            "config": {"bias": False, "num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 1e6, "rms_norm_eps": 1e-5,
+                       "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "without": [{"rope_theta": 1e4}, {"rope_scaling": None}],
+            "dtype": BF16,
+        },
+    },
+    "minicpm": {
+        "plain": {
+            "engine": "mlx",
+            "config": {"rms_norm_eps": 1e-2, "rope_theta": 1e4, "scale_emb": 2.0, "scale_depth": 1.4, "dim_model_base": 24},
+            "without": [{"scale_emb": 1.0}, {"scale_depth": 1.0}, {"dim_model_base": 32}, {"rope_theta": 1e6}],
+        },
+        "as_many_keys": {
+            "engine": "mlx",
+            "config": {"rms_norm_eps": 1e-5, "rope_theta": 100.0, "scale_emb": 1.0, "scale_depth": 2.0, "dim_model_base": 32, "num_key_value_heads": 4,
+                       "num_hidden_layers": 1},
+            "without": [{"scale_depth": 1.0}, {"rope_theta": 1e4}],
+            "dtype": BF16,
+        },
+    },
+    "helium": {
+        "plain": {"config": {"head_dim": 8}, "without": [{"rope_theta": 100.0}, {"rms_norm_eps": 0.1}]},
+        "biases": {
+            "config": {"head_dim": 8, "attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 100.0},
+            "without": [{"attention_bias": False}, {"mlp_bias": False}, {"rope_theta": 1e5}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "hunyuan_v1_dense": {
+        "alpha": {
+            "config": {"head_dim": 12, "rope_theta": 100.0, "rope_scaling": {"type": "dynamic", "alpha": 50.0, "factor": 1.0}, "max_position_embeddings": 16},
+            "without": [{"rope_scaling": None}],
+        },
+        "biases": {
+            "config": {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True, "num_key_value_heads": 1, "rms_norm_eps": 0.1},
+            "without": [{"attention_bias": False}, {"rms_norm_eps": 1e-6}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
+    "seed_oss": {
+        "plain": {"config": {"head_dim": 12, "num_key_value_heads": 1}, "without": [{"attention_bias": False}, {"rope_theta": 100.0}]},
+        "biases": {
+            "config": {"head_dim": 8, "num_key_value_heads": 4, "attention_out_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "rope_theta": 1e3},
+            "without": [{"attention_out_bias": False}, {"mlp_bias": False}, {"rope_theta": 1e4}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
 }

@@ -1,5 +1,6 @@
 //! Adapters, and the one device that an executor owns.
 
+use super::pipelines::Cache;
 use crate::{Error, Result};
 use std::{
     sync::{Arc, Mutex},
@@ -60,6 +61,7 @@ pub struct Gpu {
     pub caps: Caps,
     /// What is up to the user.
     pub settings: Settings,
+    pub(super) pipelines: Option<Mutex<Cache>>,
     info: AdapterInfo,
     errors: Arc<Mutex<Vec<String>>>,
 }
@@ -102,7 +104,8 @@ impl Gpu {
             }
         });
         let settings = Settings::for_adapter(&info);
-        Ok(Gpu { device, queue, caps, settings, info, errors })
+        let pipelines = Cache::open(&device, &info).map(Mutex::new);
+        Ok(Gpu { device, queue, caps, settings, pipelines, info, errors })
     }
 
     /// With other settings.
@@ -149,7 +152,7 @@ impl Gpu {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.pipelines.as_ref().map(|c| c.lock().unwrap_or_else(|e| e.into_inner()).cache.clone()).as_ref(),
         });
         match pollster::block_on(scope.pop()) {
             None => Ok(pipeline),

@@ -138,6 +138,7 @@ impl WgpuExecutor {
             dispatches.push(Dispatch { pipeline, bindings, kernel, rows, weights });
         }
         self.model.gpu.take_errors()?;
+        self.model.gpu.keep_pipelines();
         self.phases.insert(kind, dispatches);
         Ok(())
     }

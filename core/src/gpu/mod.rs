@@ -6,6 +6,7 @@ mod device;
 mod executor;
 mod memory;
 mod phase;
+mod pipelines;
 mod plan;
 mod profile;
 mod step;

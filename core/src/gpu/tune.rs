@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
     path::{Path, PathBuf},
 };
 use tamarack_kernels::{
@@ -177,12 +178,16 @@ fn read(file: &Path) -> Choices {
     fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// Whole or not at all: another process may read it meanwhile.
 fn write(file: &Path, choices: &Choices) -> std::io::Result<()> {
+    write_whole(file, &serde_json::to_vec_pretty(choices)?)
+}
+
+/// Whole or not at all: another process may read it meanwhile.
+pub(super) fn write_whole(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut new, choices)?;
+    new.write_all(bytes)?;
     new.persist(file)?;
     Ok(())
 }

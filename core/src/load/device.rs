@@ -33,7 +33,9 @@ pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &Load
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     let rows = if software { ROWS_SLOW } else { ROWS_FAST };
-    Ok(Box::new(WgpuExecutor::load(Gpu::open(&adapter)?, program, checkpoint, capacity(rows))?))
+    let mut gpu = Gpu::open(&adapter)?;
+    gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
+    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?))
 }
 
 impl Device {

@@ -1,6 +1,7 @@
 //! How a model is loaded.
 
 use super::Device;
+use crate::gpu::Precision;
 use crate::hub::Hub;
 use std::sync::Arc;
 
@@ -13,6 +14,9 @@ pub struct LoadOptions {
     /// Tokens that the cache holds, over all sequences. `None` is what the model was made for, 8192 at
     /// most.
     pub context: Option<usize>,
+    /// To how many bits activations are rounded before they meet quantized weights. `None` is what suits
+    /// the device.
+    pub precision: Option<Precision>,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
@@ -51,6 +55,12 @@ impl LoadOptions {
     /// Tokens that the cache holds, over all sequences.
     pub fn context(mut self, tokens: usize) -> LoadOptions {
         self.context = Some(tokens);
+        self
+    }
+
+    /// To how many bits activations are rounded before they meet quantized weights.
+    pub fn precision(mut self, precision: Precision) -> LoadOptions {
+        self.precision = Some(precision);
         self
     }
 

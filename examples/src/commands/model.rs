@@ -5,6 +5,7 @@ use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
     Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    gpu::Precision,
     hub::{Hub, MODEL_FILES},
     model::Identifier,
     plugins::{Failure, Registry},
@@ -39,6 +40,10 @@ pub struct LoadArgs {
     /// Tokens that the cache holds [default: what the model was made for, 8192 at most]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// How activations are rounded before they meet quantized weights: full (not), high (16 bits) or fast
+    /// (8 bits) [default: what suits the device]
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
     #[command(flatten)]
     plugins: PluginArgs,
 }
@@ -51,6 +56,7 @@ impl LoadArgs {
         let shown = bars.clone();
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
+        options.precision = self.precision;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;
         let loaded = LlmModelFactory::new(registry).load_container(&configuration, options).await;

@@ -1,5 +1,7 @@
 //! `tamarack debug`: numbers for authors of plugins and kernels.
 
+mod perplexity;
+
 use super::{model::LoadArgs, output};
 use anyhow::{anyhow, ensure};
 use clap::{Args, Subcommand};
@@ -10,7 +12,8 @@ use tamarack::{GenerateParameters, Generation, LmInput, ModelContainer};
 /// Shows authors of plugins what a model computes.
 #[derive(Args)]
 #[command(after_help = "Example:
-  tamarack debug logits ./my-model --tokens 1,5,9,2 --out logits.safetensors")]
+  tamarack debug logits ./my-model --tokens 1,5,9,2 --out logits.safetensors
+  tamarack debug perplexity ./my-model --text book.txt")]
 pub struct Debug {
     #[command(subcommand)]
     command: Subcommands,
@@ -19,6 +22,7 @@ pub struct Debug {
 #[derive(Subcommand)]
 enum Subcommands {
     Logits(Logits),
+    Perplexity(perplexity::Perplexity),
 }
 
 /// Writes the logits after each given token, and the tokens that follow.
@@ -51,8 +55,10 @@ struct Logits {
 impl Debug {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Subcommands::Logits(logits) = self.command;
-        logits.run().await
+        match self.command {
+            Subcommands::Logits(logits) => logits.run().await,
+            Subcommands::Perplexity(perplexity) => perplexity.run().await,
+        }
     }
 }
 

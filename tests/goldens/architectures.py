@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
@@ -119,8 +119,6 @@ class Mlx:
 
     @staticmethod
     def load(folder):
-        from safetensors.torch import load_file
-
         loaded = Mlx(json.loads((folder / "config.json").read_text()))
         loaded.values = {n: v.float() for n, v in load_file(folder / "model.safetensors").items()}
         return loaded
@@ -166,6 +164,13 @@ def moved(engine, model, config, change, ids, logits):
     return (other.logits(ids) - logits).abs().max().item()
 
 
+def rename(file, prefixes):
+    """Gives tensors the names that other versions of `transformers` write."""
+    first = lambda name: next((old for old in prefixes if name.startswith(old)), None)
+    new = lambda name: prefixes[first(name)] + name[len(first(name)) :] if first(name) else name
+    save_file({new(n): t for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
+
+
 @torch.no_grad()
 def make(model_type, name, case):
     case = {"dtype": torch.float16, "engine": Transformers} | case
@@ -181,6 +186,8 @@ def make(model_type, name, case):
     assert spread >= 1, f"{model_type}/{name}: a spread of {spread}"
     assert min(changes.values(), default=1) > MOVES, f"{model_type}/{name}: {changes}"
     model.save(folder, case["dtype"])
+    if "rename" in case:
+        rename(folder / "model.safetensors", case["rename"])
     if not case.get("saved"):
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     again = (engine.load(folder).logits(ids) - logits).abs().max().item()

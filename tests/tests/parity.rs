@@ -111,6 +111,7 @@ model_types! {
     exaone4
     gemma
     gemma2
+    gemma3
     gemma3_text
     glm4
     granite

@@ -36,7 +36,7 @@ impl GemmaConfig {
             return plain;
         }
         let slides = self.layer_types.as_ref().map(|t| t.get(i).is_some_and(|t| t == "sliding_attention"));
-        let window = self.sliding_window.filter(|_| slides.unwrap_or(i % 2 == 0));
+        let window = self.sliding_window.filter(|_| slides.unwrap_or(i.is_multiple_of(2)));
         AttentionSpec {
             scale: self.query_pre_attn_scalar.powf(-0.5),
             window,

@@ -15,8 +15,6 @@ config! {
         rms_norm_eps: f32 = 1e-6,
         vocab_size: usize,
         tie_word_embeddings: bool = false,
-        // Engines differ in what they take where a file leaves it out.
-        rope_theta: f64,
         scale_emb: f32,
         scale_depth: f32,
         dim_model_base: f32,
@@ -63,7 +61,7 @@ impl Architecture for MiniCpm {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = MiniCpmConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, c.rope_theta)? };
+        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens()) * c.scale_emb;

@@ -5,6 +5,9 @@
     "dtype"    of the weights; f16 if not given
     "saved"    config.json as `transformers` saves it, instead of as given here: the newest spelling
     "engine"   "mlx" where `transformers` does not have the type
+    "whole"    nothing of BASE
+    "vocabulary"  prompts have no token from here on
+    "rename"   beginnings of tensor names, and what they become in the file
     "gains"    by part of a tensor's name, how much larger its values are than usual
 """
 
@@ -19,6 +22,18 @@ LLAMA3 = {
 }
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 BF16 = torch.bfloat16
+
+GEMMA3_TEXT = {"model_type": "gemma3_text", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 80, "query_pre_attn_scalar": 8, "sliding_window": 8, "sliding_window_pattern": 2,
+               "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 1e4, "rope_local_base_freq": 100.0, "pad_token_id": None}
+TINY_TOWER = {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+              "image_size": 28, "patch_size": 14}
+GEMMA3 = {
+    "whole": True,
+    "vocabulary": 77,
+    "config": {"text_config": GEMMA3_TEXT, "vision_config": TINY_TOWER, "mm_tokens_per_image": 4, "image_token_index": 79,
+               "boi_token_index": 78, "eoi_token_index": 77},
+}
 
 CASES = {
     "qwen2": {
@@ -259,6 +274,17 @@ CASES = {
             "config": {"head_dim": 8, "num_key_value_heads": 4, "attention_out_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "rope_theta": 1e3},
             "without": [{"attention_out_bias": False}, {"mlp_bias": False}, {"rope_theta": 1e4}],
             "saved": True,
+            "dtype": BF16,
+        },
+    },
+    # Only the text model answers here; the tower is there to be left out.
+    "gemma3": {
+        "old_names": GEMMA3 | {"without": [{"text_config": GEMMA3_TEXT | {"rope_scaling": None}}]},
+        "new_names": GEMMA3 | {
+            "config": GEMMA3["config"] | {"text_config": GEMMA3_TEXT | {"layer_types": ["full_attention", "sliding_attention"]}},
+            "without": [{"text_config": GEMMA3_TEXT}],
+            "rename": {"language_model.model.": "model.language_model.", "vision_tower.": "model.vision_tower.",
+                       "multi_modal_projector.": "model.multi_modal_projector."},
             "dtype": BF16,
         },
     },

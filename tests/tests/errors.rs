@@ -125,10 +125,14 @@ async fn unknown_model_types() {
     registry.load_dir(plugins.path());
     let model = Model::new().config(|c| c["model_type"] = json!("warp"));
     let (path, broken) = (model.path().display(), broken.display());
+    let mut served: Vec<String> = registry.list().plugins.into_iter().flat_map(|p| p.model_types).collect();
+    served.sort();
+    assert!(served.len() > 2 && served.contains(&"mistral".to_owned()), "{served:?}");
+    let served = served.join(", ");
     assert_eq!(
         error_with(registry, model.path(), reference()).await,
         format!(
-            "{path}: unsupported model_type `warp`: registered are llama, mistral; a directory with a plugin for it \
+            "{path}: unsupported model_type `warp`: registered are {served}; a directory with a plugin for it \
              can be named in TAMARACK_PLUGIN_PATH; failed to load: {broken}: is not a dynamic library"
         )
     );

@@ -1,6 +1,7 @@
 //! Language and vision-language models on any GPU that wgpu reaches, every architecture a plugin.
 
 pub mod checkpoint;
+pub mod compare;
 mod engine;
 pub mod error;
 pub mod exec;

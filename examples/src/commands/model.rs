@@ -36,16 +36,17 @@ impl PluginArgs {
 pub struct LoadArgs {
     /// Where it runs: auto, reference, an index or a part of a name, see 'tamarack devices'
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Device,
+    pub device: Device,
     /// Tokens that the cache holds [default: what the model was made for, 8192 at most]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// How activations are rounded before they meet quantized weights: full (not), high (16 bits) or fast
     /// (8 bits) [default: what suits the device]
     #[arg(long, value_name = "PRECISION")]
-    precision: Option<Precision>,
+    pub precision: Option<Precision>,
+    /// Which plugins serve it
     #[command(flatten)]
-    plugins: PluginArgs,
+    pub plugins: PluginArgs,
 }
 
 impl LoadArgs {

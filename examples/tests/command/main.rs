@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod logits;
 mod support;
 
@@ -11,7 +12,7 @@ use support::{plugins, program, run, tamarack, text, tiny};
 
 #[test]
 fn every_help_has_an_example() {
-    for command in ["", "chat", "plugins", "inspect", "devices", "bench", "debug", "debug logits"] {
+    for command in ["", "chat", "plugins", "inspect", "devices", "bench", "debug", "debug logits", "debug compare"] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(tamarack(&arguments)).expect(command);
         let usage = format!("Usage: tamarack {command}");

@@ -53,9 +53,14 @@ pub fn run(mut command: Command) -> Outcome {
     outcome
 }
 
+/// A file or folder of `tests/goldens`.
+pub fn goldens(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens").join(name)
+}
+
 /// The tiny models under `tests/goldens/llama`.
 pub fn tiny(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/llama").join(name)
+    goldens("llama").join(name)
 }
 
 /// The real model, which `tests/fetch-models` fetches.

@@ -1,5 +1,6 @@
 //! `tamarack debug`: numbers for authors of plugins and kernels.
 
+mod compare;
 mod perplexity;
 
 use super::{model::LoadArgs, output};
@@ -13,6 +14,7 @@ use tamarack::{GenerateParameters, Generation, LmInput, ModelContainer};
 #[derive(Args)]
 #[command(after_help = "Example:
   tamarack debug logits ./my-model --tokens 1,5,9,2 --out logits.safetensors
+  tamarack debug compare ./my-model --with modules.safetensors
   tamarack debug perplexity ./my-model --text book.txt")]
 pub struct Debug {
     #[command(subcommand)]
@@ -22,6 +24,7 @@ pub struct Debug {
 #[derive(Subcommand)]
 enum Subcommands {
     Logits(Logits),
+    Compare(compare::Compare),
     Perplexity(perplexity::Perplexity),
 }
 
@@ -57,6 +60,7 @@ impl Debug {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Subcommands::Logits(logits) => logits.run().await,
+            Subcommands::Compare(compare) => compare.run().await,
             Subcommands::Perplexity(perplexity) => perplexity.run().await,
         }
     }

@@ -85,21 +85,25 @@ pub fn floats(x: &[u32]) -> Vec<f32> {
     x.iter().map(|w| f32::from_bits(*w)).collect()
 }
 
-/// Fails with the place and size of the largest difference, if that exceeds `tolerance`.
+/// Whether no element is further off than `tolerance`; where one is, what and by how much.
+pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{what}: got {} numbers, want {}", got.len(), want.len()));
+    }
+    let off = |i: usize| if got[i].is_finite() { (got[i] - want[i]).abs() } else { f32::INFINITY };
+    match (0..got.len()).max_by(|a, b| off(*a).total_cmp(&off(*b))) {
+        Some(i) if !(off(i) <= tolerance) => {
+            let (got, want, off) = (got[i], want[i], off(i));
+            Err(format!("{what}: at {i} got {got}, want {want}: off by {off}, allowed {tolerance}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails unless [`close`].
 #[track_caller]
 pub fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
-    assert_eq!(got.len(), want.len(), "{what}: length");
-    let worst = (0..got.len())
-        .map(|i| (if got[i].is_finite() { (got[i] - want[i]).abs() } else { f32::INFINITY }, i))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    if let Some((difference, i)) = worst {
-        assert!(
-            difference <= tolerance,
-            "{what}: at {i} got {}, want {}: off by {difference}, allowed {tolerance}",
-            got[i],
-            want[i]
-        );
-    }
+    close(what, got, want, tolerance).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// Runs `test` on every adapter, as it is and as if it had no subgroup operations.

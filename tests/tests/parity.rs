@@ -3,13 +3,14 @@
 use std::path::Path;
 use tamarack::{
     checkpoint::Checkpoint,
+    compare,
     exec::{Capacity, Draw, Executor, Pool, Sequence, Step, Token},
     gpu::{Gpu, WgpuExecutor, adapters},
     program::{Program, RULES},
     reference::{Reference, ops},
 };
 use tamarack_tests::{
-    gpu::assert_close,
+    gpu::{assert_close, close},
     model::{Run, program, rewritten},
     models::{self, Answer, Golden, certain},
 };
@@ -71,12 +72,27 @@ fn check(folder: &Path) {
             let mut executor = target.executor(program, &checkpoint, capacity);
             for chunk in [prompt, 7, 1] {
                 let logits = Run::new(executor.as_mut(), prompt).feed(&golden.input_ids, chunk, prompt).concat();
-                assert_close(&format!("{name}, in steps of {chunk}"), &logits, &golden.logits, target.tiny);
+                if let Err(e) = close(&format!("{name}, in steps of {chunk}"), &logits, &golden.logits, target.tiny) {
+                    panic!("{e}\n{}", first_difference(&target, program, &checkpoint, &golden.input_ids));
+                }
             }
             let greedy = Run::new(executor.as_mut(), prompt).greedy(&golden.input_ids, prompt, golden.greedy.len());
             let n = certain(&golden.margins, 2.0 * target.tiny);
             assert_eq!(greedy[..n], golden.greedy[..n], "{name}: greedy tokens");
         }
+    }
+}
+
+/// Where a target begins to differ from the oracle; for the oracle itself, how to find that.
+fn first_difference(target: &Target, program: &Program, checkpoint: &Checkpoint, tokens: &[u32]) -> String {
+    let load = |program: Program| (target.load)(program, checkpoint, compare::capacity(tokens.len()));
+    let compared = compare::with_executor(program, checkpoint, tokens, target.tiny / 10.0, &load);
+    match compared.as_deref().map(|c| c.iter().find(|c| !c.is_within(target.tiny / 10.0))) {
+        Ok(Some(c)) => {
+            format!("the first result that differs from the oracle's: {} at {}", c.point.name, c.point.place)
+        }
+        Ok(None) => "the oracle agrees: see `tamarack debug compare --help`, with tests/goldens/modules.py".to_owned(),
+        Err(e) => e.to_string(),
     }
 }
 

@@ -70,6 +70,10 @@ CASES = {
         },
     },
     "gemma2": {
+        "by_head": {
+            "config": {"head_dim": 12, "query_pre_attn_scalar": 12, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 6.0, "sliding_window": 8},
+            "without": [{"attn_logit_softcapping": None}, {"sliding_window": 64}],
+        },
         "caps": {
             "config": {"head_dim": 12, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 6.0, "sliding_window": 8},
             "without": [{"attn_logit_softcapping": None}, {"final_logit_softcapping": None}, {"sliding_window": 64}, {"query_pre_attn_scalar": 12}],
@@ -83,6 +87,11 @@ CASES = {
         },
     },
     "gemma3_text": {
+        "every_sixth": {
+            "config": {"head_dim": 8, "query_pre_attn_scalar": 8, "num_hidden_layers": 6, "sliding_window": 8, "rope_theta": 1e6,
+                       "rope_local_base_freq": 1e4},
+            "without": [{"sliding_window": 64}, {"sliding_window_pattern": 3}],
+        },
         "old_spelling": {
             "config": {"head_dim": 12, "query_pre_attn_scalar": 8, "num_hidden_layers": 3, "sliding_window": 8, "sliding_window_pattern": 3,
                        "rope_theta": 1e6, "rope_local_base_freq": 100.0, "rope_scaling": {"rope_type": "linear", "factor": 8.0},
@@ -109,6 +118,8 @@ CASES = {
             "saved": True,
             "dtype": BF16,
         },
+        "wide": {"config": {"intermediate_size": 128, "num_key_value_heads": "absent", "partial_rotary_factor": 0.5},
+                 "without": [{"partial_rotary_factor": 1.0}]},
     },
     "phi3": {
         "partial": {
@@ -159,6 +170,10 @@ CASES = {
             "saved": True,
             "dtype": BF16,
         },
+        "every_fourth": {
+            "config": {"logit_scale": 0.7, "num_hidden_layers": 4, "sliding_window": 7},
+            "without": [{"sliding_window": 64}, {"sliding_window_pattern": 2}],
+        },
     },
     "olmo2": {
         "plain": {"config": {"rope_theta": 5e5, "rms_norm_eps": 0.1}, "without": [{"rope_theta": 1e4}, {"rms_norm_eps": 1e-6}]},
@@ -192,6 +207,7 @@ CASES = {
         },
     },
     "smollm3": {
+        "every_fourth": {"config": {"num_hidden_layers": 4, "rope_theta": 2e3}, "without": [{"no_rope_layer_interval": 2}]},
         "interval": {"config": {"num_hidden_layers": 3, "no_rope_layer_interval": 2, "sliding_window": 8},
                      "without": [{"no_rope_layer_interval": 4}, {"rope_theta": 1e4}]},
         "window": {
@@ -206,6 +222,10 @@ CASES = {
         "hybrid": {
             "config": {"num_hidden_layers": 3, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 12, "rope_theta": 1e3},
             "without": [{"sliding_window": 64}, {"sliding_window_pattern": 3}, {"rope_theta": 1e4}],
+        },
+        "every_fourth": {
+            "config": {"num_hidden_layers": 4, "sliding_window": 7, "rope_theta": 1e3},
+            "without": [{"sliding_window": 64}, {"sliding_window_pattern": 2}],
         },
         "full": {
             "config": {"sliding_window": None, "layer_types": ["full_attention"] * 2, "num_key_value_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 0.1, "rope_theta": 1e4,

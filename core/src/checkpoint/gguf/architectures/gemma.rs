@@ -1,9 +1,9 @@
 //! The Gemma family: norms are stored as 1 + w, and two of them sit after their branch.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::config::Facts;
-use super::{ATTENTION, Architecture, BASE, MLP, Names};
+use super::{ATTENTION, Architecture, BASE, MLP, Names, layer_types};
 
 pub const GEMMA: Architecture = Architecture {
     gguf: "gemma",
@@ -59,14 +59,4 @@ pub const GEMMA3: Architecture = Architecture {
 /// width per head.
 fn query_scale(facts: &Facts, layers_of_27b: usize) -> usize {
     if facts.layers == layers_of_27b { facts.hidden_size / facts.heads } else { facts.head_dim }
-}
-
-/// The last layer of every `period` sees everything, the others a window, unless the file says it
-/// itself: a period, or for each layer whether it has a window.
-fn layer_types(facts: &Facts, period: usize) -> Vec<Value> {
-    let said = facts.field("attention.sliding_window_pattern");
-    let period = said.as_u64().filter(|n| *n > 0).map_or(period, |n| n as usize);
-    let windowed = |i: usize| said.get(i).and_then(Value::as_bool).unwrap_or(!(i + 1).is_multiple_of(period));
-    let kind = |i| if windowed(i) { "sliding_attention" } else { "full_attention" };
-    (0..facts.layers).map(|i| json!(kind(i))).collect()
 }

@@ -59,3 +59,23 @@ pub const SMOLLM3: Architecture = Architecture {
     rest: |_| json!({ "hidden_act": "silu", "no_rope_layer_interval": 4, "use_sliding_window": false }),
     ..LLAMA
 };
+
+/// The writer has split its fused projection, so that nothing but the name is left of the difference.
+pub const INTERNLM2: Architecture = Architecture { gguf: "internlm2", ..LLAMA };
+
+pub const MINICPM: Architecture = Architecture {
+    gguf: "minicpm",
+    model_type: "minicpm",
+    class: "MiniCPMForCausalLM",
+    fields: &[("scale_emb", "embedding_scale")],
+    // Files have the factors that these fields stand for.
+    rest: |facts| {
+        let factor = |key, absent| facts.field(key).as_f64().filter(|f| *f > 0.0).unwrap_or(absent);
+        json!({
+            "hidden_act": "silu",
+            "scale_depth": factor("residual_scale", 1.0) * (facts.layers as f64).sqrt(),
+            "dim_model_base": facts.hidden_size as f64 / factor("logit_scale", 1.0),
+        })
+    },
+    ..LLAMA
+};

@@ -1,12 +1,13 @@
 //! One table for each architecture of GGUF files: names, what the writer changed, and what the
 //! metadata leaves unsaid. To read another architecture, add a table and its name to [`ALL`].
 
+mod cohere;
 mod gemma;
 mod llama;
 mod others;
 mod qwen;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::config::Facts;
 
@@ -54,6 +55,16 @@ pub(super) const ALL: &[&Architecture] = &[
     &others::PHI3,
     &others::STARCODER2,
     &others::OLMO2,
+    &others::ERNIE4_5,
+    &others::EXAONE4,
+    &others::GLM4,
+    &others::HUNYUAN,
+    &others::PHI,
+    &others::SEED_OSS,
+    &cohere::COHERE,
+    &cohere::COHERE2,
+    &llama::INTERNLM2,
+    &llama::MINICPM,
 ];
 
 const ATTENTION: Names = &[
@@ -94,3 +105,13 @@ const BASE: Architecture = Architecture {
     norms_plus_one: false,
     rest: |_| Value::Null,
 };
+
+/// The last layer of every `period` sees everything, the others a window, unless the file says it
+/// itself: a period, or for each layer whether it has a window.
+fn layer_types(facts: &Facts, period: usize) -> Vec<Value> {
+    let said = facts.field("attention.sliding_window_pattern");
+    let period = said.as_u64().filter(|n| *n > 0).map_or(period, |n| n as usize);
+    let windowed = |i: usize| said.get(i).and_then(Value::as_bool).unwrap_or(!(i + 1).is_multiple_of(period));
+    let kind = |i| if windowed(i) { "sliding_attention" } else { "full_attention" };
+    (0..facts.layers).map(|i| json!(kind(i))).collect()
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ATTENTION, Architecture, BASE, Names};
+use super::{ATTENTION, Architecture, BASE, MLP, Names, layer_types};
 
 /// Query, key and value are one matrix, gate and up another, in files of both kinds.
 pub const PHI3: Architecture = Architecture {
@@ -56,3 +56,75 @@ const OLMO2_LAYER: Names = &[
     ("ffn_up", "mlp.up_proj"),
     ("ffn_down", "mlp.down_proj"),
 ];
+
+pub const ERNIE4_5: Architecture = Architecture {
+    gguf: "ernie4_5",
+    model_type: "ernie4_5",
+    class: "Ernie4_5ForCausalLM",
+    rest: |_| json!({ "hidden_act": "silu" }),
+    ..BASE
+};
+
+/// Norms as in OLMo 2; the small models see everything in every layer.
+pub const EXAONE4: Architecture = Architecture {
+    gguf: "exaone4",
+    model_type: "exaone4",
+    class: "Exaone4ForCausalLM",
+    rest: |facts| {
+        let window = facts.field("attention.sliding_window");
+        let types = if window.is_null() { Value::Null } else { json!(layer_types(facts, 4)) };
+        json!({ "hidden_act": "silu", "sliding_window": window, "layer_types": types })
+    },
+    ..OLMO2
+};
+
+/// Four norms a layer; gate and up are one matrix.
+pub const GLM4: Architecture = Architecture {
+    gguf: "glm4",
+    model_type: "glm4",
+    class: "Glm4ForCausalLM",
+    layer: &[GLM4_LAYER, ATTENTION],
+    rest: |_| json!({ "hidden_act": "silu" }),
+    ..BASE
+};
+
+const GLM4_LAYER: Names = &[
+    ("post_attention_norm", "post_self_attn_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("post_ffw_norm", "post_mlp_layernorm"),
+    ("ffn_up", "mlp.gate_up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+pub const HUNYUAN: Architecture = Architecture {
+    gguf: "hunyuan-dense",
+    model_type: "hunyuan_v1_dense",
+    class: "HunYuanDenseV1ForCausalLM",
+    layer: &[HUNYUAN_NORMS, ATTENTION, MLP],
+    rest: |_| json!({ "hidden_act": "silu" }),
+    ..BASE
+};
+
+const HUNYUAN_NORMS: Names =
+    &[("attn_q_norm", "self_attn.query_layernorm"), ("attn_k_norm", "self_attn.key_layernorm")];
+
+pub const PHI: Architecture = Architecture {
+    gguf: "phi2",
+    model_type: "phi",
+    class: "PhiForCausalLM",
+    root: &[("output_norm", "model.final_layernorm")],
+    layer: &[PHI_LAYER, ATTENTION],
+    rest: |_| json!({ "hidden_act": "gelu_new" }),
+    ..BASE
+};
+
+const PHI_LAYER: Names = &[("attn_output", "self_attn.dense"), ("ffn_up", "mlp.fc1"), ("ffn_down", "mlp.fc2")];
+
+pub const SEED_OSS: Architecture = Architecture {
+    gguf: "seed_oss",
+    model_type: "seed_oss",
+    class: "SeedOssForCausalLM",
+    layer: &[&[("post_attention_norm", "post_attention_layernorm")], ATTENTION, MLP],
+    rest: |_| json!({ "hidden_act": "silu" }),
+    ..BASE
+};

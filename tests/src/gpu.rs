@@ -92,7 +92,7 @@ pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) -> Result<()
     }
     let off = |i: usize| if got[i].is_finite() { (got[i] - want[i]).abs() } else { f32::INFINITY };
     match (0..got.len()).max_by(|a, b| off(*a).total_cmp(&off(*b))) {
-        Some(i) if !(off(i) <= tolerance) => {
+        Some(i) if off(i) > tolerance || off(i).is_nan() => {
             let (got, want, off) = (got[i], want[i], off(i));
             Err(format!("{what}: at {i} got {got}, want {want}: off by {off}, allowed {tolerance}"))
         }

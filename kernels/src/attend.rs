@@ -1,5 +1,7 @@
 //! Attention over the paged cache, for rows of any number of sequences.
 
+mod cooperative;
+
 use crate::common::{Lanes, power_of_two, step_functions};
 use crate::template::{Bindings, consts, float, render};
 use crate::{Caps, Extent, Kernel, View};
@@ -209,6 +211,7 @@ impl Attend {
             ("STEP", step_functions()),
             ("SIZES", consts(&shape) + &consts(sizes) + include_str!("../wgsl/attend/sizes.wgsl")),
             ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + pieces),
+            ("SEQUENCE_END", include_str!("../wgsl/attend/sequence_end.wgsl").to_string()),
             ("Q_AT", at(&self.q)),
             ("OUT_AT", at(&self.out)),
             ("SCALE", float(self.scale)),

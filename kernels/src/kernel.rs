@@ -59,4 +59,15 @@ pub struct Caps {
     pub workgroup_size: u32,
     /// Bytes in one storage binding.
     pub binding_size: u64,
+    /// Matrices that a subgroup multiplies together: f16 times f16, summed in f32.
+    pub cooperative: Option<Cooperative>,
+}
+
+/// How a device multiplies small matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cooperative {
+    /// Rows and columns of each matrix.
+    pub side: u32,
+    /// Invocations in every subgroup.
+    pub subgroup: u32,
 }

@@ -11,6 +11,7 @@ mod common;
 pub mod elementwise;
 pub mod embedding;
 mod format;
+pub mod halves;
 mod kernel;
 pub mod matmul;
 pub mod norm;
@@ -23,5 +24,5 @@ pub mod template;
 mod weights;
 
 pub use format::{Format, Scales};
-pub use kernel::{Access, Caps, Extent, Kernel};
+pub use kernel::{Access, Caps, Cooperative, Extent, Kernel};
 pub use spec::{Activation, Post, View};

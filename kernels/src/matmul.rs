@@ -1,9 +1,11 @@
 //! A matrix times one row, a few rows, or many.
 
+mod cooperative;
 mod integer;
 mod tiled;
 mod vector;
 
+pub use cooperative::{CooperativeTile, cooperative, cooperative_with, partial_words};
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
 pub use tiled::{Tile, tiled, tiled_with};
 pub use vector::{Tuning, vector, vector_with};

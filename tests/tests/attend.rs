@@ -99,9 +99,13 @@ impl Case {
     }
 
     fn check(&self, what: &str, caps: &Caps, buffers: &[Vec<u32>]) {
+        self.check_within(1e-5, what, caps, buffers);
+    }
+
+    fn check_within(&self, tolerance: f32, what: &str, caps: &Caps, buffers: &[Vec<u32>]) {
         let out = floats(&buffers[buffers.len() - 1]);
         let what = format!("{what}, {caps:?}, {:?}", self.attend);
-        assert_close(&what, &gather(&self.attend.out, &out, self.rows()), &self.want, 1e-5);
+        assert_close(&what, &gather(&self.attend.out, &out, self.rows()), &self.want, tolerance);
     }
 
     fn check_vector(&self) {
@@ -120,6 +124,12 @@ impl Case {
             let mut buffers = self.buffers(true, self.want.len());
             run(gpu, &self.attend.tiled(caps), self.rows(), 1, &mut buffers);
             self.check("tiled", caps, &buffers);
+            // Where there are cooperative matrices: queries and weights are rounded to f16.
+            if let Some(kernel) = self.attend.cooperative(caps) {
+                let mut buffers = self.buffers(true, self.want.len());
+                run(gpu, &kernel, self.rows(), 1, &mut buffers);
+                self.check_within(2e-3, "cooperative", caps, &buffers);
+            }
         });
     }
 

@@ -1,10 +1,13 @@
 //! The matrix kernels and the embedding lookup against the oracle, on every adapter.
 
+use half::f16;
 use tamarack::gpu::Gpu;
 use tamarack::reference::ops;
 use tamarack_kernels::embedding::{Embedding, embedding};
+use tamarack_kernels::halves::{self, Halves};
 use tamarack_kernels::matmul::{
-    IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, integer, integer_with, tiled, tiled_with, vector, vector_with,
+    CooperativeTile, IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, cooperative_with, integer, integer_with,
+    tiled, tiled_with, vector, vector_with,
 };
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 use tamarack_tests::canonical::Matrix;
@@ -77,57 +80,96 @@ fn check(gpu: &Gpu, spec: &MatMul, kernel: &Kernel, rows: u32) {
 /// `tolerance` is relative to the largest, or to 1.
 #[track_caller]
 fn check_within(tolerance: f32, gpu: &Gpu, spec: &MatMul, kernel: &Kernel, rows: u32) {
-    let width = spec.out.width() as usize;
-    let matrices = if spec.glu.is_some() { 2 } else { 1 };
-    let x = random(1, elements(&spec.x, rows));
-    let weight = Matrix::random(spec.format, spec.n as usize * matrices, spec.k as usize, 2);
-    let gain = random(3, spec.k as usize);
-    let bias = random(4, width * matrices);
-    let inputs: Vec<Vec<f32>> = (spec.post.iter().zip(5..))
-        .filter_map(|(post, seed)| match post {
-            Post::Add(view) | Post::Mul(view) => Some(random(seed, elements(view, rows))),
-            _ => None,
-        })
-        .collect();
-    // More rows than the step has.
-    let before = vec![UNTOUCHED; elements(&spec.out, rows + 3)];
-
-    let mut buffers = vec![header(spec, rows), words(&x), weight.quants.clone()];
-    buffers.extend((!weight.scales.is_empty()).then(|| weight.scales.clone()));
-    buffers.extend(spec.norm.is_some_and(|norm| norm.weight).then(|| words(&gain)));
-    buffers.extend(spec.bias.then(|| words(&bias)));
-    buffers.extend(inputs.iter().map(|input| words(input)));
-    buffers.push(words(&before));
+    let case = Case::new(spec, rows, random(1, elements(&spec.x, rows)));
+    let mut buffers = vec![header(spec, rows), words(&case.x)];
+    buffers.extend(case.weights());
+    buffers.extend(spec.norm.is_some_and(|norm| norm.weight).then(|| words(&case.gain)));
+    buffers.extend(case.last());
     run(gpu, kernel, rows, 1, &mut buffers);
-    let got = floats(buffers.last().expect("an output"));
+    case.check(tolerance, &kernel.name, buffers.last().expect("an output"));
+}
 
-    let mut dense: Vec<f32> = Vec::new();
-    for r in 0..rows as usize {
-        dense.extend((0..spec.k as usize).map(|c| x[index(&View { dim: spec.k, ..spec.x }, r, c)]));
-    }
-    if let Some(norm) = spec.norm {
-        dense = ops::rms_norm(&dense, spec.k as usize, norm.weight.then_some(&gain), norm.eps);
-    }
-    let sums =
-        ops::linear(&dense, spec.k as usize, spec.n as usize * matrices, |i, w| w.copy_from_slice(&weight.row(i)));
-    let mut want = before;
-    for r in 0..rows as usize {
-        let sums = &sums[r * spec.n as usize * matrices..];
-        for i in 0..spec.n as usize {
-            let column = spec.first as usize + i;
-            let biased = |part: usize| {
-                let bias = if spec.bias { bias[part * width + column] } else { 0.0 };
-                sums[part * spec.n as usize + i] + bias
-            };
-            let v = spec.glu.map_or_else(|| biased(0), |f| activate(f, biased(0)) * biased(1));
-            want[index(&spec.out, r, column)] = finish(&spec.post, v, r, column, &inputs);
+/// Random inputs of a product of some rows.
+struct Case<'a> {
+    spec: &'a MatMul,
+    rows: u32,
+    x: Vec<f32>,
+    weight: Matrix,
+    gain: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: Vec<Vec<f32>>,
+    before: Vec<f32>,
+}
+
+impl Case<'_> {
+    fn new(spec: &MatMul, rows: u32, x: Vec<f32>) -> Case<'_> {
+        let matrices = if spec.glu.is_some() { 2 } else { 1 };
+        let inputs = (spec.post.iter().zip(5..))
+            .filter_map(|(post, seed)| match post {
+                Post::Add(view) | Post::Mul(view) => Some(random(seed, elements(view, rows))),
+                _ => None,
+            })
+            .collect();
+        Case {
+            spec,
+            rows,
+            x,
+            weight: Matrix::random(spec.format, spec.n as usize * matrices, spec.k as usize, 2),
+            gain: random(3, spec.k as usize),
+            bias: random(4, spec.out.width() as usize * matrices),
+            inputs,
+            // More rows than the step has.
+            before: vec![UNTOUCHED; elements(&spec.out, rows + 3)],
         }
     }
-    if spec.norm.is_none() && spec.glu.is_none() && spec.post.is_empty() && !spec.bias {
-        println!("{}: off by {:.1e} at most", kernel.name, error(spec, &got, &dense, &weight));
+
+    /// The bindings of the weight.
+    fn weights(&self) -> Vec<Vec<u32>> {
+        let scales = (!self.weight.scales.is_empty()).then(|| self.weight.scales.clone());
+        std::iter::once(self.weight.quants.clone()).chain(scales).collect()
     }
-    let largest = want.iter().filter(|v| **v != UNTOUCHED).fold(1.0f32, |max, v| max.max(v.abs()));
-    assert_close(&format!("{} of {rows} rows", kernel.name), &got, &want, tolerance * largest);
+
+    /// The bindings of what sums meet, and of the output.
+    fn last(&self) -> Vec<Vec<u32>> {
+        let bias = self.spec.bias.then(|| words(&self.bias));
+        let inputs = self.inputs.iter().map(|input| words(input));
+        bias.into_iter().chain(inputs).chain([words(&self.before)]).collect()
+    }
+
+    #[track_caller]
+    fn check(&self, tolerance: f32, name: &str, out: &[u32]) {
+        let Case { spec, rows, x, weight, bias, inputs, .. } = self;
+        let got = floats(out);
+        let width = spec.out.width() as usize;
+        let matrices = if spec.glu.is_some() { 2 } else { 1 };
+        let mut dense: Vec<f32> = Vec::new();
+        for r in 0..*rows as usize {
+            dense.extend((0..spec.k as usize).map(|c| x[index(&View { dim: spec.k, ..spec.x }, r, c)]));
+        }
+        if let Some(norm) = spec.norm {
+            dense = ops::rms_norm(&dense, spec.k as usize, norm.weight.then_some(&self.gain), norm.eps);
+        }
+        let sums =
+            ops::linear(&dense, spec.k as usize, spec.n as usize * matrices, |i, w| w.copy_from_slice(&weight.row(i)));
+        let mut want = self.before.clone();
+        for r in 0..*rows as usize {
+            let sums = &sums[r * spec.n as usize * matrices..];
+            for i in 0..spec.n as usize {
+                let column = spec.first as usize + i;
+                let biased = |part: usize| {
+                    let bias = if spec.bias { bias[part * width + column] } else { 0.0 };
+                    sums[part * spec.n as usize + i] + bias
+                };
+                let v = spec.glu.map_or_else(|| biased(0), |f| activate(f, biased(0)) * biased(1));
+                want[index(&spec.out, r, column)] = finish(&spec.post, v, r, column, inputs);
+            }
+        }
+        if spec.norm.is_none() && spec.glu.is_none() && spec.post.is_empty() && !spec.bias {
+            println!("{name}: off by {:.1e} at most", error(spec, &got, &dense, weight));
+        }
+        let largest = want.iter().filter(|v| **v != UNTOUCHED).fold(1.0f32, |max, v| max.max(v.abs()));
+        assert_close(&format!("{name} of {rows} rows"), &got, &want, tolerance * largest);
+    }
 }
 
 /// The largest difference from sums in f64.
@@ -186,6 +228,104 @@ fn every_format() {
     }
 }
 
+/// What rounding both sides to f16 costs, relative to the largest result.
+const HALVES: f32 = 2e-3;
+
+/// Runs a product of cooperative matrices over rows that were made halves; false where the device has none.
+fn check_cooperative(gpu: &Gpu, spec: &MatMul, tile: CooperativeTile, rows: u32, scale: f32) -> bool {
+    let x = random(1, elements(&spec.x, rows)).iter().map(|v| v * scale).collect();
+    let case = Case::new(spec, rows, x);
+    let [halves, worths] = case.halves(gpu);
+    let Some(kernels) = cooperative_with(spec, &gpu.caps, tile) else { return false };
+    let step = header(spec, rows);
+    let out = match &kernels[..] {
+        [kernel] => {
+            let mut buffers = [vec![step, halves, worths], case.weights(), case.last()].concat();
+            run(gpu, kernel, rows, 1, &mut buffers);
+            buffers.pop()
+        }
+        [product, sum] => {
+            let partial = vec![UNTOUCHED.to_bits(); (tile.splits * rows * spec.n) as usize * 2];
+            let mut buffers = [vec![step.clone(), halves], case.weights(), vec![partial]].concat();
+            run(gpu, product, rows, 1, &mut buffers);
+            let partial = buffers.pop().expect("partial sums");
+            let mut buffers = [vec![step, partial, worths], case.last()].concat();
+            run(gpu, sum, rows, 1, &mut buffers);
+            buffers.pop()
+        }
+        _ => panic!("{} kernels", kernels.len()),
+    };
+    case.check(HALVES, &kernels[0].name, &out.expect("an output"));
+    true
+}
+
+impl Case<'_> {
+    /// The input as f16 and what its rows are worth, compared with the oracle.
+    fn halves(&self, gpu: &Gpu) -> [Vec<u32>; 2] {
+        let Case { spec, rows, x, .. } = self;
+        let (k, padded) = (spec.k as usize, halves::padded(spec.k) as usize);
+        let kernel = Halves { x: spec.x, k: spec.k, norm: spec.norm }.kernel(&gpu.caps);
+        let mut buffers = vec![header(spec, *rows), words(x)];
+        buffers.extend(spec.norm.is_some_and(|norm| norm.weight).then(|| words(&self.gain)));
+        buffers.extend([vec![0; *rows as usize * padded / 2], vec![0; *rows as usize]]);
+        run(gpu, &kernel, *rows, 1, &mut buffers);
+        let [worths, halves] = [buffers.pop(), buffers.pop()].map(|words| words.expect("an output"));
+        for r in 0..*rows as usize {
+            let mut want: Vec<f32> = (0..k).map(|c| x[index(&View { dim: spec.k, ..spec.x }, r, c)]).collect();
+            if let Some(norm) = spec.norm {
+                want = ops::rms_norm(&want, k, norm.weight.then_some(&self.gain), norm.eps);
+            }
+            want.resize(padded, 0.0);
+            let worth = f32::from_bits(worths[r]);
+            let half = |w: u32| f16::from_bits(w as u16).to_f32() * worth;
+            let row = &halves[r * padded / 2..][..padded / 2];
+            let got: Vec<f32> = row.iter().flat_map(|w| [half(*w), half(w >> 16)]).collect();
+            let largest = want.iter().fold(1e-30f32, |max, v| max.max(v.abs()));
+            assert_close(&format!("{}, row {r}", kernel.name), &got, &want, largest * 5e-4);
+        }
+        [halves, worths]
+    }
+}
+
+#[test]
+fn cooperative_matrices() {
+    let tile = CooperativeTile {
+        rows: 128,
+        weights: 128,
+        depth: 32,
+        sub_rows: 64,
+        sub_weights: 64,
+        shares: 1,
+        splits: 1,
+        early: false,
+    };
+    let tiles = [
+        (tile, 130),
+        (CooperativeTile { weights: 64, sub_weights: 32, splits: 2, early: true, ..tile }, 65),
+        (CooperativeTile { rows: 16, sub_rows: 16, depth: 64, shares: 4, early: true, ..tile }, 7),
+        (CooperativeTile { rows: 32, weights: 64, sub_weights: 16, sub_rows: 32, splits: 3, ..tile }, 40),
+    ];
+    for gpu in gpus() {
+        let mut all = true;
+        for (i, format) in formats().into_iter().enumerate() {
+            let (tile, rows) = tiles[i % tiles.len()];
+            all &= check_cooperative(&gpu, &plain(format, 150, 384), tile, rows, 1.0);
+        }
+        for (i, spec) in fused().into_iter().enumerate() {
+            for j in 0..2 {
+                let (tile, rows) = tiles[(i + j) % tiles.len()];
+                all &= check_cooperative(&gpu, &spec, tile, rows, 1.0);
+            }
+        }
+        // Rows that end within a step of columns, and values that no f16 holds.
+        for (format, k) in [(Format::F32, 7), (Format::F16, 26), (Format::Bf16, 36), (AFFINE4, 96)] {
+            let x = View { offset: 5, row: k + 3, ..View::rows(k) };
+            all &= check_cooperative(&gpu, &MatMul { x, ..plain(format, 70, k) }, tiles[3].0, 33, 1e8);
+        }
+        assert_eq!(all, gpu.caps.cooperative.is_some(), "{}", gpu.info().name);
+    }
+}
+
 /// What rounding x costs, relative to the largest result.
 const ROUNDED: [(Precision, f32); 2] = [(Precision::High, 1e-4), (Precision::Fast, 2e-2)];
 
@@ -233,8 +373,14 @@ fn every_fusion_in_integers() {
 /// Long rows need more workgroup memory than there is: other kernels serve them.
 #[test]
 fn integers_need_room() {
-    let caps =
-        Caps { subgroups: None, f16: true, workgroup_memory: 16 << 10, workgroup_size: 256, binding_size: 1 << 30 };
+    let caps = Caps {
+        subgroups: None,
+        f16: true,
+        workgroup_memory: 16 << 10,
+        workgroup_size: 256,
+        binding_size: 1 << 30,
+        cooperative: None,
+    };
     for (k, rows, fits) in [(4096, 1, true), (4096, 2, false), (8192, 1, false)] {
         let kernel = integer(&plain(AFFINE4, 8, k), &caps, rows, Precision::High);
         assert_eq!(kernel.is_some(), fits, "{rows} rows of {k}");

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tamarack_kernels::{Access, Caps, Kernel, matmul::Precision};
+use tamarack_kernels::{Access, Caps, Cooperative, Kernel, matmul::Precision};
 
 pub use wgpu::AdapterInfo;
 
@@ -74,7 +74,8 @@ impl Gpu {
             | wgpu::Features::SHADER_F16
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-            | wgpu::Features::PIPELINE_CACHE;
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let features = adapter.features() & useful;
         let limits = adapter.limits();
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
@@ -82,6 +83,7 @@ impl Gpu {
             required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
+            experimental_features: experiments(features),
             ..Default::default()
         });
         let (device, queue) =
@@ -94,6 +96,7 @@ impl Gpu {
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             workgroup_size: limits.max_compute_invocations_per_workgroup,
             binding_size: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            cooperative: cooperative(adapter, features),
         };
         let errors = Arc::new(Mutex::new(Vec::new()));
         let (sink, lost) = (errors.clone(), errors.clone());
@@ -220,6 +223,36 @@ impl Gpu {
         staging.unmap();
         Ok(out)
     }
+}
+
+// SAFETY of the call: wgpu has not settled the interface of cooperative matrices; its version is pinned,
+// and kernels that use them are tested against the oracle on adapters that have them.
+#[allow(unsafe_code)]
+fn experiments(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    match features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        true => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        false => wgpu::ExperimentalFeatures::disabled(),
+    }
+}
+
+/// The largest square matrices of f16 with sums in f32, where it is known how large a subgroup is.
+fn cooperative(adapter: &wgpu::Adapter, features: wgpu::Features) -> Option<Cooperative> {
+    let needed =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    let info = adapter.get_info();
+    let subgroup = match info.backend {
+        // A SIMD group of every GPU that has such matrices; wgpu reports a range.
+        wgpu::Backend::Metal => 32,
+        _ if info.subgroup_min_size == info.subgroup_max_size => info.subgroup_max_size,
+        _ => return None,
+    };
+    let properties = features.contains(needed).then(|| adapter.cooperative_matrix_properties())?;
+    let (f16, f32) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+    let fits = |p: &&wgpu::CooperativeMatrixProperties| {
+        p.m_size == p.n_size && p.n_size == p.k_size && p.ab_type == f16 && p.cr_type == f32
+    };
+    let side = properties.iter().filter(fits).map(|p| p.m_size).filter(|side| [8, 16].contains(side)).max()?;
+    Some(Cooperative { side, subgroup })
 }
 
 fn note(errors: &Mutex<Vec<String>>, message: String) {

@@ -3,11 +3,11 @@
 use super::{
     Gpu,
     memory::{check_sizes, needs},
-    phase::{Attention, Emitter, Kind, Launch, Weights, few},
+    phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
     plan::{Plan, plan},
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Uploader},
+    weights::{DeviceMatrix, Segment, Uploader},
 };
 use crate::{
     Error, Result,
@@ -18,7 +18,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, attend::Keys, step as words};
+use tamarack_kernels::{Kernel, attend::Keys, halves::padded, matmul::partial_words, step as words};
 
 /// Most parts into which attention splits a long cache.
 const MAX_SPLITS: usize = 32;
@@ -40,6 +40,11 @@ pub(super) struct Model {
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
+    /// The input of a product as f16, what is to be multiplied with each of its rows, and partial sums:
+    /// for cooperative matrices.
+    pub halves: wgpu::Buffer,
+    pub worths: wgpu::Buffer,
+    pub sums: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -113,7 +118,7 @@ impl WgpuExecutor {
             _ => Attention::Vector(Keys::Many),
         };
         let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
-        (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
+        (Kind { tokens: Rows::of(rows), outputs: Rows::of(outputs), attention }, part)
     }
 
     /// Compiles and binds the dispatches of a kind of step, the first time it occurs.
@@ -174,7 +179,7 @@ impl WgpuExecutor {
         let staging = staging(gpu, &mut self.spare, token_bytes + wanted);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         // Short steps go in one piece: nothing in them takes long.
-        let piece = if kind.tokens.is_some() { usize::MAX } else { DISPATCHES };
+        let piece = if matches!(kind.tokens, Rows::Few(_)) { usize::MAX } else { DISPATCHES };
         for (i, dispatches) in self.phases[&kind].chunks(piece).enumerate() {
             if i > 0 {
                 let full = std::mem::replace(&mut encoder, gpu.device.create_command_encoder(&Default::default()));
@@ -280,6 +285,7 @@ impl Model {
         };
         let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
         let scratch = scratch_words(&program, capacity);
+        let [halves, worths, sums] = cooperative_words(&gpu, &program, &matrices, capacity);
         let step_words = words::HEADER_WORDS as usize
             + capacity.rows * words::ROW_WORDS as usize
             + capacity.outputs * words::OUTPUT_WORDS as usize
@@ -290,6 +296,9 @@ impl Model {
             caches,
             ropes,
             scratch: buffer("scratch", scratch),
+            halves: buffer("halves", halves),
+            worths: buffer("worths", worths),
+            sums: buffer("partial sums", sums),
             partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
             step: buffer("step", step_words),
@@ -312,6 +321,32 @@ fn rows(sym: Sym, capacity: &Capacity) -> usize {
 fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
     let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
     inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
+}
+
+/// Room for the halves, the factors of rows and the partial sums of any product.
+fn cooperative_words(
+    gpu: &Gpu,
+    program: &Program,
+    matrices: &HashMap<WeightId, DeviceMatrix>,
+    capacity: &Capacity,
+) -> [usize; 3] {
+    let (mut halves, mut sums) = (0, 0);
+    for (id, node) in program.nodes.iter().enumerate() {
+        let Op::MatMul(m) = &node.op else { continue };
+        let matrix = &matrices[&m.weight];
+        if gpu.caps.cooperative.is_none() || !matrix.fits_halves() {
+            continue;
+        }
+        let rows = rows(program.rows(id), capacity);
+        halves = halves.max(rows * padded(matrix.cols) as usize / 2);
+        for most in Rows::tiles() {
+            let rows = if most == Rows::MOST { rows } else { rows.min(most as usize) };
+            let parts = if m.glu.is_some() { 2 } else { 1 };
+            let words = |s: &Segment| partial_words(s.rows * parts, matrix.cols, most, rows as u32) as usize;
+            sums = sums.max(matrix.segments.iter().map(words).max().unwrap_or(0));
+        }
+    }
+    [halves, capacity.rows.max(capacity.outputs), sums]
 }
 
 fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize {

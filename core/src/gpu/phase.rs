@@ -7,6 +7,7 @@ use super::{
     convert::{activation, header, post},
     executor::Model,
     plan::Place,
+    weights::Segment,
 };
 use crate::{
     Error, Result,
@@ -18,6 +19,7 @@ use tamarack_kernels::{
     attend::{Attend, Keys},
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
+    halves::Halves,
     matmul::{self, few_rows, tiled},
     norm::{Norm, NormKind},
     prepare,
@@ -28,12 +30,39 @@ use tamarack_kernels::{
 /// What kind of step a phase serves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Kind {
-    /// Token rows that matrix-vector kernels take; `None` for tiles.
-    pub tokens: Option<u32>,
-    /// Likewise for output rows.
-    pub outputs: Option<u32>,
+    /// Token rows.
+    pub tokens: Rows,
+    /// Output rows.
+    pub outputs: Rows,
     /// How attention runs.
     pub attention: Attention,
+}
+
+/// How many rows a product has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Rows {
+    /// So many at most, for matrix-vector kernels.
+    Few(u32),
+    /// For tiles: so many at most, or [`Rows::MOST`] and any number more.
+    Many(u32),
+}
+
+impl Rows {
+    /// From here on tiles are the same.
+    pub const MOST: u32 = 512;
+
+    /// The kind of so many rows.
+    pub fn of(rows: usize) -> Rows {
+        match rows.max(1).next_power_of_two() as u32 {
+            few @ 1..=8 => Rows::Few(few),
+            many => Rows::Many(many.min(Rows::MOST)),
+        }
+    }
+
+    /// All kinds that take tiles.
+    pub fn tiles() -> impl Iterator<Item = u32> {
+        (4..=Rows::MOST.ilog2()).map(|log| 1 << log)
+    }
 }
 
 /// How attention runs.
@@ -63,11 +92,6 @@ pub(super) struct Weights {
     pub bytes: u64,
     /// Values.
     pub values: u64,
-}
-
-/// The matrix-vector kernel for so many rows, if there is one.
-pub(super) fn few(rows: usize) -> Option<u32> {
-    (rows <= 8).then(|| (rows.max(1) as u32).next_power_of_two())
 }
 
 /// Writes out a program's dispatches.
@@ -158,11 +182,14 @@ impl<'a> Emitter<'a> {
             let shape = &node.shape;
             return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
         }
-        let few = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let kind = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let matrix = &model.matrices[&m.weight];
+        let halves = matches!(kind, Rows::Many(_)) && model.gpu.caps.cooperative.is_some() && matrix.fits_halves();
         let mut x = self.place(node.inputs[0])?;
         let mut x_buffer = self.buffer(x);
         let mut norm = m.norm.as_ref();
-        if few.is_none()
+        if matches!(kind, Rows::Many(_))
+            && !halves
             && let Some(n) = norm.take()
         {
             // Tiles would compute the norm once for each tile of columns; here it runs once.
@@ -177,8 +204,16 @@ impl<'a> Emitter<'a> {
             self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
             (x.view, x_buffer) = (to, &model.scratch);
         }
+        if halves {
+            let k = matrix.cols;
+            let norm = norm.take();
+            let spec = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
+            let mut buffers = vec![x_buffer];
+            buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
+            buffers.extend([&model.halves, &model.worths]);
+            self.push(Halves { x: x.view, k, norm: spec }.kernel(&model.gpu.caps), rows, buffers);
+        }
         let (steps, post_buffers) = self.post(id, &m.post)?;
-        let matrix = &model.matrices[&m.weight];
         for segment in &matrix.segments {
             let spec = matmul::MatMul {
                 rows: header(rows),
@@ -193,24 +228,63 @@ impl<'a> Emitter<'a> {
                 first: segment.first,
                 out: out.view,
             };
-            let kernel = match few {
-                Some(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
-                None => tiled(&spec, &model.gpu.caps),
-            };
-            let mut buffers = vec![x_buffer, &segment.quants];
-            buffers.extend(&segment.scales);
-            buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
-            buffers.extend(m.bias.map(|b| &model.vectors[&b]));
-            buffers.extend(&post_buffers);
-            buffers.push(self.buffer(out));
-            self.push(kernel, rows, buffers);
-            if let Some(launch) = self.launches.last_mut() {
+            let last: Vec<_> = m
+                .bias
+                .map(|b| &model.vectors[&b])
+                .into_iter()
+                .chain(post_buffers.clone())
+                .chain([self.buffer(out)])
+                .collect();
+            let first = self.launches.len();
+            match kind {
+                Rows::Many(n) if halves => self.cooperative(&spec, n, rows, segment, last),
+                _ => {
+                    let kernel = match kind {
+                        Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
+                        Rows::Many(_) => tiled(&spec, &model.gpu.caps),
+                    };
+                    let mut buffers = vec![x_buffer, &segment.quants];
+                    buffers.extend(&segment.scales);
+                    buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
+                    buffers.extend(last);
+                    self.push(kernel, rows, buffers);
+                }
+            }
+            if let Some(launch) = self.launches.get_mut(first) {
                 let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
                 launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
-                launch.tunable = few.map(|n| (spec, n));
+                launch.tunable = if let Rows::Few(n) = kind { Some((spec, n)) } else { None };
             }
         }
         Ok(())
+    }
+
+    /// A product of x that lies in halves; `last` is what its sums meet, and where they go.
+    fn cooperative(
+        &mut self,
+        spec: &matmul::MatMul,
+        most: u32,
+        rows: Sym,
+        segment: &'a Segment,
+        last: Vec<&'a wgpu::Buffer>,
+    ) {
+        let model = self.model;
+        let mut x = vec![&model.halves];
+        let mut weights = vec![&segment.quants];
+        weights.extend(&segment.scales);
+        let mut kernels = matmul::cooperative(spec, &model.gpu.caps, most).unwrap_or_default().into_iter();
+        match (kernels.next(), kernels.next()) {
+            (Some(product), None) => {
+                x.push(&model.worths);
+                self.push(product, rows, [x, weights, last].concat());
+            }
+            (Some(product), Some(sum)) => {
+                let partials = vec![&model.sums];
+                self.push(product, rows, [x, weights, partials.clone()].concat());
+                self.push(sum, rows, [partials, vec![&model.worths], last].concat());
+            }
+            _ => {}
+        }
     }
 
     fn norm(&mut self, id: NodeId, norm: &program::Norm, steps: &[program::Post]) -> Result<()> {
@@ -342,7 +416,10 @@ impl<'a> Emitter<'a> {
         let sinks = spec.sinks.map(|s| &model.vectors[&s]);
         let one = |out| [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks).chain([out]).collect();
         match self.kind.attention {
-            Attention::Tiled => self.push(attend.tiled(caps), Sym::Tokens, one(self.buffer(out))),
+            Attention::Tiled => {
+                let kernel = attend.cooperative(caps).unwrap_or_else(|| attend.tiled(caps));
+                self.push(kernel, Sym::Tokens, one(self.buffer(out)));
+            }
             Attention::Vector(Keys::Split) => {
                 // Sinks take part once, when the parts are put together.
                 let parts = vec![self.buffer(q), &model.caches[cache], &model.partials];

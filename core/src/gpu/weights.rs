@@ -2,9 +2,10 @@
 
 use super::Gpu;
 use crate::{Error, Result, weights::Matrix};
+use half::f16;
 use rayon::prelude::*;
 use std::ops::Range;
-use tamarack_kernels::Format;
+use tamarack_kernels::{Format, Scales};
 
 /// Bytes that are packed and handed over at a time: host memory stays far below the model's size.
 const CHUNK: usize = 8 << 20;
@@ -26,6 +27,16 @@ pub(super) struct Segment {
     pub rows: u32,
     pub quants: wgpu::Buffer,
     pub scales: Option<wgpu::Buffer>,
+    /// Whether its weights may be rounded to f16 on their way into a product.
+    fits_halves: bool,
+}
+
+impl DeviceMatrix {
+    /// Whether all weights may be rounded to f16: none is too large, and those that are too small for all
+    /// bits of an f16 are as nothing beside the largest.
+    pub fn fits_halves(&self) -> bool {
+        self.segments.iter().all(|s| s.fits_halves)
+    }
 }
 
 impl Segment {
@@ -85,12 +96,13 @@ impl<'a> Uploader<'a> {
         let quants = self.gpu.buffer(name, (total * words * 4) as u64);
         let scales = (scale_words > 0).then(|| self.gpu.buffer(name, (total * scale_words * 4) as u64));
         let shifted = half.map(|h| rows.start + h..rows.end + h);
-        let mut done = 0;
+        let (mut done, mut largest) = (0, 0.0f32);
         for rows in [Some(rows.clone()), shifted].into_iter().flatten() {
             let step = (CHUNK / ((words + scale_words) * 4).max(1)).max(1);
             for start in rows.clone().step_by(step) {
                 let part = start..(start + step).min(rows.end);
                 for (n, q, s) in pack(matrix, part)? {
+                    largest = largest.max(magnitude(format, &q, &s));
                     self.write(&quants, done * words, &q);
                     if let Some(scales) = &scales {
                         self.write(scales, done * scale_words, &s);
@@ -99,7 +111,9 @@ impl<'a> Uploader<'a> {
                 }
             }
         }
-        Ok(Segment { format, first: rows.start as u32, rows: rows.len() as u32, quants, scales })
+        // Below 2^-14 the step of an f16 is 2^-24.
+        let fits_halves = format == Format::F16 || (0.001..60_000.0).contains(&largest);
+        Ok(Segment { format, first: rows.start as u32, rows: rows.len() as u32, quants, scales, fits_halves })
     }
 
     /// Copies a vector.
@@ -123,6 +137,28 @@ impl<'a> Uploader<'a> {
         self.gpu.queue.submit([]);
         let _ = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
         self.in_flight = 0;
+    }
+}
+
+/// A bound of what weights of a format other than f16 are.
+fn magnitude(format: Format, quants: &[u32], scales: &[u32]) -> f32 {
+    let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |most, v| most.max(v.abs()));
+    match format {
+        Format::F16 => 0.0,
+        Format::F32 => largest(&mut quants.iter().map(|w| f32::from_bits(*w))),
+        Format::Bf16 => largest(&mut quants.iter().flat_map(|w| [w << 16, w & 0xffff_0000]).map(f32::from_bits)),
+        Format::Affine { bits, scales: kind, .. } => {
+            let top = ((1u32 << bits) - 1) as f32;
+            let ends = |scale: f32, bias: f32| [bias, scale * top + bias];
+            let half = |w: u32| f16::from_bits(w as u16).to_f32();
+            match kind {
+                Scales::F16 => largest(&mut scales.iter().flat_map(|w| ends(half(*w), half(w >> 16)))),
+                Scales::F32 => {
+                    let pair = |p: &[u32]| ends(f32::from_bits(p[0]), f32::from_bits(p[1]));
+                    largest(&mut scales.chunks_exact(2).flat_map(pair))
+                }
+            }
+        }
     }
 }
 

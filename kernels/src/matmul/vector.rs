@@ -189,6 +189,7 @@ mod tests {
             workgroup_memory: 48 << 10,
             workgroup_size: 1024,
             binding_size: 1 << 30,
+            cooperative: None,
         };
         // n, k, then outputs and lanes.
         let cases = [(28_672, 4096, 2, 64), (4096, 14_336, 2, 128), (2560, 2560, 2, 128), (128_256, 2048, 4, 64)];

@@ -6,7 +6,7 @@ mod rows;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::path::{Path, PathBuf};
-use tamarack_kernels::{Access, Caps, Kernel, bandwidth};
+use tamarack_kernels::{Access, Caps, Cooperative, Kernel, bandwidth};
 
 /// All that a device may have.
 const ALL: Caps = Caps {
@@ -15,15 +15,28 @@ const ALL: Caps = Caps {
     workgroup_memory: 48 << 10,
     workgroup_size: 1024,
     binding_size: 2 << 30,
+    cooperative: Some(Cooperative { side: 16, subgroup: 32 }),
 };
 
 /// What WebGPU promises, and no more.
-pub const LEAST: Caps =
-    Caps { subgroups: None, f16: false, workgroup_memory: 16 << 10, workgroup_size: 256, binding_size: 128 << 20 };
+pub const LEAST: Caps = Caps {
+    subgroups: None,
+    f16: false,
+    workgroup_memory: 16 << 10,
+    workgroup_size: 256,
+    binding_size: 128 << 20,
+    cooperative: None,
+};
 
 /// The most and the least able device, and between them one with subgroups of any size, as some
 /// drivers of integrated GPUs have, and one with half floats alone.
-pub const DEVICES: [Caps; 4] = [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }, Caps { f16: true, ..LEAST }, LEAST];
+pub const DEVICES: [Caps; 5] = [
+    ALL,
+    Caps { cooperative: Some(Cooperative { side: 8, subgroup: 32 }), ..ALL },
+    Caps { subgroups: Some((4, 128)), ..LEAST },
+    Caps { f16: true, ..LEAST },
+    LEAST,
+];
 
 /// Every kernel family adds its list here, with the caps each kernel was made for.
 fn kernels() -> Vec<(Caps, Kernel)> {
@@ -67,6 +80,7 @@ fn convert(caps: &Caps, kernel: &Kernel) -> Result<(), String> {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SUBGROUP, caps.subgroups.is_some());
     capabilities.set(Capabilities::SHADER_FLOAT16, caps.f16);
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, caps.cooperative.is_some());
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(&kernel.source))?;
@@ -76,7 +90,14 @@ fn convert(caps: &Caps, kernel: &Kernel) -> Result<(), String> {
     spv::write_vec(&module, &info, &spv::Options { lang_version: (1, 3), ..Default::default() }, None)
         .map_err(|e| format!("SPIR-V: {e}"))?;
     let options = msl::Options { lang_version: (2, 4), ..Default::default() };
-    msl::write_string(&module, &info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
+    let (metal, _) =
+        msl::write_string(&module, &info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
+    if kernel.source.contains("coopMultiplyAdd") {
+        // Metal's matrices are 8 by 8, and are loaded from arrays of scalars. HLSL has none.
+        let said = ["simdgroup_half8x8 ", "simdgroup_float8x8 "].iter().all(|name| metal.contains(name));
+        let side = caps.cooperative.map(|c| c.side);
+        return if said == (side == Some(8)) { Ok(()) } else { Err(format!("MSL of sides {side:?}:\n{metal}")) };
+    }
     // Shader model 6.0 is the least that has subgroups.
     let options = hlsl::Options { shader_model: hlsl::ShaderModel::V6_0, ..Default::default() };
     let pipeline = hlsl::PipelineOptions::default();

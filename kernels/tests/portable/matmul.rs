@@ -1,6 +1,9 @@
 use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
-use tamarack_kernels::matmul::{MatMul, Norm, Precision, Tile, integer, tiled, tiled_with, vector};
+use tamarack_kernels::halves::Halves;
+use tamarack_kernels::matmul::{
+    CooperativeTile, MatMul, Norm, Precision, Tile, cooperative, cooperative_with, integer, tiled, tiled_with, vector,
+};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
@@ -12,6 +15,10 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
             for spec in [plain(format, k), full(format, k)] {
                 list.extend([1, 8].map(|rows| (caps, vector(&spec, &caps, rows))));
                 list.push((caps, tiled(&MatMul { norm: None, ..spec.clone() }, &caps)));
+                let tiles = [16, 32, 64, 512].map(|rows| CooperativeTile::default_for(&spec, rows));
+                let split = CooperativeTile { splits: 3, early: true, ..tiles[3] };
+                let kernels = tiles.iter().chain([&split]).filter_map(|tile| cooperative_with(&spec, &caps, *tile));
+                list.extend(kernels.flatten().map(|kernel| (caps, kernel)));
                 for (rows, precision) in [(1, Precision::High), (8, Precision::High), (1, Precision::Fast)] {
                     list.extend(integer(&spec, &caps, rows, precision).map(|kernel| (caps, kernel)));
                 }
@@ -20,6 +27,10 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
         for (format, k) in [(Format::F32, 7), (Format::F16, 10), (Format::Bf16, 4), (Format::F32, 3)] {
             list.push((caps, vector(&full(format, k), &caps, 2)));
             list.push((caps, tiled(&plain(format, k), &caps)));
+            list.extend(cooperative(&plain(format, k), &caps, 100).into_iter().flatten().map(|kernel| (caps, kernel)));
+            for norm in [None, Some(Norm { eps: 1e-6, weight: true })] {
+                list.push((caps, Halves { x: View::rows(k), k, norm }.kernel(&caps)));
+            }
         }
         let big = full(Format::F32, 1 << 14);
         list.push((caps, vector(&MatMul { n: 300_000, ..big.clone() }, &caps, 4)));

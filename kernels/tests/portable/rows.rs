@@ -113,6 +113,7 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
         for spec in [plain, full] {
             list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| spec.vector(caps, keys)));
             list.extend([spec.reduce(caps), spec.tiled(caps)]);
+            list.extend(spec.cooperative(caps));
         }
     }
     list

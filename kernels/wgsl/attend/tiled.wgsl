@@ -19,24 +19,7 @@ fn query(row: u32, head: u32, dim: u32) -> f32 {
     return select(0.0, q[{{Q_AT}} + min(dim, DK - 1u)] * {{SCALE}}, dim < DK);
 }
 
-// One past the last row before `end` that belongs to the same sequence as `row`.
-fn sequence_end(row: u32, end: u32) -> u32 {
-    let sequence = row_word(row, ROW_FIRST);
-    var least = row;
-    var most = end - 1u;
-    if (row_word(most, ROW_FIRST) == sequence) {
-        least = most;
-    }
-    while (least < most) {
-        let middle = (least + most + 1u) / 2u;
-        if (row_word(middle, ROW_FIRST) == sequence) {
-            least = middle;
-        } else {
-            most = middle - 1u;
-        }
-    }
-    return least + 1u;
-}
+{{SEQUENCE_END}}
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {

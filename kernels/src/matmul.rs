@@ -7,7 +7,7 @@ mod vector;
 
 pub use cooperative::{CooperativeTile, cooperative, cooperative_with, partial_words};
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
-pub use tiled::{Tile, tiled, tiled_with};
+pub use tiled::{Tile, tiled, tiled_for, tiled_with};
 pub use vector::{Tuning, vector, vector_with};
 
 use crate::template::{Bindings, consts, render};

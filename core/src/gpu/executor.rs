@@ -342,7 +342,7 @@ fn cooperative_words(
         for most in Rows::tiles() {
             let rows = if most == Rows::MOST { rows } else { rows.min(most as usize) };
             let parts = if m.glu.is_some() { 2 } else { 1 };
-            let words = |s: &Segment| partial_words(s.rows * parts, matrix.cols, most, rows as u32) as usize;
+            let words = |s: &Segment| partial_words(s.rows, matrix.cols, parts, most, rows as u32) as usize;
             sums = sums.max(matrix.segments.iter().map(words).max().unwrap_or(0));
         }
     }

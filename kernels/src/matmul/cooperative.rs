@@ -27,27 +27,24 @@ pub struct CooperativeTile {
     pub sub_weights: u32,
     /// Subgroups that have the same rows and share out the staged columns.
     pub shares: u32,
-    /// Workgroups that have the same tile and share out all columns; [`cooperative_sum`] adds up.
+    /// Workgroups that have the same tile and share out all columns; a second kernel adds up.
     pub splits: u32,
     /// Whether the next columns are loaded before these are multiplied.
     pub early: bool,
 }
 
-/// Workgroups that fill a large GPU: two for each of some 130 processors.
-const ENOUGH: u32 = 256;
 /// Words of a row of partial sums at most: scratch stays small.
 const PARTIALS: u32 = 1 << 15;
 
 impl CooperativeTile {
-    /// For steps of up to `rows` rows, see docs/performance.md: large tiles where they fill the device,
-    /// else smaller ones, else split columns.
+    /// For steps of up to `rows` rows, see docs/performance.md.
     pub fn default_for(spec: &MatMul, rows: u32) -> CooperativeTile {
-        CooperativeTile::of(spec.n * spec.matrices(), spec.k, rows)
+        CooperativeTile::of(spec.n, spec.k, spec.matrices(), rows)
     }
 
-    /// For a weight of [total, k].
-    fn of(total: u32, k: u32, rows: u32) -> CooperativeTile {
-        let base = CooperativeTile {
+    /// For a weight of [n * matrices, k].
+    fn of(n: u32, k: u32, matrices: u32, rows: u32) -> CooperativeTile {
+        let large = CooperativeTile {
             rows: 128,
             weights: 128,
             depth: 32,
@@ -57,24 +54,22 @@ impl CooperativeTile {
             splits: 1,
             early: false,
         };
+        let small = CooperativeTile { weights: 32, depth: 64, sub_weights: 32, early: true, ..large };
         let tile = match rows {
-            0..=16 => {
-                CooperativeTile { rows: 16, weights: 64, depth: 64, sub_rows: 16, sub_weights: 32, shares: 2, ..base }
-            }
-            17..=32 => {
-                CooperativeTile { rows: 32, weights: 64, depth: 64, sub_rows: 32, sub_weights: 32, shares: 2, ..base }
-            }
-            33..=64 => CooperativeTile { rows: 64, weights: 64, depth: 64, sub_rows: 32, sub_weights: 32, ..base },
-            // More than one wave of workgroups: more subgroups in each, and loads while they multiply.
-            _ if rows.div_ceil(128) * total.div_ceil(128) > ENOUGH => {
-                CooperativeTile { sub_weights: 32, early: true, ..base }
-            }
-            _ => base,
+            0..=16 => CooperativeTile { rows: 16, sub_rows: 16, shares: 4, ..small },
+            17..=32 if matrices > 1 => CooperativeTile { rows: 32, weights: 64, sub_rows: 32, shares: 2, ..small },
+            17..=32 => CooperativeTile { rows: 32, sub_rows: 32, shares: 4, ..small },
+            33..=64 => CooperativeTile { rows: 64, weights: 64, sub_rows: 32, ..small },
+            // Two sums for each output leave fewer registers.
+            _ if matrices > 1 => CooperativeTile { sub_weights: 32, early: true, ..large },
+            _ => large,
         };
-        let tile = CooperativeTile { early: tile.early || rows <= 64, ..tile };
+        // Workgroups that fill a large GPU of some 130 processors: two large ones on each, or three small ones.
+        let enough = if rows > 32 { 256 } else { 384 };
+        let total = n * matrices;
         let groups = rows.div_ceil(tile.rows) * total.div_ceil(tile.weights);
         let most = (k / 512).min(PARTIALS / total.max(1)).clamp(1, 8);
-        let splits = (ENOUGH / groups.max(1)).clamp(1, most);
+        let splits = (enough / groups.max(1)).clamp(1, most);
         CooperativeTile { splits: 1 << splits.ilog2(), ..tile }
     }
 
@@ -148,11 +143,11 @@ pub fn cooperative_with(spec: &MatMul, caps: &Caps, tile: CooperativeTile) -> Op
     Some(if tile.splits > 1 { vec![product, sum(spec, caps, tile.splits)] } else { vec![product] })
 }
 
-/// Words of partial sums that [`cooperative`] leaves for a weight of [total, k] in a step of `rows` rows, with
-/// kernels for `most`.
-pub fn partial_words(total: u32, k: u32, most: u32, rows: u32) -> u64 {
-    let splits = CooperativeTile::of(total, k, most).splits;
-    if splits < 2 { 0 } else { u64::from(splits) * u64::from(rows) * u64::from(total) }
+/// Words of partial sums that [`cooperative`] leaves for a weight of [n * matrices, k] in a step of `rows` rows,
+/// with kernels for `most`.
+pub fn partial_words(n: u32, k: u32, matrices: u32, most: u32, rows: u32) -> u64 {
+    let splits = CooperativeTile::of(n, k, matrices, most).splits;
+    if splits < 2 { 0 } else { u64::from(splits * matrices) * u64::from(rows) * u64::from(n) }
 }
 
 fn product(spec: &MatMul, tile: CooperativeTile, units: Cooperative) -> Kernel {

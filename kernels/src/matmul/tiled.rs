@@ -15,9 +15,12 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The smallest everywhere: short prompts leave little of it empty, and it fits the 16 KiB of
+    /// The smallest: short prompts leave little of it empty, and it fits the 16 KiB of
     /// workgroup memory that WebGPU promises.
     pub const SMALL: Tile = Tile { rows: 4, outputs: 4 };
+
+    /// Each weight serves twice the rows: best for many.
+    pub const TALL: Tile = Tile { rows: 8, outputs: 4 };
 
     fn fit(self, spec: &MatMul, caps: &Caps) -> Tile {
         let tile = Tile { rows: if self.rows < 8 { 4 } else { 8 }, outputs: if self.outputs < 8 { 4 } else { 8 } };
@@ -29,6 +32,11 @@ impl Tile {
 /// For any number of rows. The host runs a norm apart: `spec.norm` is none.
 pub fn tiled(spec: &MatMul, caps: &Caps) -> Kernel {
     tiled_with(spec, caps, Tile::SMALL)
+}
+
+/// [`tiled`] for steps of so many rows, where many are more than 64.
+pub fn tiled_for(spec: &MatMul, caps: &Caps, rows: u32) -> Kernel {
+    tiled_with(spec, caps, if rows > 64 { Tile::TALL } else { Tile::SMALL })
 }
 
 /// [`tiled`] with tiles of a given size.

@@ -2,11 +2,13 @@
 //! send. Executors run this; [`rewrite`] makes it short.
 
 mod lower;
+mod ops;
 mod rewrite;
 mod rules;
 mod tidy;
 
 pub use lower::lower;
+pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
@@ -55,6 +57,8 @@ pub struct Cache {
     pub dk: usize,
     /// Elements of a value.
     pub dv: usize,
+    /// Whether a value is the beginning of its key, and not stored: a latent's.
+    pub latent: bool,
 }
 
 /// What a node does. Where an op has `post` steps, each `Add` and `Mul` takes the next input after
@@ -81,6 +85,19 @@ pub enum Op {
     },
     /// Element by element, beginning with the input itself.
     Map(Vec<Post>),
+    /// Element by element times a vector as long as the last dimension.
+    MulWeight {
+        /// The vector.
+        weight: WeightId,
+        /// And then.
+        post: Vec<Post>,
+    },
+    /// xIELU; the vector has its four parameters, see [`tamarack_api::Op::Xielu`].
+    Xielu(WeightId),
+    /// The mean of the last dimension, which becomes 1.
+    Mean,
+    /// [rows, m, k] and [rows, k, n] -> [rows, m, n]
+    RowMatMul,
     /// Element by element of two inputs; a dimension of 1 repeats.
     Binary {
         /// Which.
@@ -111,6 +128,10 @@ pub enum Op {
         /// How.
         spec: tamarack_api::AttentionSpec,
     },
+    /// [tokens, heads, k] -> [tokens, heads, n], every head by a matrix of its own.
+    HeadLinear(HeadLinear),
+    /// A causal convolution of each channel over the rows of its sequence, which go to a cache.
+    Conv(Conv),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
 }
@@ -154,6 +175,8 @@ pub enum Post {
     AddScalar(f32),
     /// v into [min, max]
     Clamp(f32, f32),
+    /// v = sqrt(v)
+    Sqrt,
     /// v = v + input
     Add,
     /// v = v * input
@@ -189,8 +212,8 @@ pub struct Prepare {
 pub struct KvHeads {
     /// Keys.
     pub k: Heads,
-    /// Values.
-    pub v: Heads,
+    /// Values; none where the cache is latent.
+    pub v: Option<Heads>,
     /// Where they go.
     pub cache: CacheId,
 }
@@ -237,7 +260,7 @@ impl Norm {
 impl Prepare {
     /// Queries, keys and values, those that there are.
     pub fn heads(&self) -> impl Iterator<Item = &Heads> {
-        self.q.iter().chain(self.kv.iter().flat_map(|kv| [&kv.k, &kv.v]))
+        self.q.iter().chain(self.kv.iter().flat_map(|kv| std::iter::once(&kv.k).chain(&kv.v)))
     }
 
     /// The norms of all heads, in the same order.
@@ -264,6 +287,10 @@ impl Op {
             Op::Norm { norm, .. } if norm.center => "layer_norm",
             Op::Norm { .. } => "rms_norm",
             Op::Map(_) => "map",
+            Op::MulWeight { .. } => "mul_weight",
+            Op::Xielu(_) => "xielu",
+            Op::Mean => "mean",
+            Op::RowMatMul => "row_matmul",
             Op::Binary { .. } => "binary",
             Op::Reshape => "reshape",
             Op::Slice { .. } => "slice",
@@ -271,6 +298,8 @@ impl Op {
             Op::Rope(_) => "rope",
             Op::Prepare(_) => "prepare",
             Op::Attend { .. } => "attend",
+            Op::HeadLinear(_) => "head_linear",
+            Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
         }
     }
@@ -322,6 +351,9 @@ impl Program {
                 }
                 Op::Norm { norm, .. } => vectors.extend(norm.weights()),
                 Op::Attend { spec, .. } => vectors.extend(spec.sinks),
+                Op::HeadLinear(h) => matrices.extend([h.weight]),
+                Op::Conv(c) => vectors.extend([c.weight].into_iter().chain(c.bias)),
+                Op::MulWeight { weight, .. } | Op::Xielu(weight) => vectors.extend([*weight]),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 _ => {}
             }
@@ -339,7 +371,8 @@ impl Program {
     pub fn post_inputs(&self, id: NodeId) -> Range<usize> {
         let inputs = self.nodes[id].inputs.len();
         let first = match &self.nodes[id].op {
-            Op::Binary { .. } => 2,
+            Op::Binary { .. } | Op::RowMatMul => 2,
+            Op::Conv(c) => c.inputs(),
             _ => 1,
         };
         first..inputs

@@ -1,10 +1,10 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{Dim, RopeSpec};
+use crate::{CustomId, CustomOp, Dim, RopeSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 0);
+pub const API: (u32, u32) = (1, 1);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -175,6 +175,17 @@ pub enum Op {
     },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs {},
+    /// An op of the plugin's own. [rows, ..] of each input -> [rows, ..dims]. Since api 1.1.
+    Custom {
+        /// Which.
+        custom: CustomId,
+        /// What it takes beside its inputs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        weights: Vec<WeightId>,
+        /// Whether one more input is the same result, made of the vocabulary's ops.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        decomposed: bool,
+    },
 }
 
 impl Op {
@@ -201,6 +212,7 @@ impl Op {
             Op::Kv { .. } => "kv",
             Op::Attention { .. } => "attention",
             Op::Outputs {} => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -214,7 +226,8 @@ impl Op {
             Op::Attention { spec } => [spec.sinks, None],
             _ => [None, None],
         };
-        pair.into_iter().flatten()
+        let list: &[WeightId] = if let Op::Custom { weights, .. } = self { weights } else { &[] };
+        pair.into_iter().flatten().chain(list.iter().copied())
     }
 }
 
@@ -300,6 +313,9 @@ pub struct Graph {
     pub weights: Vec<WeightNode>,
     /// Rotary embeddings.
     pub ropes: Vec<RopeSpec>,
+    /// Ops of the plugin's own. Since api 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Vec<CustomOp>,
     /// Source lines, for errors and profiles.
     pub places: Vec<String>,
     /// The node whose rows are the logits.

@@ -8,6 +8,7 @@ pub fn lower(graph: &Graph) -> Program {
     let mut program = Program {
         weights: graph.weights.clone(),
         ropes: graph.ropes.clone(),
+        custom: graph.custom.clone(),
         output: graph.output as usize,
         ..Program::default()
     };
@@ -50,6 +51,9 @@ pub fn lower(graph: &Graph) -> Program {
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
             Recorded::Outputs {} => Op::Outputs,
+            Recorded::Custom { custom, weights, decomposed } => {
+                Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }
+            }
         };
         program.nodes.push(Node { op, inputs, shape, place: graph.place(i as u32).to_owned() });
     }

@@ -1,6 +1,7 @@
 //! The host's own form of a recorded graph: the vocabulary plus fused operations that no plugin can
 //! send. Executors run this; [`rewrite`] makes it short.
 
+pub mod custom;
 mod lower;
 mod rewrite;
 mod rules;
@@ -11,7 +12,7 @@ pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
 use std::{collections::BTreeSet, ops::Range};
-use tamarack_api::{Activation, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
+use tamarack_api::{Activation, CustomOp, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
 
 /// A node's place in [`Program::nodes`].
 pub type NodeId = usize;
@@ -29,6 +30,10 @@ pub struct Program {
     pub ropes: Vec<RopeSpec>,
     /// Key and value caches.
     pub caches: Vec<Cache>,
+    /// Ops of the plugin's own.
+    pub custom: Vec<CustomOp>,
+    /// Those in plain arithmetic, if the plugin is at hand.
+    pub plain: Option<custom::PlainOps>,
     /// The logits [outputs, vocabulary].
     pub output: NodeId,
 }
@@ -113,6 +118,15 @@ pub enum Op {
     },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
+    /// An op of the plugin's own.
+    Custom {
+        /// Index into [`Program::custom`].
+        custom: usize,
+        /// What it takes beside its inputs.
+        weights: Vec<WeightId>,
+        /// Whether the last input is the same result, made of other operations.
+        decomposed: bool,
+    },
 }
 
 /// A matrix product with what is fused into it: y = post(glu(norm(x) W^T + b)).
@@ -272,6 +286,7 @@ impl Op {
             Op::Prepare(_) => "prepare",
             Op::Attend { .. } => "attend",
             Op::Outputs => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -322,6 +337,7 @@ impl Program {
                 }
                 Op::Norm { norm, .. } => vectors.extend(norm.weights()),
                 Op::Attend { spec, .. } => vectors.extend(spec.sinks),
+                Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 _ => {}
             }

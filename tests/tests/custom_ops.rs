@@ -225,7 +225,8 @@ fn wgsl_is_what_its_op_declares_or_refused() {
 
 #[test]
 fn mistakes_are_told_with_the_authors_line() {
-    struct Case(fn(Tensor) -> Tensor);
+    type Text = fn(Tensor) -> Tensor;
+    struct Case(Text);
     impl Architecture for Case {
         fn declaration(&self) -> Declaration {
             Declaration::llm("case", &["case"])
@@ -234,7 +235,7 @@ fn mistakes_are_told_with_the_authors_line() {
             Ok((self.0)(w.embedding("embed", [VOCAB, D]).forward(step.tokens())))
         }
     }
-    let cases: [(fn(Tensor) -> Tensor, &str); 7] = [
+    let cases: [(Text, &str); 7] = [
         (|_| op("none", WGSL).forward(&[], &[D]), "does not take 0 inputs"),
         (
             |x| op("many", WGSL).forward(&[x; 8], &[D]),

@@ -7,8 +7,8 @@ use tamarack_api::{AttentionSpec, Dim, Graph, Op as Recorded, Sym, WeightExpr, W
 
 /// The program that does exactly what the graph says. The graph has been checked.
 pub fn lower(graph: &Graph) -> Program {
-    let (weights, ropes) = (graph.weights.clone(), graph.ropes.clone());
-    let mut lowering = Lowering { program: Program { weights, ropes, ..Program::default() }, at: Vec::new() };
+    let (weights, ropes, custom) = (graph.weights.clone(), graph.ropes.clone(), graph.custom.clone());
+    let mut lowering = Lowering { program: Program { weights, ropes, custom, ..Program::default() }, at: Vec::new() };
     for (i, node) in graph.nodes.iter().enumerate() {
         lowering.node(node, graph.place(i as u32));
     }
@@ -89,6 +89,9 @@ impl Lowering {
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
             Recorded::Outputs {} => Op::Outputs,
+            Recorded::Custom { custom, weights, decomposed } => {
+                Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }
+            }
         };
         let out = self.push(op, inputs, shape, place);
         self.at.push(out);

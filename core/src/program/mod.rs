@@ -1,6 +1,7 @@
 //! The host's own form of a recorded graph: the vocabulary plus fused operations that no plugin can
 //! send. Executors run this; [`rewrite`] makes it short.
 
+pub mod custom;
 mod lower;
 mod ops;
 mod rewrite;
@@ -13,7 +14,7 @@ pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
 use std::{collections::BTreeSet, ops::Range};
-use tamarack_api::{Activation, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
+use tamarack_api::{Activation, CustomOp, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
 
 /// A node's place in [`Program::nodes`].
 pub type NodeId = usize;
@@ -31,6 +32,10 @@ pub struct Program {
     pub ropes: Vec<RopeSpec>,
     /// Key and value caches.
     pub caches: Vec<Cache>,
+    /// Ops of the plugin's own.
+    pub custom: Vec<CustomOp>,
+    /// Those in plain arithmetic, if the plugin is at hand.
+    pub plain: Option<custom::PlainOps>,
     /// The logits [outputs, vocabulary].
     pub output: NodeId,
 }
@@ -134,6 +139,15 @@ pub enum Op {
     Conv(Conv),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
+    /// An op of the plugin's own.
+    Custom {
+        /// Index into [`Program::custom`].
+        custom: usize,
+        /// What it takes beside its inputs.
+        weights: Vec<WeightId>,
+        /// Whether the last input is the same result, made of other operations.
+        decomposed: bool,
+    },
 }
 
 /// A matrix product with what is fused into it: y = post(glu(norm(x) W^T + b)).
@@ -301,6 +315,7 @@ impl Op {
             Op::HeadLinear(_) => "head_linear",
             Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -354,6 +369,7 @@ impl Program {
                 Op::HeadLinear(h) => matrices.extend([h.weight]),
                 Op::Conv(c) => vectors.extend([c.weight].into_iter().chain(c.bias)),
                 Op::MulWeight { weight, .. } | Op::Xielu(weight) => vectors.extend([*weight]),
+                Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 _ => {}
             }

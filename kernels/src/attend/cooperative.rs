@@ -73,7 +73,7 @@ impl Attend {
             ("BLOCK_KEYS", BLOCK_KEYS),
             ("KEY_DIMS", sizes.key_dims),
             ("VALUE_DIMS", sizes.value_dims),
-            ("SLOT_QUADS", self.kv_heads * (self.dk + self.dv) / 4),
+            ("SLOT_QUADS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 4),
             ("QUERY_STRIDE", sizes.query_stride),
             ("QUERY_TILE", rows * sizes.query_stride),
             ("BLOCK_STRIDE", sizes.block_stride),

@@ -46,7 +46,7 @@ fn stage_values(table: u32, first: u32, end: u32, kv_head: u32, thread: u32) {
         let key = i / (VALUE_DIMS / 4u);
         let quad = i % (VALUE_DIMS / 4u);
         let slot = slot_of(table, min(first + key, end - 1u)) * SLOT_QUADS;
-        let v = cache[slot + (KV_HEADS * DK + kv_head * DV) / 4u + min(quad, DV / 4u - 1u)];
+        let v = cache[slot + VALUES_AT / 2u + kv_head * (DV / 4u) + min(quad, DV / 4u - 1u)];
         put(key * BLOCK_STRIDE + 4u * quad, select(vec4<f16>(), v, quad < DV / 4u));
     }
 }

@@ -188,6 +188,7 @@ pub fn finish(posts: &[Post], mut v: f32, row: usize, column: usize, inputs: &[V
             Post::AddScalar(c) => v + c,
             Post::Clamp(low, high) => v.clamp(*low, *high),
             Post::Softcap(c) => c * (v / c).tanh(),
+            Post::Sqrt => v.sqrt(),
             Post::Add(view) => v + input(view),
             Post::Mul(view) => v * input(view),
         };

@@ -96,7 +96,7 @@ impl<'a> Emitter<'a> {
             if let Some(launch) = self.launches.get_mut(first) {
                 let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
                 launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
-                launch.tunable = if let Rows::Few(n) = kind { Some((spec, n)) } else { None };
+                launch.tunable = kind.few().map(|n| (spec, n));
             }
         }
         Ok(())

@@ -29,6 +29,8 @@ pub struct Attend {
     pub softcap: Option<f32>,
     /// One more logit per head that takes probability and gives no value.
     pub sinks: bool,
+    /// Whether a value is the beginning of its key, and a slot holds keys only.
+    pub latent: bool,
     /// Queries, [rows, heads, dk].
     pub q: View,
     /// Results, [rows, heads, dv].
@@ -287,8 +289,11 @@ impl Attend {
     /// The template values by which a row's own query, key and value are made in workgroups of `threads`
     /// and `fold` query heads.
     fn own(&self, prepare: Option<&Prepare>, threads: u32, fold: u32) -> Vec<(&'static str, String)> {
-        let parts = prepare.and_then(|p| Some((p, p.q.as_ref()?, p.kv.as_ref()?)));
-        let Some((prepare, q, (k, v))) = parts else {
+        let parts = prepare.and_then(|p| {
+            let (k, v) = p.kv.as_ref()?;
+            Some((p, p.q.as_ref()?, k, v.as_ref()?))
+        });
+        let Some((prepare, q, k, v)) = parts else {
             return vec![("OWN", "0".to_string()), ("OWN_FUNCTIONS", String::new()), ("OWN_MAIN", String::new())];
         };
         let (key_base, value_base) = (fold * self.dk, (fold + 1) * self.dk);
@@ -376,7 +381,8 @@ impl Attend {
             ("DV", self.dv),
             ("KEY_PIECES", self.key_pieces()),
             ("VALUE_PIECES", self.value_pieces()),
-            ("SLOT_WORDS", self.kv_heads * (self.dk + self.dv) / 2),
+            ("SLOT_WORDS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 2),
+            ("VALUES_AT", if self.latent { 0 } else { self.kv_heads * (self.dk / 2) }),
             ("MAX_SPLITS", MAX_SPLITS),
         ];
         let pieces = match self.is_aligned() {

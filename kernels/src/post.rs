@@ -42,6 +42,7 @@ pub(crate) fn lines_of(posts: &[Post], input: impl Fn(usize, &View) -> String) -
         Post::AddScalar(c) => format!("v += {};\n", float(*c)),
         Post::Clamp(low, high) => format!("v = clamp(v, {}, {});\n", float(*low), float(*high)),
         Post::Softcap(c) => format!("v = {c} * bounded_tanh(v / {c});\n", c = float(*c)),
+        Post::Sqrt => "v = sqrt(v);\n".to_string(),
         Post::Add(view) => format!("v += {};\n", input(i, view)),
         Post::Mul(view) => format!("v *= {};\n", input(i, view)),
     };

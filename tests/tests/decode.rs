@@ -218,7 +218,7 @@ fn check_besides(
     let part = |view, steps| Heads { input: 0, view, steps };
     let prepare = Prepare {
         q: Some(part(at(0, heads, dk), q)),
-        kv: Some((part(at(heads * dk, kv_heads, dk), k), part(at((heads + kv_heads) * dk, kv_heads, dv), v))),
+        kv: Some((part(at(heads * dk, kv_heads, dk), k), Some(part(at((heads + kv_heads) * dk, kv_heads, dv), v)))),
         inputs: 1,
         tables: vec![5],
         out: View::heads(heads, dk),
@@ -233,6 +233,7 @@ fn check_besides(
         window: None,
         softcap: None,
         sinks,
+        latent: false,
         q: View::heads(heads, dk),
         out: View::heads(heads, dv),
     };

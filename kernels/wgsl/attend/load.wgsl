@@ -11,7 +11,7 @@
         k{{u}}_{{i}} = key_piece(slot{{u}} + kv_head * (DK / 2u), key_piece{{i}});
         {{end i}}
         {{for i in VALUE_PIECES_EACH}}
-        v{{u}}_{{i}} = value_piece(slot{{u}} + KV_HEADS * (DK / 2u) + kv_head * (DV / 2u), value_piece{{i}});
+        v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * (DV / 2u), value_piece{{i}});
         {{end i}}
 {{end u}}
     }

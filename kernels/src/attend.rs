@@ -62,7 +62,7 @@ const REGISTERS: u32 = 128;
 /// Workgroup memory of the vector kernel, where there is as much: several workgroups are to fit.
 const VECTOR_MEMORY: u32 = 24 << 10;
 /// Most parts into which keys are split.
-pub const MAX_SPLITS: u32 = 64;
+pub const MAX_SPLITS: u32 = 32;
 /// Rows of a tile and keys of a block, best first.
 const TILES: [(u32, u32); 8] = [(64, 32), (32, 32), (32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4)];
 

@@ -6,7 +6,15 @@ mod progress;
 mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
-use commands::{bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
+use commands::{
+    bench::Bench,
+    chat::Chat,
+    debug::Debug,
+    devices::Devices,
+    inspect::Inspect,
+    plugins::Plugins,
+    pull::{Models, Pull, Remove},
+};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +43,9 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Chat(Chat),
+    Pull(Pull),
+    Models(Models),
+    Remove(Remove),
     Plugins(Plugins),
     Inspect(Inspect),
     Devices(Devices),
@@ -48,6 +59,9 @@ async fn main() -> ExitCode {
     log(verbose);
     errors::exit_code(match command {
         Subcommands::Chat(chat) => chat.run().await,
+        Subcommands::Pull(pull) => pull.run().await,
+        Subcommands::Models(models) => models.run(),
+        Subcommands::Remove(remove) => remove.run(),
         Subcommands::Plugins(plugins) => plugins.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),

@@ -12,6 +12,7 @@ use commands::{
     debug::Debug,
     devices::Devices,
     inspect::Inspect,
+    plugin::Plugin,
     plugins::Plugins,
     pull::{Models, Pull, Remove},
 };
@@ -47,6 +48,7 @@ enum Subcommands {
     Models(Models),
     Remove(Remove),
     Plugins(Plugins),
+    Plugin(Plugin),
     Inspect(Inspect),
     Devices(Devices),
     Bench(Bench),
@@ -63,6 +65,7 @@ async fn main() -> ExitCode {
         Subcommands::Models(models) => models.run(),
         Subcommands::Remove(remove) => remove.run(),
         Subcommands::Plugins(plugins) => plugins.run(),
+        Subcommands::Plugin(plugin) => plugin.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
         Subcommands::Bench(bench) => bench.run().await,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 fn mostly(next: Next, every: usize) -> Next {
     Arc::new(move |tokens, seed, counter| {
         let right = next(tokens, seed, counter);
-        if tokens.len() % every == 0 { (right + 1) % VOCABULARY as u32 } else { right }
+        if tokens.len().is_multiple_of(every) { (right + 1) % VOCABULARY as u32 } else { right }
     })
 }
 

@@ -84,10 +84,10 @@ async fn sixty_four_at_once_some_of_them_cancelled() {
                     _ => {}
                 }
                 events += 1;
-                if i % 9 == 0 && events == 5 {
+                if i.is_multiple_of(9) && events == 5 {
                     return (i, text, None);
                 }
-                if i % 3 == 0 && events == 5 {
+                if i.is_multiple_of(3) && events == 5 {
                     stream.cancel();
                 }
             }
@@ -105,7 +105,7 @@ async fn sixty_four_at_once_some_of_them_cancelled() {
                 whole += 1;
             }
             Some(StopReason::Cancelled) | None => {
-                assert!(expected.starts_with(text.trim_end_matches('\u{fffd}')) && i % 3 == 0)
+                assert!(expected.starts_with(text.trim_end_matches('\u{fffd}')) && i.is_multiple_of(3))
             }
             Some(StopReason::Stop) => panic!("request {i} ended by itself"),
         }

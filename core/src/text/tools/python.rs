@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
     fn calls(&mut self) -> Option<Result<Vec<RawCall>, Rejection>> {
         let in_list = self.take("[");
         let mut calls = Vec::new();
-        while !self.0.is_empty() && !(in_list && self.peek("]")) {
+        while !(self.0.is_empty() || in_list && self.peek("]")) {
             let name = self.word();
             if name.is_empty() && self.peek("(") {
                 return Some(Err(missing_name()));

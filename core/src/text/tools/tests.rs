@@ -83,29 +83,16 @@ fn answer(format: ToolCallFormat) -> &'static str {
 }
 
 fn pieces(format: ToolCallFormat, answer: &str, cuts: &mut impl FnMut() -> usize, is_complete: bool) -> Vec<Piece> {
-    let mut parse: Box<dyn FnMut(Option<&str>) -> Vec<Piece>> = match format {
-        ToolCallFormat::GptOss => {
-            let mut harmony = Harmony::new(tools());
-            Box::new(move |text| match text {
-                Some(text) => harmony.push(text),
-                None => harmony.finish(is_complete),
-            })
-        }
-        _ => {
-            let mut stream = ToolCallStream::new(format, tools());
-            Box::new(move |text| match text {
-                Some(text) => stream.push(text),
-                None => stream.finish(is_complete),
-            })
-        }
-    };
+    let mut harmony = Harmony::new(tools());
+    let mut stream = ToolCallStream::new(format, tools());
+    let is_harmony = format == ToolCallFormat::GptOss;
     let mut rest: Vec<char> = answer.chars().collect();
     let mut out = Vec::new();
     while !rest.is_empty() {
         let piece: String = rest.drain(..cuts().clamp(1, rest.len())).collect();
-        out.extend(parse(Some(&piece)));
+        out.extend(if is_harmony { harmony.push(&piece) } else { stream.push(&piece) });
     }
-    out.extend(parse(None));
+    out.extend(if is_harmony { harmony.finish(is_complete) } else { stream.finish(is_complete) });
     merged(out)
 }
 

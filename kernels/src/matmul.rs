@@ -2,11 +2,13 @@
 
 mod cooperative;
 mod integer;
+mod row;
 mod tiled;
 mod vector;
 
 pub use cooperative::{CooperativeTile, cooperative, cooperative_with, partial_words};
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
+pub use row::{Row, RowTuning};
 pub use tiled::{Tile, tiled, tiled_for, tiled_with};
 pub use vector::{Tuning, vector, vector_with};
 

@@ -6,6 +6,7 @@
 mod product;
 
 use super::{
+    Gpu,
     convert::{activation, post},
     executor::Model,
     plan::Place,
@@ -17,10 +18,10 @@ use crate::{
 use tamarack_api::{AttentionSpec, Sym};
 use tamarack_kernels::{
     Kernel, Post, View,
-    attend::{Attend, Keys},
+    attend::{Attend, Besides, Keys},
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
-    matmul,
+    matmul::{self, Candidate, Row},
     norm::{Norm, NormKind},
     prepare,
     sample::Sample,
@@ -75,6 +76,8 @@ impl Rows {
 pub(super) enum Attention {
     /// One row at a time.
     Vector(Keys),
+    /// The only row of each sequence: its key and value are made on the way.
+    Single(Keys),
     /// Tiles of rows.
     Tiled,
 }
@@ -88,8 +91,26 @@ pub(super) struct Launch<'a> {
     pub checked: bool,
     /// The weights that it multiplies by; none for what is no product.
     pub weights: Weights,
-    /// A product with so many rows at most, whose work can be shared out in other ways.
-    pub tunable: Option<(matmul::MatMul, u32)>,
+    /// A product whose work can be shared out in other ways.
+    pub tunable: Option<Tunable>,
+}
+
+/// What can be computed in several ways.
+pub(super) enum Tunable {
+    /// A product with so many rows at most.
+    Few(matmul::MatMul, u32),
+    /// A product with a rounded row.
+    Row(Row),
+}
+
+impl Tunable {
+    /// The ways.
+    pub fn candidates(&self, gpu: &Gpu) -> Vec<Candidate> {
+        match self {
+            Tunable::Few(spec, rows) => matmul::candidates(spec, &gpu.caps, *rows, gpu.settings.precision),
+            Tunable::Row(row) => row.candidates(&gpu.caps),
+        }
+    }
 }
 
 /// How much of a matrix a dispatch goes through.
@@ -125,12 +146,20 @@ impl<'a> Emitter<'a> {
         self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
     }
 
+    /// Whether the step has one row.
+    fn is_one_row(&self) -> bool {
+        self.kind.tokens == Rows::Few(1) && self.kind.outputs == Rows::Few(1)
+    }
+
     pub(super) fn last(&mut self) -> Option<&mut Launch<'a>> {
         self.launches.last_mut()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Result<Place> {
         let node = &self.model.program.nodes[id];
+        if self.is_one_row() && matches!(node.op, Op::Outputs) {
+            return self.place(node.inputs[0]);
+        }
         let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
         self.model.plan.places[id].ok_or_else(none)
     }
@@ -159,8 +188,10 @@ impl<'a> Emitter<'a> {
                 let q = Some(program::Heads { input: 0, steps });
                 self.prepare(id, &Prepare { q, kv: None })
             }
+            Op::Prepare(p) if self.is_besides(p) => Ok(()),
             Op::Prepare(p) => self.prepare(id, p),
             Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::Outputs if self.is_one_row() => Ok(()),
             Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
             Op::Xielu(parameters) => self.xielu(id, *parameters),
             Op::Mean => self.mean(id),
@@ -276,6 +307,13 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
+    /// Whether attention does it on the way.
+    fn is_besides(&self, p: &Prepare) -> bool {
+        matches!(self.kind.attention, Attention::Single(_))
+            && p.q.is_some()
+            && p.kv.as_ref().is_some_and(|kv| kv.v.is_some())
+    }
+
     /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
     fn custom(&mut self, id: NodeId, custom: usize, weights: &[u32]) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
@@ -291,6 +329,16 @@ impl<'a> Emitter<'a> {
     }
 
     fn prepare(&mut self, id: NodeId, p: &Prepare) -> Result<()> {
+        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
+        let (kernel, mut bound) = self.prepared(id, p, out.map_or(View::rows(1), |o| o.view))?;
+        bound.extend(out.map(|o| self.buffer(o)));
+        bound.extend(p.kv.as_ref().map(|kv| &self.model.caches[kv.cache]));
+        self.push(kernel.kernel(&self.model.gpu.caps), Sym::Tokens, bound);
+        Ok(())
+    }
+
+    /// What comes before attention, and the buffers that it reads.
+    fn prepared(&self, id: NodeId, p: &Prepare, out: View) -> Result<(prepare::Prepare, Vec<&'a wgpu::Buffer>)> {
         let model = self.model;
         let node = &model.program.nodes[id];
         let (mut buffers, mut ropes): (Vec<usize>, Vec<u32>) = (Vec::new(), Vec::new());
@@ -314,22 +362,18 @@ impl<'a> Emitter<'a> {
             Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
         });
         let kv = kv.transpose()?;
-        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
         let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
-        let view = out.map_or(View::rows(1), |o| o.view);
-        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out: view };
+        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out };
         let mut bound: Vec<&wgpu::Buffer> = buffers.iter().map(|b| &model.activations[*b]).collect();
         bound.extend(p.norms().filter_map(|n| n.weight).map(|w| &model.vectors[&w]));
         bound.extend(ropes.iter().map(|r| &model.ropes[*r as usize]));
-        bound.extend(out.map(|o| self.buffer(o)));
-        bound.extend(p.kv.as_ref().map(|kv| &model.caches[kv.cache]));
-        self.push(kernel.kernel(&model.gpu.caps), Sym::Tokens, bound);
-        Ok(())
+        Ok((kernel, bound))
     }
 
     fn attend(&mut self, id: NodeId, cache: usize, spec: &AttentionSpec) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
-        let q = self.place(model.program.nodes[id].inputs[0])?;
+        let input = model.program.nodes[id].inputs[0];
+        let q = self.place(input)?;
         let (sizes, caps) = (model.program.caches[cache], &model.gpu.caps);
         let attend = Attend {
             heads: q.view.heads,
@@ -345,20 +389,43 @@ impl<'a> Emitter<'a> {
             out: out.view,
         };
         let sinks = spec.sinks.map(|s| &model.vectors[&s]);
-        let one = |out| [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks).chain([out]).collect();
         match self.kind.attention {
             Attention::Tiled => {
+                let buffers = [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks);
                 let kernel = attend.cooperative(caps).unwrap_or_else(|| attend.tiled(caps));
-                self.push(kernel, Sym::Tokens, one(self.buffer(out)));
+                self.push(kernel, Sym::Tokens, buffers.chain([self.buffer(out)]).collect());
             }
-            Attention::Vector(Keys::Split) => {
-                // Sinks take part once, when the parts are put together.
-                let parts = vec![self.buffer(q), &model.caches[cache], &model.partials];
-                let merge = std::iter::once(&model.partials).chain(sinks).chain([self.buffer(out)]).collect();
-                self.push(attend.vector(caps, Keys::Split), Sym::Tokens, parts);
-                self.push(attend.reduce(caps), Sym::Tokens, merge);
+            Attention::Vector(keys) | Attention::Single(keys) => {
+                let made = model.rounding.made[id].filter(|_| self.is_one_row());
+                let mut buffers = vec![self.buffer(q)];
+                let mut besides = Besides {
+                    prepare: None,
+                    alone: self.is_one_row(),
+                    store: made.is_none_or(|made| made.store),
+                    next: made.map(|made| self.rounded(id, made)),
+                };
+                if let Op::Prepare(p) = &model.program.nodes[input].op
+                    && self.is_besides(p)
+                {
+                    let (prepare, inputs) = self.prepared(input, p, q.view)?;
+                    (besides.prepare, buffers) = (Some(prepare), inputs);
+                }
+                buffers.push(&model.caches[cache]);
+                let mut end: Vec<&wgpu::Buffer> = sinks.into_iter().collect();
+                end.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
+                end.extend(besides.store.then(|| self.buffer(out)));
+                end.extend(made.map(|made| &model.rounded[made.buffer]));
+                if keys == Keys::Split {
+                    // Sinks take part once, when the parts are put together.
+                    buffers.push(&model.partials);
+                    end.insert(0, &model.partials);
+                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
+                    self.push(attend.reduce_with(caps, &besides), Sym::Tokens, end);
+                } else {
+                    buffers.extend(end);
+                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
+                }
             }
-            Attention::Vector(keys) => self.push(attend.vector(caps, keys), Sym::Tokens, one(self.buffer(out))),
         }
         Ok(())
     }

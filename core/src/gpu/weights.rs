@@ -152,6 +152,10 @@ fn magnitude(format: Format, quants: &[u32], scales: &[u32]) -> f32 {
             let ends = |scale: f32, bias: f32| [bias, scale * top + bias];
             let half = |w: u32| f16::from_bits(w as u16).to_f32();
             match kind {
+                Scales::Centered => {
+                    let middle = (1u32 << (bits - 1)) as f32;
+                    middle * largest(&mut scales.iter().flat_map(|w| [half(*w), half(w >> 16)]))
+                }
                 Scales::F16 => largest(&mut scales.iter().flat_map(|w| ends(half(*w), half(w >> 16)))),
                 Scales::F32 => {
                     let pair = |p: &[u32]| ends(f32::from_bits(p[0]), f32::from_bits(p[1]));

@@ -21,6 +21,7 @@ pub fn formats() -> Vec<Format> {
     for bits in [2, 3, 4, 5, 6, 8] {
         list.extend([(32, Scales::F16), (64, Scales::F32), (128, Scales::F16)].map(|(g, s)| affine(bits, g, s)));
     }
+    list.extend([3, 4, 5, 6, 8].map(|bits| affine(bits, if bits == 6 { 16 } else { 32 }, Scales::Centered)));
     list.extend([affine(4, 64, Scales::F16), affine(4, 16, Scales::F32), affine(8, 32, Scales::F32)]);
     list
 }

@@ -218,7 +218,7 @@ fn looks_up_embeddings() {
             let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
-            let mut step = vec![rows, 0, 0, 0, step::HEADER_WORDS + 1, 0, 0, 0, 0];
+            let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];
             for token in tokens {
                 step.extend([token, 0, 0, 0, 0, 0, 0, 0]);
             }

@@ -1,19 +1,21 @@
 //! Products with weights: a matrix-vector kernel, plain tiles, or tiles of cooperative matrices.
 
-use super::{Emitter, Rows, Weights, copy};
+use super::{Emitter, Rows, Tunable, Weights, copy};
 use crate::{
     Error, Result,
     gpu::{
         convert::{activation, header},
+        rounding::Made,
         weights::Segment,
     },
     program::{MatMul, NodeId},
 };
 use tamarack_api::Sym;
 use tamarack_kernels::{
-    View,
+    Post, View,
     halves::Halves,
-    matmul::{self, few_rows, tiled_for},
+    matmul::{self, Row, few_rows, tiled_for},
+    rounded::Rounded,
 };
 
 impl<'a> Emitter<'a> {
@@ -24,6 +26,11 @@ impl<'a> Emitter<'a> {
         if node.shape.len() != 2 {
             let shape = &node.shape;
             return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
+        }
+        if self.is_one_row()
+            && let Some(source) = model.rounding.taken[id]
+        {
+            return self.row(id, m, source);
         }
         let kind = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
         let matrix = &model.matrices[&m.weight];
@@ -58,46 +65,25 @@ impl<'a> Emitter<'a> {
         }
         let (steps, post_buffers) = self.post(id, &m.post)?;
         for segment in &matrix.segments {
-            let spec = matmul::MatMul {
-                rows: header(rows),
-                n: segment.rows,
-                k: matrix.cols,
-                format: segment.format,
-                x: x.view,
-                norm: norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() }),
-                bias: m.bias.is_some(),
-                glu: m.glu.map(activation),
-                post: steps.clone(),
-                first: segment.first,
-                out: out.view,
-            };
-            let last: Vec<_> = m
-                .bias
-                .map(|b| &model.vectors[&b])
-                .into_iter()
-                .chain(post_buffers.clone())
-                .chain([self.buffer(out)])
-                .collect();
-            let first = self.launches.len();
-            match kind {
-                Rows::Many(n) if halves => self.cooperative(&spec, n, rows, segment, last),
-                _ => {
-                    let kernel = match kind {
-                        Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
-                        Rows::Many(n) => tiled_for(&spec, &model.gpu.caps, n),
-                    };
-                    let mut buffers = vec![x_buffer, &segment.quants];
-                    buffers.extend(&segment.scales);
-                    buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
-                    buffers.extend(last);
-                    self.push(kernel, rows, buffers);
+            let norm_spec = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
+            let spec = matmul::MatMul { x: x.view, norm: norm_spec, ..self.product(id, m, segment, &steps)? };
+            let mut last: Vec<_> = m.bias.iter().map(|b| &model.vectors[b]).collect();
+            last.extend(&post_buffers);
+            last.push(self.buffer(out));
+            let kernel = match kind {
+                Rows::Many(n) if halves => {
+                    self.cooperative(m, &spec, n, segment, last);
+                    continue;
                 }
-            }
-            if let Some(launch) = self.launches.get_mut(first) {
-                let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
-                launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
-                launch.tunable = kind.few().map(|n| (spec, n));
-            }
+                Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
+                Rows::Many(n) => tiled_for(&spec, &model.gpu.caps, n),
+            };
+            let mut buffers = vec![x_buffer, &segment.quants];
+            buffers.extend(&segment.scales);
+            buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
+            buffers.extend(last);
+            self.push(kernel, rows, buffers);
+            self.is_product(m, segment, kind.few().map(|n| Tunable::Few(spec, n)));
         }
         Ok(())
     }
@@ -105,28 +91,84 @@ impl<'a> Emitter<'a> {
     /// A product of x that lies in halves; `last` is what its sums meet, and where they go.
     fn cooperative(
         &mut self,
+        m: &MatMul,
         spec: &matmul::MatMul,
         most: u32,
-        rows: Sym,
         segment: &'a Segment,
         last: Vec<&'a wgpu::Buffer>,
     ) {
-        let model = self.model;
-        let mut x = vec![&model.halves];
+        let (model, rows) = (self.model, if spec.rows == header(Sym::Tokens) { Sym::Tokens } else { Sym::Outputs });
         let mut weights = vec![&segment.quants];
         weights.extend(&segment.scales);
         let mut kernels = matmul::cooperative(spec, &model.gpu.caps, most).unwrap_or_default().into_iter();
         match (kernels.next(), kernels.next()) {
             (Some(product), None) => {
-                x.push(&model.worths);
-                self.push(product, rows, [x, weights, last].concat());
+                self.push(product, rows, [vec![&model.halves, &model.worths], weights, last].concat());
+                self.is_product(m, segment, None);
             }
             (Some(product), Some(sum)) => {
-                let partials = vec![&model.sums];
-                self.push(product, rows, [x, weights, partials.clone()].concat());
-                self.push(sum, rows, [partials, vec![&model.worths], last].concat());
+                self.push(product, rows, [vec![&model.halves], weights, vec![&model.sums]].concat());
+                self.is_product(m, segment, None);
+                self.push(sum, rows, [vec![&model.sums, &model.worths], last].concat());
             }
             _ => {}
+        }
+    }
+
+    /// A product with a row that its maker has rounded.
+    fn row(&mut self, id: NodeId, m: &MatMul, source: usize) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let (steps, post_buffers) = self.post(id, &m.post)?;
+        let made = model.rounding.made[id];
+        let precision = model.gpu.settings.precision;
+        for segment in &model.matrices[&m.weight].segments {
+            let matmul = self.product(id, m, segment, &steps)?;
+            let next = made.map(|made| self.rounded(id, made));
+            let row = Row { matmul, precision, store: made.is_none_or(|m| m.store), next };
+            let mut buffers = vec![&model.rounded[source], &segment.quants];
+            buffers.extend(&segment.scales);
+            buffers.extend(m.bias.map(|b| &model.vectors[&b]));
+            buffers.extend(&post_buffers);
+            buffers.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
+            buffers.extend(row.store.then(|| self.buffer(out)));
+            buffers.extend(made.map(|made| &model.rounded[made.buffer]));
+            self.push(row.kernel(&model.gpu.caps), model.program.rows(id), buffers);
+            self.is_product(m, segment, Some(Tunable::Row(row)));
+        }
+        Ok(())
+    }
+
+    /// How a node's results are rounded.
+    pub(super) fn rounded(&self, id: NodeId, made: Made) -> Rounded {
+        let columns = self.model.program.width(id) as u32;
+        Rounded { columns, precision: self.model.gpu.settings.precision, gain: made.gain.is_some() }
+    }
+
+    /// A product with a segment of its weight, and dense rows.
+    fn product(&self, id: NodeId, m: &MatMul, segment: &Segment, steps: &[Post]) -> Result<matmul::MatMul> {
+        let k = self.model.matrices[&m.weight].cols;
+        Ok(matmul::MatMul {
+            rows: header(self.model.program.rows(id)),
+            n: segment.rows,
+            k,
+            format: segment.format,
+            x: View::rows(k),
+            norm: m.norm.as_ref().map(|n| matmul::Norm { eps: n.eps, weight: false }),
+            bias: m.bias.is_some(),
+            glu: m.glu.map(activation),
+            post: steps.to_vec(),
+            first: segment.first,
+            out: self.place(id)?.view,
+        })
+    }
+
+    /// Says of the last launch that it multiplies by a segment of a weight.
+    fn is_product(&mut self, m: &MatMul, segment: &Segment, tunable: Option<Tunable>) {
+        if let Some(launch) = self.launches.last_mut() {
+            let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
+            let cols = u64::from(self.model.matrices[&m.weight].cols);
+            launch.weights = Weights { bytes: segment.bytes(), values: rows * cols };
+            launch.tunable = tunable;
         }
     }
 }

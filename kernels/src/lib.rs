@@ -10,6 +10,7 @@ pub mod bandwidth;
 mod common;
 pub mod elementwise;
 pub mod embedding;
+pub mod experts;
 mod format;
 mod kernel;
 pub mod matmul;

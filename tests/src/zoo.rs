@@ -16,6 +16,7 @@ const GROUPS: usize = 2;
 const DK: usize = 20;
 const DV: usize = 12;
 const FF: usize = 40;
+const EXPERTS: usize = 6;
 
 /// See the module's text.
 pub struct Zoo;
@@ -32,6 +33,7 @@ impl Architecture for Zoo {
         let h = sandwich(&w.at("b"), h);
         let h = parallel(&w.at("c"), h, &shared);
         let h = odds_and_ends(&w.at("d"), h);
+        let h = mixture(&w.at("e"), h);
         let x = w.rms_norm("norm", D, 1e-5).plus_one().forward(step.outputs(h));
         let logits = embed.as_linear().forward(x) * 0.2;
         Ok(logits.tanh() * 5.0)
@@ -94,6 +96,24 @@ fn odds_and_ends(w: &Weights, x: Tensor) -> Tensor {
     x + clamped * gate - scaled.merge_heads() / 7.0 + (x * x) / (x * x + 1.0)
 }
 
+/// Experts in groups, with biases everywhere, and one that all rows take beside them.
+fn mixture(w: &Weights, x: Tensor) -> Tensor {
+    let n = w.rms_norm("norm", D, 1e-5).forward(x);
+    let groups = Groups { count: 3, keep: 2, score: GroupScore::Top2Sum, others: Others::NegInf };
+    let spec = RouteSpec {
+        choice_bias: Some(w.tensor("choice", &[EXPERTS]).id()),
+        groups: Some(groups),
+        scale: 1.5,
+        eps: 0.1,
+        ..RouteSpec::new(2, Scoring::Sigmoid).normalize(true)
+    };
+    let route = moe_route(n, &w.linear("gate", [EXPERTS, D]), &spec);
+    let experts = w.experts(EXPERTS, [FF, D], ["", "", ""]);
+    let gate = Gate::OaiSwiglu { alpha: 1.7, limit: 1.0 };
+    let shared = w.linear("shared", [D, D]).forward(n);
+    x + (moe_experts(n, route, &experts, ExpertSpec { gate, interleaved: true }) + shared) * 0.5
+}
+
 /// A norm with a weight for each head.
 fn head_norms(w: &Weights, heads: Tensor) -> Tensor {
     let weight = w.tensor("head_norms.weight", &[heads.dim(1), heads.dim(2)]);
@@ -128,6 +148,8 @@ pub fn checkpoint() -> Checkpoint {
         ("c.down", D, FF),
         ("d.one", 1, D),
         ("d.mix", D, 24 + D),
+        ("e.gate", EXPERTS, D),
+        ("e.shared", D, D),
     ] {
         add(&format!("{name}.weight"), &[n, d]);
     }
@@ -136,6 +158,13 @@ pub fn checkpoint() -> Checkpoint {
     }
     for name in ["b.q_norm", "b.k_norm", "c.q_norm"] {
         add(&format!("{name}.weight"), &[DK]);
+    }
+    add("e.norm.weight", &[D]);
+    add("e.gate.bias", &[EXPERTS]);
+    add("e.choice", &[EXPERTS]);
+    for (name, rows, cols) in [("gate_up_proj", 2 * FF, D), ("down_proj", D, FF)] {
+        add(&format!("e.experts.{name}"), &[EXPERTS, rows, cols]);
+        add(&format!("e.experts.{name}_bias"), &[EXPERTS, rows]);
     }
     add("c.norm.bias", &[D]);
     add("c.q_norm.bias", &[DK]);
@@ -147,7 +176,7 @@ pub fn checkpoint() -> Checkpoint {
             let values = random(i as u64 + 1, shape.iter().product());
             // Norm weights around one, matrices so that values keep their size.
             let (scale, shift) = match shape[..] {
-                [_, k] if name != "embed.weight" => (1.7 / (k as f32).sqrt(), 0.0),
+                [.., _, k] if name != "embed.weight" => (1.7 / (k as f32).sqrt(), 0.0),
                 _ if name.contains("norm") && !name.ends_with("bias") => (0.4, 1.0),
                 _ => (0.5, 0.0),
             };

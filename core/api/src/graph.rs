@@ -1,10 +1,10 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{Dim, RopeSpec};
+use crate::{Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 0);
+pub const API: (u32, u32) = (1, 1);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -173,6 +173,33 @@ pub enum Op {
         /// How.
         spec: AttentionSpec,
     },
+    /// Chooses experts for each row by the logits x W^T + b. [rows, dim] -> [rows, 2, top_k]: their numbers, and
+    /// their weights. Since api 1.1.
+    MoeRoute {
+        /// [experts, dim]
+        weight: WeightId,
+        /// `[experts]`
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<WeightId>,
+        /// How.
+        spec: RouteSpec,
+    },
+    /// The weighted sum of what its experts make of each row. [rows, dim] and a route [rows, 2, top_k] ->
+    /// [rows, dim]. A number that is no expert's adds nothing. Since api 1.1.
+    MoeExperts {
+        /// [experts, 2 * ff, dim]
+        gate_up: WeightId,
+        /// [experts, dim, ff]
+        down: WeightId,
+        /// [experts, 2 * ff] or [experts, 2, ff]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gate_up_bias: Option<WeightId>,
+        /// [experts, dim]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        down_bias: Option<WeightId>,
+        /// How.
+        spec: ExpertSpec,
+    },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs {},
 }
@@ -200,21 +227,27 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::Kv { .. } => "kv",
             Op::Attention { .. } => "attention",
+            Op::MoeRoute { .. } => "moe_route",
+            Op::MoeExperts { .. } => "moe_experts",
             Op::Outputs {} => "outputs",
         }
     }
 
     /// The weights that this op reads.
     pub fn weights(&self) -> impl Iterator<Item = WeightId> {
-        let pair = match self {
-            Op::Embedding { weight } => [Some(*weight), None],
-            Op::Linear { weight, bias } => [Some(*weight), *bias],
-            Op::RmsNorm { weight, .. } => [*weight, None],
-            Op::LayerNorm { weight, bias, .. } => [*weight, *bias],
-            Op::Attention { spec } => [spec.sinks, None],
-            _ => [None, None],
+        let all = match self {
+            Op::Embedding { weight } => [Some(*weight), None, None, None],
+            Op::Linear { weight, bias } => [Some(*weight), *bias, None, None],
+            Op::RmsNorm { weight, .. } => [*weight, None, None, None],
+            Op::LayerNorm { weight, bias, .. } => [*weight, *bias, None, None],
+            Op::Attention { spec } => [spec.sinks, None, None, None],
+            Op::MoeRoute { weight, bias, spec } => [Some(*weight), *bias, spec.choice_bias, None],
+            Op::MoeExperts { gate_up, down, gate_up_bias, down_bias, .. } => {
+                [Some(*gate_up), Some(*down), *gate_up_bias, *down_bias]
+            }
+            _ => [None; 4],
         };
-        pair.into_iter().flatten()
+        all.into_iter().flatten()
     }
 }
 

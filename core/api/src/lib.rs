@@ -40,6 +40,7 @@ mod dim;
 mod error;
 mod graph;
 mod infer;
+mod moe;
 pub mod plugin;
 mod recorder;
 mod rope;
@@ -52,6 +53,9 @@ pub use dim::{Dim, Sym};
 pub use error::{Error, Result};
 pub use graph::{
     API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
+};
+pub use moe::{
+    ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
 pub use recorder::{Index, record};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};

@@ -72,15 +72,17 @@ pub(super) fn few(rows: usize) -> Option<u32> {
 
 /// Writes out a program's dispatches.
 pub(super) struct Emitter<'a> {
-    model: &'a Model,
+    pub(super) model: &'a Model,
     kind: Kind,
     launches: Vec<Launch<'a>>,
+    /// The route whose choices lie sorted in the model's buffers.
+    pub(super) sorted: Option<NodeId>,
 }
 
 impl<'a> Emitter<'a> {
     /// All dispatches of a step of this kind, sampling included.
     pub fn emit(model: &'a Model, kind: Kind) -> Result<Vec<Launch<'a>>> {
-        let mut emitter = Emitter { model, kind, launches: Vec::new() };
+        let mut emitter = Emitter { model, kind, launches: Vec::new(), sorted: None };
         for id in 0..model.program.nodes.len() {
             emitter.node(id)?;
         }
@@ -88,18 +90,30 @@ impl<'a> Emitter<'a> {
         Ok(emitter.launches)
     }
 
-    fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
+    pub(super) fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
         self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default(), tunable: None });
     }
 
-    fn place(&self, id: NodeId) -> Result<Place> {
+    /// Notes how much of a matrix the last dispatch goes through.
+    pub(super) fn weigh(&mut self, weights: Weights) {
+        if let Some(launch) = self.launches.last_mut() {
+            launch.weights = weights;
+        }
+    }
+
+    /// The most rows of a matrix-vector kernel for rows of this kind, if they are few enough for one.
+    pub(super) fn few(&self, rows: Sym) -> Option<u32> {
+        if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens }
+    }
+
+    pub(super) fn place(&self, id: NodeId) -> Result<Place> {
         let node = &self.model.program.nodes[id];
         let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
         self.model.plan.places[id].ok_or_else(none)
     }
 
-    fn buffer(&self, place: Place) -> &'a wgpu::Buffer {
+    pub(super) fn buffer(&self, place: Place) -> &'a wgpu::Buffer {
         &self.model.activations[place.buffer]
     }
 
@@ -125,6 +139,9 @@ impl<'a> Emitter<'a> {
             }
             Op::Prepare(p) => self.prepare(id, p),
             Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::Route(spec) => self.route(id, spec),
+            Op::ExpertUp(up) => self.expert_up(id, up),
+            Op::ExpertDown(down) => self.expert_down(id, down),
             Op::Outputs => self.outputs(id),
         }
     }
@@ -158,7 +175,7 @@ impl<'a> Emitter<'a> {
             let shape = &node.shape;
             return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
         }
-        let few = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let few = self.few(rows);
         let mut x = self.place(node.inputs[0])?;
         let mut x_buffer = self.buffer(x);
         let mut norm = m.norm.as_ref();
@@ -173,7 +190,7 @@ impl<'a> Emitter<'a> {
         }
         if !x.view.is_dense() {
             let to = View::rows(x.view.width());
-            let copy = copy(x.view, to, false);
+            let copy = copy(x.view, to);
             self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
             (x.view, x_buffer) = (to, &model.scratch);
         }
@@ -276,7 +293,7 @@ impl<'a> Emitter<'a> {
             let x = self.place(*input)?;
             let to = View { offset: out.view.offset + start, dim: x.view.dim, ..out.view };
             start += x.view.dim;
-            let kernel = copy(x.view, to, false).kernel(&model.gpu.caps);
+            let kernel = copy(x.view, to).kernel(&model.gpu.caps);
             self.push(kernel, model.program.rows(id), vec![self.buffer(x), self.buffer(out)]);
         }
         Ok(())
@@ -285,7 +302,7 @@ impl<'a> Emitter<'a> {
     fn outputs(&mut self, id: NodeId) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let x = self.place(model.program.nodes[id].inputs[0])?;
-        let kernel = copy(x.view, out.view, true).kernel(&model.gpu.caps);
+        let kernel = Elementwise { gather: true, ..copy(x.view, out.view) }.kernel(&model.gpu.caps);
         self.push(kernel, Sym::Outputs, vec![self.buffer(x), self.buffer(out)]);
         Ok(())
     }
@@ -366,7 +383,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A node's post steps, and the buffers that they take.
-    fn post(&self, id: NodeId, steps: &[program::Post]) -> Result<(Vec<Post>, Vec<&'a wgpu::Buffer>)> {
+    pub(super) fn post(&self, id: NodeId, steps: &[program::Post]) -> Result<(Vec<Post>, Vec<&'a wgpu::Buffer>)> {
         let program = &self.model.program;
         let inputs = &program.nodes[id].inputs[program.post_inputs(id)];
         let places = inputs.iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
@@ -375,8 +392,9 @@ impl<'a> Emitter<'a> {
     }
 }
 
-fn copy(from: View, to: View, gather: bool) -> Elementwise {
-    Elementwise { op: elementwise::Op::Copy, inputs: vec![from], gather, post: Vec::new(), out: to }
+/// A copy of all rows.
+pub(super) fn copy(from: View, to: View) -> Elementwise {
+    Elementwise { op: elementwise::Op::Copy, inputs: vec![from], gather: false, post: Vec::new(), out: to }
 }
 
 fn binary(op: Binary) -> elementwise::Op {

@@ -1,19 +1,27 @@
-//! From the recorded vocabulary to the host's, one node for one: nothing is fused yet.
+//! From the recorded vocabulary to the host's: nothing is fused yet.
 
-use super::{Binary, Cache, Heads, KvHeads, MatMul, Node, Norm, Op, Post, Prepare, Program};
-use tamarack_api::{Graph, Op as Recorded, WeightId};
+use super::{
+    Binary, Cache, ExpertDown, ExpertUp, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Program,
+};
+use tamarack_api::{Dim, Graph, Op as Recorded, WeightId};
 
 /// The program that does exactly what the graph says. The graph has been checked.
 pub fn lower(graph: &Graph) -> Program {
     let mut program = Program {
         weights: graph.weights.clone(),
         ropes: graph.ropes.clone(),
-        output: graph.output as usize,
         ..Program::default()
     };
+    // Where each recorded node's result is: a few become two nodes.
+    let mut moved: Vec<NodeId> = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {
-        let inputs: Vec<usize> = node.inputs.iter().map(|i| *i as usize).collect();
+        let mut inputs: Vec<NodeId> = node.inputs.iter().map(|i| moved[*i as usize]).collect();
         let mut shape = node.shape.clone();
+        let place = graph.place(i as u32);
+        let mut before = |op, inputs: &[NodeId], shape: Vec<Dim>| {
+            program.nodes.push(Node { op, inputs: inputs.to_vec(), shape, place: place.to_owned() });
+            program.nodes.len() - 1
+        };
         let op = match &node.op {
             Recorded::Kv { .. } => {
                 let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
@@ -49,10 +57,24 @@ pub fn lower(graph: &Graph) -> Program {
             Recorded::Slice { dim, start, .. } => Op::Slice { dim: *dim, start: *start },
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
+            Recorded::MoeRoute { weight, bias, spec } => {
+                let experts = graph.weight_shape(*weight)[0];
+                let logits = Op::MatMul(MatMul::plain(*weight, *bias));
+                inputs = vec![before(logits, &inputs, vec![shape[0], experts.into()])];
+                Op::Route(spec.clone())
+            }
+            Recorded::MoeExperts { gate_up, down, gate_up_bias, down_bias, spec } => {
+                let (chosen, ff) = (graph.shape(node.inputs[1])[2], graph.weight_shape(*down)[2]);
+                let up = Op::ExpertUp(ExpertUp { weight: *gate_up, bias: *gate_up_bias, spec: *spec });
+                inputs[0] = before(up, &inputs, vec![shape[0], chosen, ff.into()]);
+                Op::ExpertDown(ExpertDown { weight: *down, bias: *down_bias, post: Vec::new() })
+            }
             Recorded::Outputs {} => Op::Outputs,
         };
-        program.nodes.push(Node { op, inputs, shape, place: graph.place(i as u32).to_owned() });
+        program.nodes.push(Node { op, inputs, shape, place: place.to_owned() });
+        moved.push(program.nodes.len() - 1);
     }
+    program.output = moved[graph.output as usize];
     program
 }
 

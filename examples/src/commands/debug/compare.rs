@@ -143,8 +143,11 @@ impl Compare {
     }
 }
 
-/// The token ids, and what each module gave.
-fn read(path: &Path) -> anyhow::Result<(Vec<u32>, BTreeMap<String, Vec<f32>>)> {
+/// What each module gave, by name.
+type Modules = BTreeMap<String, Vec<f32>>;
+
+/// The token ids, and what each module gave for them.
+fn read(path: &Path) -> anyhow::Result<(Vec<u32>, Modules)> {
     let bytes = std::fs::read(path)?;
     let file = SafeTensors::deserialize(&bytes)?;
     let ids = file.tensor("input_ids").map_err(|e| anyhow!("input_ids: {e}"))?;
@@ -201,7 +204,7 @@ impl std::fmt::Display for Report {
         }
         match (&self.first, self.compared.is_empty()) {
             (None, true) => writeln!(f, "The logits agree."),
-            (None, false) => write!(f, "{table}All {} agree.\n", self.compared.len()),
+            (None, false) => writeln!(f, "{table}All {} agree.", self.compared.len()),
             (Some(_), _) => write!(f, "{table}"),
         }
     }

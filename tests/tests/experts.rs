@@ -8,10 +8,15 @@ use tamarack_api as api;
 use tamarack_kernels::experts::{Combine, Experts, Gate, Groups, Route, Scoring, Sort, TILE};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 use tamarack_tests::canonical::Matrix;
-use tamarack_tests::gpu::{assert_close, at, both_ways, floats, gather, random, run, spread, words};
+use tamarack_tests::gpu::{assert_close, at, both_ways, floats, gather, gpus, random, run, spread, words};
 
 /// What no kernel may touch.
 const UNTOUCHED: f32 = 12345.0;
+
+/// The device as it is, and as if it had no subgroups.
+fn variants(gpu: &Gpu) -> [Caps; 2] {
+    [gpu.caps, Caps { subgroups: None, ..gpu.caps }]
+}
 
 fn header(rows: u32) -> Vec<u32> {
     let mut header = vec![0; step::HEADER_WORDS as usize];
@@ -59,7 +64,13 @@ fn routes() -> Vec<Route> {
         Route { logits: View { offset: 5, row: 64, ..View::rows(60) }, ..plain(60, 4, Scoring::Softmax) },
         plain(32, 4, Scoring::SoftmaxAfterTopK),
         plain(1, 1, Scoring::SoftmaxAfterTopK),
-        Route { bias: true, normalize: Some(1e-20), scale: 2.5, groups: groups(8, 4, true, false), ..plain(256, 8, Scoring::Sigmoid) },
+        Route {
+            bias: true,
+            normalize: Some(1e-20),
+            scale: 2.5,
+            groups: groups(8, 4, true, false),
+            ..plain(256, 8, Scoring::Sigmoid)
+        },
         Route { scale: 16.0, groups: groups(5, 2, false, true), ..plain(300, 6, Scoring::Softmax) },
         Route { bias: true, groups: groups(4, 1, true, true), ..plain(4, 1, Scoring::Sigmoid) },
         plain(16, 2, Scoring::SparseMixer { near: 0.4 }),
@@ -284,16 +295,17 @@ fn every_format() {
     for bits in [2, 3, 4, 5, 6, 8] {
         formats.extend([affine(bits, 32, Scales::F16), affine(bits, 64, Scales::F32)]);
     }
-    both_ways(|gpu, caps| {
-        for format in formats.iter().copied() {
-            for spec in [up(format, 13, 192), down(format, 21, 128)] {
-                check(gpu, &spec, &spec.vector(caps), None, 1);
+    let gpus = gpus();
+    for gpu in &gpus {
+        for (i, format) in formats.iter().copied().enumerate() {
+            for (j, spec) in [up(format, 13, 192), down(format, 21, 128)].into_iter().enumerate() {
+                let caps = &variants(gpu)[(i + j) % 2];
                 check(gpu, &spec, &spec.vector(caps), None, 4);
                 let spec = Experts { sum: false, out: View::heads(3, spec.n), ..spec };
                 check(gpu, &spec, &spec.tiled(caps), Some(&sorted(gpu, caps, &spec, 11)), 11);
             }
         }
-    });
+    }
 }
 
 /// Sizes, views, biases, gates, and matrices of which only some are here.
@@ -325,19 +337,18 @@ fn odd() -> Vec<Experts> {
 
 #[test]
 fn odd_shapes_and_parts() {
-    both_ways(|gpu, caps| {
-        for spec in odd() {
-            for rows in [1, 2, 7] {
-                check(gpu, &spec, &spec.vector(caps), None, rows);
+    let gpus = gpus();
+    for gpu in &gpus {
+        for (i, spec) in odd().into_iter().enumerate() {
+            for (rows, caps) in [1, 7].into_iter().zip(variants(gpu)) {
+                check(gpu, &spec, &spec.vector(&caps), None, rows);
             }
-            if spec.sum {
-                continue;
-            }
-            for rows in [1, 9, 150] {
+            if !spec.sum {
+                let (rows, caps) = ([9, 150][i % 2], &variants(gpu)[i / 2 % 2]);
                 check(gpu, &spec, &spec.tiled(caps), Some(&sorted(gpu, caps, &spec, rows)), rows);
             }
         }
-    });
+    }
 }
 
 #[test]
@@ -358,7 +369,9 @@ fn sums_of_choices() {
         let want = (0..(rows * width) as usize).map(|i| {
             let (row, column) = (i / width as usize, i % width as usize);
             let term = |slot: usize| match route[row * 6 + slot] {
-                e if (0.0..6.0).contains(&e) => route[row * 6 + 3 + slot] * each[(row * 3 + slot) * width as usize + column],
+                e if (0.0..6.0).contains(&e) => {
+                    route[row * 6 + 3 + slot] * each[(row * 3 + slot) * width as usize + column]
+                }
                 _ => 0.0,
             };
             (0..3).map(term).sum::<f32>() + residual[i]

@@ -88,7 +88,9 @@ fn stacked() -> Index {
 
 fn each() -> Index {
     let names: Vec<(String, [usize; 2])> = (0..4)
-        .flat_map(|e| [("w1", [6, 8]), ("w3", [6, 8]), ("w2", [8, 6])].map(|(n, s)| (format!("experts.{e}.{n}.weight"), s)))
+        .flat_map(|e| {
+            [("w1", [6, 8]), ("w3", [6, 8]), ("w2", [8, 6])].map(|(n, s)| (format!("experts.{e}.{n}.weight"), s))
+        })
         .collect();
     index(&names.iter().map(|(name, shape)| (name.as_str(), &shape[..])).collect::<Vec<_>>())
 }
@@ -121,7 +123,11 @@ fn what_does_not_fit_is_refused() {
     let cases = [
         (spec(5, Scoring::Softmax), 4, "5 of 4 experts cannot be chosen"),
         (spec(0, Scoring::Softmax), 4, "0 of 4 experts cannot be chosen"),
-        (RouteSpec { groups: groups(3, 1), ..plain.clone() }, 4, "2 of 4 experts cannot be chosen by Some(Groups { count: 3"),
+        (
+            RouteSpec { groups: groups(3, 1), ..plain.clone() },
+            4,
+            "2 of 4 experts cannot be chosen by Some(Groups { count: 3",
+        ),
         (RouteSpec { groups: groups(4, 1), ..plain.clone() }, 4, "2 of 4 experts cannot be chosen"),
         (RouteSpec { scale: f32::NAN, ..plain.clone() }, 4, "scale NaN"),
         (spec(1, Scoring::SparseMixer { jitter: f32::INFINITY }), 4, "is not finite"),
@@ -142,7 +148,7 @@ fn a_host_believes_no_mixture_that_a_library_sends() {
     for (from, to, message) in [
         ("\"top_k\":2", "\"top_k\":9", "9 of 4 experts"),
         ("\"scoring\":\"softmax\"", "\"scoring\":\"best\"", "unknown variant `best`"),
-        ("[4,8,6]", "[4,6,8]", "wants weights"),
+        ("[4,8,6]", "[4,6,8]", "are not of the same experts"),
         ("\"scale\":1.0", "\"scale\":null", "scale"),
     ] {
         let text = json.to_string();

@@ -117,7 +117,12 @@ impl RopeSpec {
         let lengths = self.long.as_ref().is_none_or(|l| l.inv_freq.len() == self.inv_freq.len());
         let dynamic = self.dynamic.as_ref().is_none_or(|d| d.base.is_finite() && d.factor.is_finite() && d.max > 0);
         let finite = self.inv_freq.iter().chain(long).all(|f| f.is_finite());
-        (1..=MAX_DIM / 2).contains(&self.inv_freq.len()) && finite && lengths && dynamic && self.scale_at(usize::MAX).is_finite() && self.scale.is_finite()
+        (1..=MAX_DIM / 2).contains(&self.inv_freq.len())
+            && finite
+            && lengths
+            && dynamic
+            && self.scale_at(usize::MAX).is_finite()
+            && self.scale.is_finite()
     }
 }
 
@@ -267,7 +272,8 @@ impl Source<'_> {
             None if factor <= 1.0 => 1.0,
             None => (1.0 + factor.ln() / original.ln()).sqrt(),
         };
-        let long = LongRope { after: original as usize, inv_freq: self.divided("long_factor", dim, base)?, scale: None };
+        let long =
+            LongRope { after: original as usize, inv_freq: self.divided("long_factor", dim, base)?, scale: None };
         Ok(RopeSpec {
             inv_freq: self.divided("short_factor", dim, base)?,
             scale: scale as f32,

@@ -2,8 +2,8 @@
 
 use super::{
     Gpu,
-    memory::{check_sizes, needs},
     experts::Room,
+    memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
     step::step_words,

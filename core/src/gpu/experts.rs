@@ -66,7 +66,12 @@ impl<'a> Emitter<'a> {
             interleaved: up.spec.interleaved,
             ..self.experts(id, up.weight, up.bias.is_some(), x.view, out.view)?
         };
-        self.each_segment(id, up.weight, &spec, Buffers { x: x_buffer, bias: up.bias, post: &[], out: self.buffer(out) })
+        self.each_segment(
+            id,
+            up.weight,
+            &spec,
+            Buffers { x: x_buffer, bias: up.bias, post: &[], out: self.buffer(out) },
+        )
     }
 
     pub(super) fn expert_down(&mut self, id: NodeId, down: &ExpertDown) -> Result<()> {

@@ -7,11 +7,7 @@ use tamarack_api::{Dim, Graph, Op as Recorded, WeightId};
 
 /// The program that does exactly what the graph says. The graph has been checked.
 pub fn lower(graph: &Graph) -> Program {
-    let mut program = Program {
-        weights: graph.weights.clone(),
-        ropes: graph.ropes.clone(),
-        ..Program::default()
-    };
+    let mut program = Program { weights: graph.weights.clone(), ropes: graph.ropes.clone(), ..Program::default() };
     // Where each recorded node's result is: a few become two nodes.
     let mut moved: Vec<NodeId> = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {

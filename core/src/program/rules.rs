@@ -1,6 +1,8 @@
 //! The rules. Each is a few lines; a test runs the program with every rule, and with each left out.
 
-use super::{Binary, ExpertDown, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule};
+use super::{
+    Binary, ExpertDown, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule,
+};
 use tamarack_api::{Activation, WeightId};
 
 /// All rules, in the order in which they must run: what is more particular comes first.

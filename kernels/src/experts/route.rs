@@ -69,13 +69,14 @@ impl Route {
             bindings.read("bias", "f32");
         }
         bindings.write("out", "f32");
+        let members = experts / groups.count.max(1);
         let near = if let Scoring::SparseMixer { near } = self.scoring { near } else { 0.0 };
         let sizes = [
             ("EXPERTS", experts),
             ("TOP_K", self.top_k),
             ("THREADS", threads),
             ("GROUPS", groups.count),
-            ("MEMBERS", experts / groups.count.max(1)),
+            ("MEMBERS", members),
             ("KEEP", groups.keep),
         ];
         let flag = |on: bool| u32::from(on).to_string();
@@ -90,7 +91,7 @@ impl Route {
             ("NEAR", float(near)),
             ("BIAS", if self.bias { " + bias[e]" } else { "" }.to_string()),
             ("GROUPED", flag(self.groups.is_some())),
-            ("WORTH", if groups.two { "first + max(second, NEG_INF)" } else { "first" }.to_string()),
+            ("WORTH", if groups.two && members > 1 { "first + second" } else { "first" }.to_string()),
             ("OTHERS", if groups.zero { "0.0" } else { "NEG_INF" }.to_string()),
             ("NORMALIZE", flag(self.normalize.is_some())),
             ("EPS", float(self.normalize.unwrap_or(0.0))),

@@ -45,11 +45,8 @@ impl Experts {
         ];
         let by_choice = self.x.width() != self.k;
         let quantized = weights.is_affine();
-        let term = if quantized {
-            "fma(s{{g}}_{{r}}.x, dot{{g}}_{{r}}, s{{g}}_{{r}}.y * all)"
-        } else {
-            "dot{{g}}_{{r}}"
-        };
+        let term =
+            if quantized { "fma(s{{g}}_{{r}}.x, dot{{g}}_{{r}}, s{{g}}_{{r}}.y * all)" } else { "dot{{g}}_{{r}}" };
         let flag = |on: bool| u32::from(on).to_string();
         let mut values = vec![
             ("SIZES", consts(&sizes)),

@@ -26,6 +26,8 @@ pub const GLM4_MOE: Architecture = Architecture {
         ("first_k_dense_replace", "leading_dense_block_count"),
         ("routed_scaling_factor", "expert_weights_scale"),
         ("norm_topk_prob", "expert_weights_norm"),
+        ("n_group", "expert_group_count"),
+        ("topk_group", "expert_group_used_count"),
     ],
     rest: |facts| {
         let further = facts.field("nextn_predict_layers").as_u64().unwrap_or(0);
@@ -33,8 +35,6 @@ pub const GLM4_MOE: Architecture = Architecture {
             "hidden_act": "silu",
             "num_hidden_layers": (facts.layers as u64).saturating_sub(further),
             "use_qk_norm": facts.has("blk.0.attn_q_norm.weight"),
-            "n_group": 1,
-            "topk_group": 1,
         })
     },
     ..BASE

@@ -1,14 +1,19 @@
 //! The kernels of mixtures of experts against the oracle, on every adapter.
 
 use tamarack::{
-    gpu::Gpu,
-    reference::{moe, ops},
+    checkpoint::Checkpoint,
+    exec::{Capacity, Executor},
+    gpu::{Gpu, WgpuExecutor},
+    program::{Program, RULES},
+    reference::{Reference, moe, ops},
 };
 use tamarack_api as api;
 use tamarack_kernels::experts::{Combine, Experts, Gate, Groups, Route, Scoring, Sort, TILE};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, at, both_ways, floats, gather, gpus, random, run, spread, words};
+use tamarack_tests::model::{Run, rewritten};
+use tamarack_tests::zoo;
 
 /// What no kernel may touch.
 const UNTOUCHED: f32 = 12345.0;
@@ -378,4 +383,33 @@ fn sums_of_choices() {
         });
         assert_close("combine", &got, &want.collect::<Vec<_>>(), 1e-5);
     });
+}
+
+/// A device whose largest binding holds a part of one expert: the same logits as the oracle's.
+fn check_split(program: Program, checkpoint: &Checkpoint, limit: u64) {
+    const PROMPT: [u32; 24] = [3, 14, 15, 9, 26, 5, 35, 8, 9, 79, 3, 23, 8, 46, 26, 4, 33, 8, 32, 7, 9, 50, 2, 8];
+    let capacity = Capacity { rows: 12, outputs: 12, pages: 4, slots: 1 };
+    let program = rewritten(program, RULES, checkpoint);
+    let logits = |executor: &mut dyn Executor, chunk| Run::new(executor, 24).feed(&PROMPT, chunk, 24).concat();
+    let mut reference = Reference::load(program.clone(), checkpoint, capacity).unwrap_or_else(|e| panic!("{e}"));
+    let want = logits(&mut reference, 12);
+    for mut gpu in gpus() {
+        gpu.caps.binding_size = limit;
+        let mut executor =
+            WgpuExecutor::load(gpu, program.clone(), checkpoint, capacity).unwrap_or_else(|e| panic!("{e}"));
+        let dispatches = executor.dispatches(1, 1, 1).unwrap_or_else(|e| panic!("{e}"));
+        assert!(dispatches.iter().any(|name| name.starts_with("combine")), "nothing is split: {dispatches:?}");
+        for chunk in [12, 5, 1] {
+            assert_close(&format!("in chunks of {chunk}"), &logits(&mut executor, chunk), &want, 2e-2);
+        }
+    }
+}
+
+#[test]
+fn matrices_beyond_a_binding_are_split() {
+    let checkpoint = zoo::checkpoint();
+    check_split(zoo::program(&checkpoint), &checkpoint, 12_000);
+    let mixtral = tamarack_tests::models::tiny("architectures/mixtral").remove(0);
+    let checkpoint = Checkpoint::open(&mixtral).unwrap_or_else(|e| panic!("{e}"));
+    check_split(tamarack_tests::model::program(&checkpoint), &checkpoint, 5_000);
 }

@@ -182,11 +182,11 @@ mod tests {
         for (config, expected) in [
             (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent"),
             (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco"),
-            (json!({ "graph": 7 }), "Plugin: the graph (api 1.0) does not fit api 1.0"),
+            (json!({ "graph": 7 }), "Plugin: the graph (api 1.1) does not fit api 1.1"),
             (graph(json!([]), 0), "Plugin: the output is not logits"),
             (
                 graph(json!([{ "op": { "warp_drive": {} }, "at": 0 }]), 0),
-                "Plugin: needs op `warp_drive` (api 1.9), this host has api 1.0: update the host",
+                "Plugin: needs op `warp_drive` (api 1.9), this host has api 1.1: update the host",
             ),
             (
                 graph(json!([{ "op": { "outputs": {} }, "inputs": [3], "at": 0 }]), 0),

@@ -192,9 +192,9 @@ pub(super) mod tests {
             (described!("{}"), "its description names no api version"),
             (
                 described!(r#"{"api":[2,3],"anything":1}"#),
-                "was built for api 2.3, this host has api 1.0: update the host",
+                "was built for api 2.3, this host has api 1.1: update the host",
             ),
-            (described!(r#"{"api":[0,9]}"#), "was built for api 0.9, this host has api 1.0: rebuild the plugin"),
+            (described!(r#"{"api":[0,9]}"#), "was built for api 0.9, this host has api 1.1: rebuild the plugin"),
             (described!(r#"{"api":[1,0],"architectures":[{}]}"#), "its description does not fit: missing field"),
             (described!(r#"{"api":[1,0],"architectures":[]}"#), "registers no architecture"),
             (

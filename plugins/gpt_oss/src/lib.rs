@@ -34,6 +34,7 @@ struct Layer<'a> {
     c: &'a GptOssConfig,
     rope: &'a RopeSpec,
     window: Option<usize>,
+    is_packed: bool,
 }
 
 impl Layer<'_> {
@@ -70,9 +71,14 @@ impl Layer<'_> {
         if w.has("gate_proj.weight") {
             return (w.stacked_experts(n, [ff, d]), false);
         }
+        // Quantized matrices lie as products take them, others the other way round.
+        let matrix = |name, rows, cols| match self.is_packed {
+            true => w.tensor(name, &[n, rows, cols]),
+            false => w.tensor(name, &[n, cols, rows]).transpose(),
+        };
         let experts = Experts {
-            gate_up: w.tensor("gate_up_proj", &[n, d, 2 * ff]).transpose(),
-            down: w.tensor("down_proj", &[n, ff, d]).transpose(),
+            gate_up: matrix("gate_up_proj", 2 * ff, d),
+            down: matrix("down_proj", d, ff),
             gate_up_bias: Some(w.tensor("gate_up_proj_bias", &[n, 2 * ff])),
             down_bias: Some(w.tensor("down_proj_bias", &[n, d])),
         };
@@ -104,8 +110,10 @@ impl Architecture for GptOss {
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());
+        let is_packed = config.json()["quantization_config"]["quant_method"] == "mxfp4";
         for i in 0..c.num_hidden_layers {
-            x = Layer { c: &c, rope: &rope, window: c.window(i) }.forward(&w.at("model.layers").at(i), x);
+            let layer = Layer { c: &c, rope: &rope, window: c.window(i), is_packed };
+            x = layer.forward(&w.at("model.layers").at(i), x);
         }
         let norm = w.rms_norm("model.norm", c.hidden_size, c.rms_norm_eps);
         let head = w.head("lm_head", &embed, c.tie_word_embeddings, shape);

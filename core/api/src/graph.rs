@@ -1,6 +1,6 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{Dim, ExpertSpec, RopeSpec, RouteSpec};
+use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
@@ -202,6 +202,17 @@ pub enum Op {
     },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs {},
+    /// An op of the plugin's own. [rows, ..] of each input -> [rows, ..dims]. Since api 1.1.
+    Custom {
+        /// Which.
+        custom: CustomId,
+        /// What it takes beside its inputs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        weights: Vec<WeightId>,
+        /// Whether one more input is the same result, made of the vocabulary's ops.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        decomposed: bool,
+    },
 }
 
 impl Op {
@@ -230,6 +241,7 @@ impl Op {
             Op::MoeRoute { .. } => "moe_route",
             Op::MoeExperts { .. } => "moe_experts",
             Op::Outputs {} => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -247,7 +259,8 @@ impl Op {
             }
             _ => [None; 4],
         };
-        all.into_iter().flatten()
+        let list: &[WeightId] = if let Op::Custom { weights, .. } = self { weights } else { &[] };
+        all.into_iter().flatten().chain(list.iter().copied())
     }
 }
 
@@ -333,6 +346,9 @@ pub struct Graph {
     pub weights: Vec<WeightNode>,
     /// Rotary embeddings.
     pub ropes: Vec<RopeSpec>,
+    /// Ops of the plugin's own. Since api 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Vec<CustomOp>,
     /// Source lines, for errors and profiles.
     pub places: Vec<String>,
     /// The node whose rows are the logits.

@@ -1,6 +1,6 @@
 //! The shape of each result, from the shapes of what it takes. Plugin and host run the same function.
 
-use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, dim::same_count, moe};
+use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, custom, dim::same_count, moe};
 
 /// A message about shapes; the caller adds op and place.
 type Inferred<T> = Result<T, String>;
@@ -47,6 +47,9 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
             [rows, rest @ ..] if *rows == Sym::Tokens.into() => Ok([&[Sym::Outputs.into()], rest].concat()),
             _ => Err(format!("wants rows of tokens, found {x:?}")),
         },
+        (Op::Custom { custom, weights, decomposed }, inputs) if !inputs.is_empty() => {
+            custom::infer(g, *custom, weights, *decomposed, inputs)
+        }
         (_, inputs) => Err(format!("does not take {} inputs", inputs.len())),
     }
 }

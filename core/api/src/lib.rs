@@ -36,11 +36,13 @@
 mod architecture;
 mod check;
 mod config;
+mod custom;
 mod dim;
 mod error;
 mod graph;
 mod infer;
 mod moe;
+mod plain;
 pub mod plugin;
 mod recorder;
 mod rope;
@@ -49,6 +51,7 @@ mod weights;
 
 pub use architecture::{Architecture, Declaration, Kind, Registration, registered};
 pub use config::{Config, parse_field};
+pub use custom::{Constant, Custom, CustomId, CustomOp, custom};
 pub use dim::{Dim, Sym};
 pub use error::{Error, Result};
 pub use graph::{
@@ -57,7 +60,8 @@ pub use graph::{
 pub use moe::{
     ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
-pub use recorder::{Index, record};
+pub use plain::{Plain, PlainRow};
+pub use recorder::{Index, record, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
 pub use tensor::{Kv, Step, Tensor, attention, concat, kv};
 pub use weights::{Embedding, LayerNorm, Linear, RmsNorm, Weight, Weights};

@@ -129,6 +129,10 @@ impl Recorder {
         self.used.insert(name.to_owned());
         match self.index.get(name) {
             Some(found) if found == shape => true,
+            None if self.open => {
+                self.index.insert(name.to_owned(), shape.to_vec());
+                true
+            }
             Some(found) => {
                 self.misfit(format!("{name}: expected {shape:?} by config.json, file has {found:?}"));
                 false

@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program},
+    program::{Op, Program, custom},
     weights::fold,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -82,6 +82,10 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Copies the weights to the device and plans for steps up to `capacity`.
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        for op in &program.custom {
+            custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
+        }
+        let program = custom::for_device(program);
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
@@ -131,7 +135,10 @@ impl WgpuExecutor {
             let pipeline = match self.pipelines.get(&launch.kernel.source) {
                 Some(pipeline) => pipeline.clone(),
                 None => {
-                    let pipeline = self.model.gpu.compile(&launch.kernel)?;
+                    let pipeline = match launch.checked {
+                        true => self.model.gpu.compile_checked(&launch.kernel)?,
+                        false => self.model.gpu.compile(&launch.kernel)?,
+                    };
                     self.pipelines.insert(launch.kernel.source.clone(), pipeline.clone());
                     pipeline
                 }

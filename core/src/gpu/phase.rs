@@ -50,6 +50,8 @@ pub(super) struct Launch<'a> {
     pub kernel: Kernel,
     pub buffers: Vec<&'a wgpu::Buffer>,
     pub rows: Sym,
+    /// Whether it is a plugin's, and compiled with every check.
+    pub checked: bool,
     /// The weights that it multiplies by; none for what is no product.
     pub weights: Weights,
     /// A product with so many rows at most, whose work can be shared out in other ways.
@@ -92,7 +94,8 @@ impl<'a> Emitter<'a> {
 
     pub(super) fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
-        self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default(), tunable: None });
+        let weights = Weights::default();
+        self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
     }
 
     /// Notes how much of a matrix the last dispatch goes through.
@@ -143,6 +146,7 @@ impl<'a> Emitter<'a> {
             Op::ExpertUp(up) => self.expert_up(id, up),
             Op::ExpertDown(down) => self.expert_down(id, down),
             Op::Outputs => self.outputs(id),
+            Op::Custom { custom, weights, .. } => self.custom(id, *custom, weights),
         }
     }
 
@@ -304,6 +308,20 @@ impl<'a> Emitter<'a> {
         let x = self.place(model.program.nodes[id].inputs[0])?;
         let kernel = Elementwise { gather: true, ..copy(x.view, out.view) }.kernel(&model.gpu.caps);
         self.push(kernel, Sym::Outputs, vec![self.buffer(x), self.buffer(out)]);
+        Ok(())
+    }
+
+    /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
+    fn custom(&mut self, id: NodeId, custom: usize, weights: &[u32]) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let inputs = &model.program.nodes[id].inputs;
+        let places = inputs.iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        let mut buffers: Vec<_> = places.iter().map(|p| self.buffer(*p)).collect();
+        buffers.extend(weights.iter().map(|w| &model.vectors[w]));
+        buffers.push(self.buffer(out));
+        let kernel = program::custom::kernel(&model.program.custom[custom]);
+        let (rows, weights) = (model.program.rows(id), Weights::default());
+        self.launches.push(Launch { kernel, buffers, rows, checked: true, weights, tunable: None });
         Ok(())
     }
 

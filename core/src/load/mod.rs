@@ -8,7 +8,7 @@ use crate::{
     checkpoint::Checkpoint,
     model::{LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase, Shared},
     plugins::Registry,
-    program::lower,
+    program::{Program, lower},
     text::Tokenizer,
 };
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub(crate) fn load(
     let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
     let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    let program = lower(&graph);
+    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
 
     let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());

@@ -7,7 +7,12 @@ use tamarack_api::{Dim, Graph, Op as Recorded, WeightId};
 
 /// The program that does exactly what the graph says. The graph has been checked.
 pub fn lower(graph: &Graph) -> Program {
-    let mut program = Program { weights: graph.weights.clone(), ropes: graph.ropes.clone(), ..Program::default() };
+    let mut program = Program {
+        weights: graph.weights.clone(),
+        ropes: graph.ropes.clone(),
+        custom: graph.custom.clone(),
+        ..Program::default()
+    };
     // Where each recorded node's result is: a few become two nodes.
     let mut moved: Vec<NodeId> = Vec::new();
     for (i, node) in graph.nodes.iter().enumerate() {
@@ -66,6 +71,9 @@ pub fn lower(graph: &Graph) -> Program {
                 Op::ExpertDown(ExpertDown { weight: *down, bias: *down_bias, post: Vec::new() })
             }
             Recorded::Outputs {} => Op::Outputs,
+            Recorded::Custom { custom, weights, decomposed } => {
+                Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }
+            }
         };
         program.nodes.push(Node { op, inputs, shape, place: place.to_owned() });
         moved.push(program.nodes.len() - 1);

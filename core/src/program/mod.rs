@@ -1,6 +1,7 @@
 //! The host's own form of a recorded graph: the vocabulary plus fused operations that no plugin can
 //! send. Executors run this; [`rewrite`] makes it short.
 
+pub mod custom;
 mod lower;
 mod rewrite;
 mod rules;
@@ -12,7 +13,7 @@ pub use rules::RULES;
 
 use std::{collections::BTreeSet, ops::Range};
 use tamarack_api::{
-    Activation, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
+    Activation, CustomOp, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
 };
 
 /// A node's place in [`Program::nodes`].
@@ -31,6 +32,10 @@ pub struct Program {
     pub ropes: Vec<RopeSpec>,
     /// Key and value caches.
     pub caches: Vec<Cache>,
+    /// Ops of the plugin's own.
+    pub custom: Vec<CustomOp>,
+    /// Those in plain arithmetic, if the plugin is at hand.
+    pub plain: Option<custom::PlainOps>,
     /// The logits [outputs, vocabulary].
     pub output: NodeId,
 }
@@ -121,6 +126,15 @@ pub enum Op {
     ExpertDown(ExpertDown),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
+    /// An op of the plugin's own.
+    Custom {
+        /// Index into [`Program::custom`].
+        custom: usize,
+        /// What it takes beside its inputs.
+        weights: Vec<WeightId>,
+        /// Whether the last input is the same result, made of other operations.
+        decomposed: bool,
+    },
 }
 
 /// See [`Op::ExpertUp`]: y = gate(x W_e^T + b_e) for each chosen expert `e`.
@@ -305,6 +319,7 @@ impl Op {
             Op::ExpertUp(_) => "experts up",
             Op::ExpertDown(_) => "experts down",
             Op::Outputs => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -355,6 +370,7 @@ impl Program {
                 }
                 Op::Norm { norm, .. } => vectors.extend(norm.weights()),
                 Op::Attend { spec, .. } => vectors.extend(spec.sinks),
+                Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 Op::Route(spec) => vectors.extend(spec.choice_bias),
                 Op::ExpertUp(ExpertUp { weight, bias, .. }) | Op::ExpertDown(ExpertDown { weight, bias, .. }) => {

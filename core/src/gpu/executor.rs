@@ -282,7 +282,7 @@ impl Model {
     ) -> Model {
         let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
         let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.groups * (c.dk + c.dv) / 2)).collect();
+        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.width() / 2)).collect();
         let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
         let partial = |id: usize, node: &crate::program::Node| match node.op {
             Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),

@@ -10,6 +10,7 @@ mod phase;
 mod pipelines;
 mod plan;
 mod profile;
+mod rare;
 mod step;
 mod tune;
 mod weights;

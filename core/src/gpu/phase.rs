@@ -75,7 +75,7 @@ pub(super) fn few(rows: usize) -> Option<u32> {
 /// Writes out a program's dispatches.
 pub(super) struct Emitter<'a> {
     pub(super) model: &'a Model,
-    kind: Kind,
+    pub(super) kind: Kind,
     launches: Vec<Launch<'a>>,
     /// The route whose choices lie sorted in the model's buffers.
     pub(super) sorted: Option<NodeId>,
@@ -108,6 +108,10 @@ impl<'a> Emitter<'a> {
     /// The most rows of a matrix-vector kernel for rows of this kind, if they are few enough for one.
     pub(super) fn few(&self, rows: Sym) -> Option<u32> {
         if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens }
+    }
+
+    pub(super) fn last(&mut self) -> Option<&mut Launch<'a>> {
+        self.launches.last_mut()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Result<Place> {
@@ -145,6 +149,12 @@ impl<'a> Emitter<'a> {
             Op::Route(spec) => self.route(id, spec),
             Op::ExpertUp(up) => self.expert_up(id, up),
             Op::ExpertDown(down) => self.expert_down(id, down),
+            Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
+            Op::Xielu(parameters) => self.xielu(id, *parameters),
+            Op::Mean => self.mean(id),
+            Op::RowMatMul => self.row_matmul(id),
+            Op::HeadLinear(h) => self.head_linear(id, h),
+            Op::Conv(conv) => self.conv(id, conv),
             Op::Outputs => self.outputs(id),
             Op::Custom { custom, weights, .. } => self.custom(id, *custom, weights),
         }
@@ -158,6 +168,7 @@ impl<'a> Emitter<'a> {
                 rows: step::TOKENS,
                 first: segment.first,
                 count: segment.rows,
+                total: model.program.weight_shape(weight)[0] as u32,
                 dim: table.cols,
                 format: segment.format,
                 scale,
@@ -272,8 +283,13 @@ impl<'a> Emitter<'a> {
     fn elementwise(&mut self, id: NodeId, op: elementwise::Op, inputs: usize, steps: &[program::Post]) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let node = &model.program.nodes[id];
-        let places = node.inputs[..inputs].iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
-        for p in &places {
+        let mut places = node.inputs[..inputs].iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        for p in &mut places {
+            if p.view.heads == 1 && p.view.dim == out.view.dim {
+                // One head for all of them: they lie no distance apart.
+                p.view =
+                    View { heads: out.view.heads, head: if out.view.heads == 1 { p.view.head } else { 0 }, ..p.view };
+            }
             let repeats = p.view.dim == 1 && (p.view.heads == 1 || p.view.heads == out.view.heads);
             if p.view.width() != out.view.width() && !repeats {
                 let what = "this repetition of a dimension is not supported on GPUs";
@@ -344,7 +360,11 @@ impl<'a> Emitter<'a> {
             Ok(prepare::Heads { input, view: place.view, steps: steps.collect() })
         };
         let q = p.q.as_ref().map(|h| heads(self, h)).transpose()?;
-        let kv = p.kv.as_ref().map(|kv| Ok::<_, Error>((heads(self, &kv.k)?, heads(self, &kv.v)?))).transpose()?;
+        let kv = p.kv.as_ref().map(|kv| {
+            let k = heads(self, &kv.k)?;
+            Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
+        });
+        let kv = kv.transpose()?;
         let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
         let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
         let view = out.map_or(View::rows(1), |o| o.view);
@@ -371,6 +391,7 @@ impl<'a> Emitter<'a> {
             window: spec.window.map(|w| w.min(u32::MAX as usize) as u32),
             softcap: spec.softcap,
             sinks: spec.sinks.is_some(),
+            latent: sizes.latent,
             q: q.view,
             out: out.view,
         };

@@ -3,11 +3,13 @@
 
 pub mod custom;
 mod lower;
+mod ops;
 mod rewrite;
 mod rules;
 mod tidy;
 
 pub use lower::lower;
+pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
@@ -62,6 +64,8 @@ pub struct Cache {
     pub dk: usize,
     /// Elements of a value.
     pub dv: usize,
+    /// Whether a value is the beginning of its key, and not stored: a latent's.
+    pub latent: bool,
 }
 
 /// What a node does. Where an op has `post` steps, each `Add` and `Mul` takes the next input after
@@ -88,6 +92,19 @@ pub enum Op {
     },
     /// Element by element, beginning with the input itself.
     Map(Vec<Post>),
+    /// Element by element times a vector as long as the last dimension.
+    MulWeight {
+        /// The vector.
+        weight: WeightId,
+        /// And then.
+        post: Vec<Post>,
+    },
+    /// xIELU; the vector has its four parameters, see [`tamarack_api::Op::Xielu`].
+    Xielu(WeightId),
+    /// The mean of the last dimension, which becomes 1.
+    Mean,
+    /// [rows, m, k] and [rows, k, n] -> [rows, m, n]
+    RowMatMul,
     /// Element by element of two inputs; a dimension of 1 repeats.
     Binary {
         /// Which.
@@ -124,6 +141,10 @@ pub enum Op {
     ExpertUp(ExpertUp),
     /// The second half, weighted and summed. [rows, top_k, ff], and a route -> [rows, dim]
     ExpertDown(ExpertDown),
+    /// [tokens, heads, k] -> [tokens, heads, n], every head by a matrix of its own.
+    HeadLinear(HeadLinear),
+    /// A causal convolution of each channel over the rows of its sequence, which go to a cache.
+    Conv(Conv),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
     /// An op of the plugin's own.
@@ -198,6 +219,8 @@ pub enum Post {
     AddScalar(f32),
     /// v into [min, max]
     Clamp(f32, f32),
+    /// v = sqrt(v)
+    Sqrt,
     /// v = v + input
     Add,
     /// v = v * input
@@ -233,8 +256,8 @@ pub struct Prepare {
 pub struct KvHeads {
     /// Keys.
     pub k: Heads,
-    /// Values.
-    pub v: Heads,
+    /// Values; none where the cache is latent.
+    pub v: Option<Heads>,
     /// Where they go.
     pub cache: CacheId,
 }
@@ -281,7 +304,7 @@ impl Norm {
 impl Prepare {
     /// Queries, keys and values, those that there are.
     pub fn heads(&self) -> impl Iterator<Item = &Heads> {
-        self.q.iter().chain(self.kv.iter().flat_map(|kv| [&kv.k, &kv.v]))
+        self.q.iter().chain(self.kv.iter().flat_map(|kv| std::iter::once(&kv.k).chain(&kv.v)))
     }
 
     /// The norms of all heads, in the same order.
@@ -308,6 +331,10 @@ impl Op {
             Op::Norm { norm, .. } if norm.center => "layer_norm",
             Op::Norm { .. } => "rms_norm",
             Op::Map(_) => "map",
+            Op::MulWeight { .. } => "mul_weight",
+            Op::Xielu(_) => "xielu",
+            Op::Mean => "mean",
+            Op::RowMatMul => "row_matmul",
             Op::Binary { .. } => "binary",
             Op::Reshape => "reshape",
             Op::Slice { .. } => "slice",
@@ -318,6 +345,8 @@ impl Op {
             Op::Route(_) => "route",
             Op::ExpertUp(_) => "experts up",
             Op::ExpertDown(_) => "experts down",
+            Op::HeadLinear(_) => "head_linear",
+            Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
             Op::Custom { .. } => "custom",
         }
@@ -370,6 +399,9 @@ impl Program {
                 }
                 Op::Norm { norm, .. } => vectors.extend(norm.weights()),
                 Op::Attend { spec, .. } => vectors.extend(spec.sinks),
+                Op::HeadLinear(h) => matrices.extend([h.weight]),
+                Op::Conv(c) => vectors.extend([c.weight].into_iter().chain(c.bias)),
+                Op::MulWeight { weight, .. } | Op::Xielu(weight) => vectors.extend([*weight]),
                 Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 Op::Route(spec) => vectors.extend(spec.choice_bias),
@@ -393,7 +425,8 @@ impl Program {
     pub fn post_inputs(&self, id: NodeId) -> Range<usize> {
         let inputs = self.nodes[id].inputs.len();
         let first = match &self.nodes[id].op {
-            Op::Binary { .. } | Op::ExpertUp(_) | Op::ExpertDown(_) => 2,
+            Op::Binary { .. } | Op::RowMatMul | Op::ExpertUp(_) | Op::ExpertDown(_) => 2,
+            Op::Conv(c) => c.inputs(),
             _ => 1,
         };
         first..inputs

@@ -35,7 +35,7 @@ impl Reference {
     /// Prepares a program for steps up to `capacity`.
     pub fn load(program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Reference> {
         let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.groups * (c.dk + c.dv)]).collect();
+        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.width()]).collect();
         let mut last_use: Vec<usize> = (0..program.nodes.len()).collect();
         for (i, node) in program.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|j| last_use[*j] = i);
@@ -132,7 +132,8 @@ impl Reference {
                 let (table, dim) = (&self.weights[weight], self.program.width(i));
                 let mut out = vec![0.0; c.tokens.len() * dim];
                 for (row, token) in out.chunks_exact_mut(dim).zip(&c.tokens) {
-                    table.row(*token as usize, row);
+                    let token = *token as usize;
+                    table.row(if token < table.rows() { token } else { 0 }, row);
                     row.iter_mut().for_each(|v| *v *= scale);
                 }
                 out
@@ -145,6 +146,19 @@ impl Reference {
             Op::Binary { op, post } => {
                 fused::post(fused::binary(*op, x[0], &dims(0), x[1], &dims(1), &self.program.dims(i)), post, &x[2..])
             }
+            Op::MulWeight { weight, post } => {
+                let weight = &self.vectors[weight];
+                let y = x[0].iter().enumerate().map(|(i, v)| v * weight[i % weight.len()]).collect();
+                fused::post(y, post, &x[1..])
+            }
+            Op::Xielu(parameters) => {
+                let p = &self.vectors[parameters];
+                x[0].iter().map(|v| ops::xielu(*v, [p[0], p[1], p[2], p[3]])).collect()
+            }
+            Op::Mean => ops::mean(x[0], dims(0).last().copied().unwrap_or(1)),
+            Op::RowMatMul => ops::row_matmul(x[0], x[1], dims(0)[0], dims(0)[1], dims(1)[1]),
+            Op::HeadLinear(h) => self.head_linear(h, x[0], &dims(0)),
+            Op::Conv(conv) => self.conv(conv, x, c),
             Op::Reshape => x[0].to_vec(),
             Op::Slice { dim, start } => fused::slice(x[0], &dims(0), dim - 1, *start, self.program.dims(i)[dim - 1]),
             Op::Concat => {

@@ -55,6 +55,11 @@ CASES = {
                  "n_shared_experts": 1, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "routed_scaling_factor": 1.5,
                  "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "norm_topk_prob": True, "partial_rotary_factor": 0.5,
                  "rope_scaling": None, "scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+    # mlx-lm rounds the ends of YaRN's ramp whatever the configuration says: here it says so. Routers are quantized in groups of 64.
+    "gpt_oss": {"hidden_size": 64, "num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32, "head_dim": 8, "sliding_window": 8,
+                "layer_types": ["sliding_attention", "full_attention"], "rope_theta": 1e4, "attention_bias": True, "tie_word_embeddings": False,
+                "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
+                                 "beta_slow": 1.0, "truncate": True}},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
                 "attention_bias": False, "mlp_bias": False},
     "helium": {"head_dim": 8, "attention_bias": False, "mlp_bias": False},
@@ -75,7 +80,6 @@ CASES = {
     "qwen2": {},
     "qwen2_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
     "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
-    # Of 64 columns: mlx-lm quantizes the router in larger groups.
     "qwen3_moe": {"hidden_size": 64, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8,
                   "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": False},
     "seed_oss": {"head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},

@@ -36,6 +36,7 @@ impl Matrix {
                         halves(pairs.flat_map(|(s, b)| [f16::from_f32(s).to_bits(), f16::from_f32(b).to_bits()]))
                     }
                     Scales::F32 => pairs.flat_map(|(s, b)| [s.to_bits(), b.to_bits()]).collect(),
+                    Scales::Centered => halves(pairs.map(|(s, _)| f16::from_f32(s).to_bits())),
                 };
                 Matrix { format, cols, quants, scales }
             }
@@ -58,10 +59,13 @@ impl Matrix {
                 let block = &quants[c / 32 * usize::from(bits)..][..usize::from(bits)];
                 let pair = &self.scales[r * self.format.row_scale_words(self.cols)..];
                 let g = c / usize::from(group);
-                let [s, b] = [2 * g, 2 * g + 1].map(|i| match scales {
-                    Scales::F16 => f16::from_bits(half(pair, i)).to_f32(),
-                    Scales::F32 => f32::from_bits(pair[i]),
-                });
+                let [s, b] = match scales {
+                    Scales::F16 => [2 * g, 2 * g + 1].map(|i| f16::from_bits(half(pair, i)).to_f32()),
+                    Scales::F32 => [2 * g, 2 * g + 1].map(|i| f32::from_bits(pair[i])),
+                    Scales::Centered => {
+                        [1.0, -f32::from(1u16 << (bits - 1))].map(|c| c * f16::from_bits(half(pair, g)).to_f32())
+                    }
+                };
                 s * unpack(bits, block, c % 32) as f32 + b
             }
         };

@@ -2,12 +2,14 @@
 
 use super::{
     Gpu,
+    experts::Room,
     memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
+    rounding::Rounding,
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Uploader},
+    weights::{DeviceMatrix, Parts, Uploader},
 };
 use crate::{
     Error, Result,
@@ -21,11 +23,13 @@ use tamarack_api::{Sym, WeightId};
 use tamarack_kernels::{Kernel, attend::Keys, step as words};
 
 /// Most parts into which attention splits a long cache.
-const MAX_SPLITS: usize = 32;
+const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
 const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
-const SPLIT_KEYS: usize = 256;
+const SPLIT_KEYS: usize = 512;
+/// Keys in a part at least.
+const SPLIT_PART: usize = 64;
 /// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
 pub(super) const DISPATCHES: usize = 64;
 
@@ -37,9 +41,13 @@ pub(super) struct Model {
     pub matrices: HashMap<WeightId, DeviceMatrix>,
     pub vectors: HashMap<WeightId, wgpu::Buffer>,
     pub activations: Vec<wgpu::Buffer>,
+    pub rounding: Rounding,
+    pub rounded: Vec<wgpu::Buffer>,
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
+    pub tiles: wgpu::Buffer,
+    pub sorted: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -110,13 +118,17 @@ impl WgpuExecutor {
 
     /// The kind of a step, and the keys per part where attention splits.
     fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
+        let keys = match () {
+            _ if length <= SPLIT_KEYS => Keys::Few,
+            _ if rows <= SPLIT_ROWS => Keys::Split,
+            _ => Keys::Many,
+        };
         let attention = match () {
             _ if rows_of_one > 8 => Attention::Tiled,
-            _ if length <= SPLIT_KEYS => Attention::Vector(Keys::Few),
-            _ if rows <= SPLIT_ROWS => Attention::Vector(Keys::Split),
-            _ => Attention::Vector(Keys::Many),
+            _ if rows_of_one <= 1 => Attention::Single(keys),
+            _ => Attention::Vector(keys),
         };
-        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
+        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_PART).next_multiple_of(PAGE);
         (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
     }
 
@@ -157,7 +169,8 @@ impl WgpuExecutor {
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
         self.prepare(kind)?;
-        let splits = if kind.attention == Attention::Vector(Keys::Split) { length.div_ceil(part) as u32 } else { 1 };
+        let is_split = matches!(kind.attention, Attention::Vector(Keys::Split) | Attention::Single(Keys::Split));
+        let splits = if is_split { length.div_ceil(part) as u32 } else { 1 };
         self.write(step, splits, part);
         Ok((kind, splits))
     }
@@ -298,7 +311,9 @@ impl Model {
             _ => 0,
         };
         let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
-        let scratch = scratch_words(&program, capacity);
+        let room = Room::of(&program, |sym| rows(sym, capacity));
+        let scratch = scratch_words(&program, capacity).max(room.scratch);
+        let rounding = Rounding::of(&gpu, &program, &plan, &matrices);
         let step_words = words::HEADER_WORDS as usize
             + capacity.rows * words::ROW_WORDS as usize
             + capacity.outputs * words::OUTPUT_WORDS as usize
@@ -306,9 +321,13 @@ impl Model {
             + capacity.slots;
         Model {
             activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
+            rounded: rounding.buffers.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect(),
+            rounding,
             caches,
             ropes,
             scratch: buffer("scratch", scratch),
+            tiles: buffer("tiles", room.tiles),
+            sorted: buffer("sorted choices", room.sorted),
             partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
             step: buffer("step", step_words),
@@ -329,7 +348,8 @@ fn rows(sym: Sym, capacity: &Capacity) -> usize {
 
 /// Room for a normed or copied input of any product.
 fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
+    let products = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_) | Op::ExpertUp(_)));
+    let inputs = products.map(|n| n.inputs[0]);
     inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
 }
 
@@ -343,24 +363,28 @@ type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer
 
 fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
-    let halves = |id: WeightId| {
-        program.nodes.iter().any(|n| matches!(&n.op, Op::MatMul(m) if m.weight == id && m.glu.is_some()))
-    };
-    let halved: BTreeMap<WeightId, bool> = matrix_ids.iter().map(|id| (*id, halves(*id))).collect();
+    let parts: BTreeMap<WeightId, Parts> = matrix_ids.iter().map(|id| (*id, Parts::of(program, *id))).collect();
     let mut uploader = Uploader::new(gpu);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-    for (id, halves) in halved {
+    for (id, parts) in parts {
         let matrix = fold(&program.weights, id, checkpoint)?;
-        let name = program.weight_names(id).join("+");
-        matrices.insert(id, uploader.matrix(&name, &matrix, halves)?);
+        matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
     }
     for id in vector_ids {
         let values = fold(&program.weights, id, checkpoint)?.values();
-        vectors.insert(id, uploader.vector(&program.weight_names(id).join("+"), &values));
+        vectors.insert(id, uploader.vector(&name(program, id), &values));
     }
     uploader.flush();
     gpu.take_errors()?;
     Ok((matrices, vectors, uploader.bytes))
+}
+
+/// A weight's name in errors: its tensors, or the first of many.
+fn name(program: &Program, id: WeightId) -> String {
+    match program.weight_names(id)[..] {
+        [first, .., last] => format!("{first}+..+{last}"),
+        ref names => names.join("+"),
+    }
 }
 
 /// A buffer to read results through: a spare one that is large enough, or a new one.

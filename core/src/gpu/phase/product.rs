@@ -32,7 +32,7 @@ impl<'a> Emitter<'a> {
         {
             return self.row(id, m, source);
         }
-        let kind = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let kind = self.rows(rows);
         let matrix = &model.matrices[&m.weight];
         let halves = matches!(kind, Rows::Many(_)) && model.gpu.caps.cooperative.is_some() && matrix.fits_halves();
         let mut x = self.place(node.inputs[0])?;
@@ -50,7 +50,7 @@ impl<'a> Emitter<'a> {
         }
         if !x.view.is_dense() {
             let to = View::rows(x.view.width());
-            let copy = copy(x.view, to, false);
+            let copy = copy(x.view, to);
             self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
             (x.view, x_buffer) = (to, &model.scratch);
         }

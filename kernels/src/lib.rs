@@ -20,8 +20,10 @@ pub mod sample;
 mod spec;
 pub mod step;
 pub mod template;
+mod values;
 mod weights;
 
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Extent, Kernel};
 pub use spec::{Activation, Post, View};
+pub use values::Values;

@@ -6,7 +6,7 @@ use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{
     IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, integer, integer_with, tiled, tiled_with, vector, vector_with,
 };
-use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, Values, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, floats, gpus, random, run, words};
 
@@ -18,6 +18,8 @@ const fn affine(bits: u8, group: u16, scales: Scales) -> Format {
 }
 
 const AFFINE4: Format = affine(4, 32, Scales::F16);
+const MXFP4: Format = Format::Scaled { values: Values::E2m1, group: 32, scales: Scales::E8m0 };
+const NVFP4: Format = Format::Scaled { values: Values::E2m1, group: 16, scales: Scales::E4m3 };
 
 fn formats() -> Vec<Format> {
     let mut list = vec![Format::F32, Format::F16, Format::Bf16];
@@ -26,7 +28,28 @@ fn formats() -> Vec<Format> {
         list.extend([(32, Scales::F16), (64, Scales::F32), (128, Scales::F16)].map(|(g, s)| affine(bits, g, s)));
     }
     list.extend([affine(4, 64, Scales::F16), affine(4, 16, Scales::F32), affine(8, 32, Scales::F32)]);
+    list.extend(scaled());
     list
+}
+
+/// Those that files have, and others.
+fn scaled() -> Vec<Format> {
+    let with = |values, group, scales| Format::Scaled { values, group, scales };
+    let mut list = vec![MXFP4, NVFP4, with(Values::E4m3, 32, Scales::E8m0)];
+    list.extend([(128, Scales::F32), (16, Scales::F16)].map(|(group, scales)| with(Values::E4m3, group, scales)));
+    for values in [Values::Nf4, Values::BnbFp4, Values::Iq4, Values::E2m1] {
+        list.extend([(32, Scales::F16), (64, Scales::F32)].map(|(group, scales)| with(values, group, scales)));
+    }
+    list
+}
+
+/// Whether there are kernels that multiply it in integers.
+fn has_bytes(format: Format) -> bool {
+    match format {
+        Format::Affine { .. } => true,
+        Format::Scaled { values, .. } => matches!(values, Values::E2m1 | Values::Iq4),
+        _ => false,
+    }
 }
 
 /// Nothing fused.
@@ -197,8 +220,7 @@ fn every_format_in_integers() {
             let caps = variants(&gpu)[i % 2];
             for (precision, tolerance) in ROUNDED {
                 let kernels = [(1, 1), (4, 3)].map(|(most, rows)| (integer(&spec, &caps, most, precision), rows));
-                let quantized = matches!(format, Format::Affine { .. });
-                assert!(kernels.iter().all(|(kernel, _)| kernel.is_some() == quantized), "{format}");
+                assert!(kernels.iter().all(|(kernel, _)| kernel.is_some() == has_bytes(format)), "{format}");
                 for (kernel, rows) in kernels.into_iter().filter_map(|(kernel, rows)| Some((kernel?, rows))) {
                     check_within(tolerance, &gpu, &spec, &kernel, rows);
                 }
@@ -302,7 +324,10 @@ fn every_activation() {
 #[test]
 fn every_view() {
     for gpu in gpus() {
-        for (format, k) in [(Format::F32, 7), (Format::F32, 1), (Format::F16, 26), (Format::Bf16, 36), (AFFINE4, 96)] {
+        let dense = [(Format::F32, 7), (Format::F32, 1), (Format::F16, 26), (Format::Bf16, 36)];
+        // Rows of scales that are no whole words.
+        let quantized = [AFFINE4, MXFP4, NVFP4].map(|format| (format, 96));
+        for (format, k) in dense.into_iter().chain(quantized) {
             let specs = [
                 // Rows that do not begin at whole vectors.
                 MatMul { x: View { offset: 5, row: k + 3, ..View::rows(k) }, ..plain(format, 11, k) },
@@ -338,7 +363,8 @@ fn every_tuning() {
     for gpu in gpus() {
         for tuning in tunings {
             for caps in variants(&gpu) {
-                for format in [AFFINE4, affine(8, 64, Scales::F16), affine(2, 64, Scales::F16), Format::F16] {
+                let others = [affine(8, 64, Scales::F16), affine(2, 64, Scales::F16), Format::F16, MXFP4];
+                for format in [AFFINE4].into_iter().chain(others) {
                     let spec = MatMul { norm: Some(Norm { eps: 1e-6, weight: false }), ..plain(format, 43, 320) };
                     check(&gpu, &spec, &vector_with(&spec, &caps, 1, tuning), 1);
                 }

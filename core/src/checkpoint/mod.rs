@@ -11,7 +11,7 @@ mod directory;
 pub mod gguf;
 mod json;
 mod mapping;
-mod mlx;
+mod quantized;
 mod safetensors;
 mod synthetic;
 mod tensor;
@@ -27,7 +27,7 @@ pub use canonical::{pack_dense, unpack};
 pub use dense::Dtype;
 pub use mapping::Mapping;
 use synthetic::Synthetic;
-pub use tamarack_kernels::{Format, Scales};
+pub use tamarack_kernels::{Format, Scales, Values};
 pub use tensor::{Kind, Tensor};
 
 /// What stands for the path of a checkpoint that was never in a file.

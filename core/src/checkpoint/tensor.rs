@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tamarack_kernels::{Format, Scales};
+use tamarack_kernels::{Format, Values};
 
 use super::block::Block;
-use super::canonical::{pack_dense, pack_pair, pack_quants};
+use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::Slice;
-use super::mlx;
+use super::quantized::Quantized;
 use super::synthetic::Synthetic;
 use crate::{Error, Result};
 
@@ -35,8 +35,8 @@ pub(super) enum Data {
     Dense(Dtype, Slice),
     /// Blocks of a GGUF type, row by row.
     Ggml(&'static BlockType, Slice),
-    /// MLX's three tensors.
-    Mlx(Arc<mlx::Affine>),
+    /// What a quantizer wrote: codes, scales and more, each a tensor of its own.
+    Quantized(Arc<Quantized>),
     /// None: the words are made when they are asked for.
     Synthetic(Synthetic),
 }
@@ -58,12 +58,14 @@ pub enum Kind {
     Dense(Dtype),
     /// A GGUF block type, by its name there.
     Ggml(&'static str),
-    /// MLX affine quantization.
-    Mlx {
+    /// Codes that scales belong to.
+    Quantized {
+        /// Whose layout.
+        method: &'static str,
         /// Bits a weight.
         bits: u8,
-        /// Columns per (scale, bias).
-        group: u16,
+        /// Columns per scale.
+        group: usize,
     },
     /// Random, in this form.
     Synthetic(Format),
@@ -74,7 +76,7 @@ impl fmt::Display for Kind {
         match self {
             Kind::Dense(dtype) => write!(f, "{dtype}"),
             Kind::Ggml(name) => write!(f, "{name}"),
-            Kind::Mlx { bits, group } => write!(f, "mlx {bits}-bit g{group}"),
+            Kind::Quantized { method, bits, group } => write!(f, "{method} {bits}-bit g{group}"),
             Kind::Synthetic(format) => write!(f, "random {format}"),
         }
     }
@@ -94,7 +96,7 @@ impl Tensor {
         let (unit, bytes, found) = match &inner.data {
             Data::Dense(dtype, slice) => (1, elements.checked_mul(dtype.size()), slice.len()),
             Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
-            Data::Mlx(_) => (1, Some(0), 0),
+            Data::Quantized(_) => (1, Some(0), 0),
             Data::Synthetic(made) => (made.format.block(), Some(0), 0),
         };
         if !cols.is_multiple_of(unit) {
@@ -143,7 +145,7 @@ impl Tensor {
     pub fn bytes(&self) -> u64 {
         match &self.0.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.len() as u64,
-            Data::Mlx(affine) => affine.bytes(),
+            Data::Quantized(quantized) => quantized.bytes(),
             Data::Synthetic(made) => (self.rows() * made.row_bytes()) as u64,
         }
     }
@@ -153,7 +155,9 @@ impl Tensor {
     /// Dense tensors keep their type, in f32 if a row has an odd number of 16-bit elements or if
     /// its values had to be restored by arithmetic. The scales of GGUF blocks become f16 by type,
     /// without a look at the data: products with an f16 never underflow there, and overflow, which
-    /// no sane file has, is an error of `pack`. The scales of MLX are looked at on the first call.
+    /// no sane file has, is an error of `pack`. The scales of other quantizers are looked at on the
+    /// first call. What no quantized form can hold (groups that do not fit, columns in disorder)
+    /// becomes dense.
     pub fn format(&self) -> Format {
         if self.is_derived() {
             return Format::F32;
@@ -161,8 +165,8 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
-            Data::Ggml(ty, _) => Format::Affine { bits: ty.bits, group: ty.group, scales: Scales::F16 },
-            Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },
+            Data::Ggml(ty, _) => ty.format,
+            Data::Quantized(quantized) => quantized.format(self.cols()),
             Data::Synthetic(made) => made.format,
         }
     }
@@ -180,14 +184,15 @@ impl Tensor {
                 let bytes = cols * dtype.size();
                 dtype.decode(&slice[stored * bytes..(stored + 1) * bytes], out);
             }
-            Data::Ggml(..) | Data::Mlx(_) => {
-                let (group, elements) = self.blocks();
+            Data::Ggml(ty, slice) => {
                 let mut block = Block::new();
-                for (i, out) in out.chunks_mut(elements).enumerate() {
-                    self.decode(stored, i, &mut block);
-                    block.values(group, out);
+                for (i, out) in out.chunks_mut(ty.elements).enumerate() {
+                    let at = (stored * (cols / ty.elements) + i) * ty.bytes;
+                    (ty.decode)(&slice[at..at + ty.bytes], &mut block);
+                    block.values(ty.format, out);
                 }
             }
+            Data::Quantized(quantized) => quantized.row(stored, out),
             Data::Synthetic(made) => made.row(stored, out),
         }
         if let (Some(d), true) = (self.0.view.adjacent_pairs, self.is_vector()) {
@@ -214,9 +219,9 @@ impl Tensor {
         scales.reserve(rows.len().saturating_mul(format.row_scale_words(cols)));
         match (format, &self.0.data) {
             (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
-            (Format::Affine { bits, scales: kind, .. }, _) => {
+            (Format::Affine { .. } | Format::Scaled { .. }, _) => {
                 for row in rows {
-                    self.pack_affine(row, bits, kind, quants, scales)?;
+                    self.pack_quantized(row, format, quants, scales)?;
                 }
             }
             // Same words in the file and on the device.
@@ -239,37 +244,49 @@ impl Tensor {
         Ok(())
     }
 
-    fn pack_affine(
-        &self,
-        row: usize,
-        bits: u8,
-        kind: Scales,
-        quants: &mut Vec<u32>,
-        scales: &mut Vec<u32>,
-    ) -> Result<()> {
-        let (group, elements) = self.blocks();
-        let stored = self.stored_row(row);
-        let mut block = Block::new();
-        for i in 0..self.cols() / elements {
+    fn pack_quantized(&self, row: usize, format: Format, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
+        let (stored, cols) = (self.stored_row(row), self.cols());
+        let fail = |message: String| {
+            Error::file(self.0.path(), format!("{}: row {row} has {message}: is the file damaged?", self.name()))
+        };
+        let elements = self.block_columns(format);
+        let (mut block, mut of_row) = (Block::new(), Vec::new());
+        for i in 0..cols / elements {
             self.decode(stored, i, &mut block);
-            pack_quants(bits, &block.q[..elements], quants);
-            for (&scale, &bias) in block.scale.iter().zip(&block.bias).take(elements / group) {
-                if !pack_pair(kind, scale, bias, scales) {
-                    let (name, path) = (self.name(), self.0.path());
-                    let message = format!("{name}: row {row} has scale {scale} and bias {bias}, out of range");
-                    return Err(Error::file(path, message));
+            let codes = &block.q[..elements];
+            match format {
+                Format::Affine { bits, group, scales: kind } => {
+                    pack_quants(bits, codes, quants);
+                    for (&scale, &bias) in block.scale.iter().zip(&block.bias).take(elements / usize::from(group)) {
+                        if !pack_pair(kind, scale, bias, scales) {
+                            return Err(fail(format!("scale {scale} and bias {bias}, out of range")));
+                        }
+                    }
                 }
+                Format::Scaled { values, group, .. } => {
+                    if values == Values::E4m3 && codes.iter().any(|code| code & 0x7f == 0x7f) {
+                        return Err(fail("a value that is no number".into()));
+                    }
+                    pack_quants(values.bits(), codes, quants);
+                    of_row.extend_from_slice(&block.scale[..elements / usize::from(group)]);
+                }
+                Format::F32 | Format::F16 | Format::Bf16 => {}
             }
         }
-        Ok(())
+        let factor = if let Data::Quantized(quantized) = &self.0.data { quantized.factor(stored) } else { 1.0 };
+        match format {
+            Format::Scaled { scales: kind, .. } if !pack_scales(kind, &of_row, factor, scales) => {
+                Err(fail(format!("scales out of range among {of_row:?} times {factor}")))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Columns per (scale, bias), and columns per block, of a quantized tensor.
-    fn blocks(&self) -> (usize, usize) {
+    /// Columns that [`Tensor::decode`] decodes together.
+    fn block_columns(&self, format: Format) -> usize {
         match &self.0.data {
-            Data::Dense(..) | Data::Synthetic(_) => (1, 1),
-            Data::Ggml(ty, _) => (ty.group as usize, ty.elements),
-            Data::Mlx(affine) => (affine.group as usize, affine.group as usize),
+            Data::Ggml(ty, _) => ty.elements,
+            _ => format.block(),
         }
     }
 
@@ -281,7 +298,7 @@ impl Tensor {
                 let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
                 (ty.decode)(&slice[at..at + ty.bytes], block);
             }
-            Data::Mlx(affine) => affine.decode(row, i, block),
+            Data::Quantized(quantized) => quantized.decode(row, i, block),
         }
     }
 
@@ -315,7 +332,7 @@ impl Inner {
         match &self.data {
             Data::Dense(dtype, _) => Kind::Dense(*dtype),
             Data::Ggml(ty, _) => Kind::Ggml(ty.name),
-            Data::Mlx(affine) => Kind::Mlx { bits: affine.bits, group: affine.group },
+            Data::Quantized(quantized) => quantized.kind(),
             Data::Synthetic(made) => Kind::Synthetic(made.format),
         }
     }
@@ -323,7 +340,7 @@ impl Inner {
     fn path(&self) -> &std::path::Path {
         match &self.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.path(),
-            Data::Mlx(affine) => affine.path(),
+            Data::Quantized(quantized) => quantized.path(),
             Data::Synthetic(_) => super::SYNTHETIC.as_ref(),
         }
     }

@@ -7,7 +7,7 @@ use super::vector::{distinct, flag, reduction, usable_subgroups};
 use super::{MatMul, values};
 use crate::template::{float, render};
 use crate::weights::Weights;
-use crate::{Caps, Extent, Format, Kernel};
+use crate::{Caps, Extent, Kernel};
 
 /// To how many bits activations are rounded for products with quantized weights.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -146,7 +146,7 @@ pub fn integer_with(
     let tuning = tuning.fit(spec, caps, rows);
     let weights = units(spec);
     let fits = tuning.memory(spec, caps, rows, precision) <= caps.workgroup_memory;
-    let Format::Affine { bits, .. } = spec.format else { return None };
+    let zero = weights.zero()?;
     if precision == Precision::Full || !fits || !weights.columns().is_multiple_of(16) {
         return None;
     }
@@ -170,12 +170,10 @@ pub fn integer_with(
         Some(norm) if norm.weight => "gain(0u, unit * RUNS + {{j}}u)",
         _ => "vec4<f32>(1.0)",
     };
-    // Eight bits are one too many for a signed byte: without the highest they count from -128.
-    let (flip, zero) = if bits == 8 { ("0x80808080u", "128.0") } else { ("0u", "0.0") };
     let second = precision.planes() == 2;
     let dot = if second { "f32(dot) + f32(fine_dot) / FINE" } else { "f32(dot)" };
     let mut values = values(spec, &bindings, functions, &sizes);
-    values[0].1 += &format!("const ZERO: f32 = {zero};\n");
+    values[0].1 += &format!("const ZERO: f32 = {zero}.0;\n");
     values.extend(reduction(caps));
     values.extend([
         ("SIZE", tuning.size().to_string()),
@@ -191,7 +189,7 @@ pub fn integer_with(
         ("SECOND", flag(second)),
         ("NORM", flag(spec.norm.is_some())),
         ("GLU", flag(spec.glu.is_some())),
-        ("FLIP", flip.to_string()),
+        ("FLIP", format!("{}u", u32::from(zero) * 0x0101_0101)),
         ("DOT", dot.to_string()),
         ("SUM", dot.replace("dot", "sum")),
     ]);

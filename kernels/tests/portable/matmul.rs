@@ -1,7 +1,7 @@
 use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{MatMul, Norm, Precision, Tile, integer, tiled, tiled_with, vector};
-use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, Values, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
@@ -38,6 +38,11 @@ fn formats() -> Vec<Format> {
     for bits in [2, 3, 4, 5, 6, 8] {
         for (group, scales) in [(16, Scales::F16), (32, Scales::F32), (64, Scales::F16), (128, Scales::F32)] {
             list.push(Format::Affine { bits, group, scales });
+        }
+    }
+    for values in Values::ALL {
+        for (group, scales) in [(16, Scales::E4m3), (32, Scales::E8m0), (64, Scales::F16), (128, Scales::F32)] {
+            list.push(Format::Scaled { values, group, scales });
         }
     }
     list

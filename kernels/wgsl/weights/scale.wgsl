@@ -5,7 +5,7 @@ fn run(q: Words, j: u32) -> vec4<f32> {
 // The (scale, bias) of a unit.
 fn scale(row: u32, unit: u32) -> vec2<f32> {
     let pair = scales[row * GROUPS + unit / GROUP_UNITS];
-    return {{PAIR}};
+    return {{SCALE_OF}};
 }
 
 // Columns 4c .. 4c+4 of a row of the matrix.

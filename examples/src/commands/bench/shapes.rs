@@ -4,7 +4,7 @@ use serde_json::json;
 use std::{fmt, str::FromStr};
 use tamarack::{
     Result,
-    checkpoint::{Checkpoint, Format, Scales},
+    checkpoint::{Checkpoint, Format, Scales, Values},
 };
 
 /// The sizes of a llama.
@@ -73,7 +73,7 @@ const SHAPES: [Shape; 4] = [
 ];
 
 /// `q4_0` and `q8_0` are what those types of GGUF become on the device, the others MLX's.
-const FORMATS: [(&str, Format); 9] = [
+const FORMATS: [(&str, Format); 15] = [
     ("q4_0", affine(4, 32)),
     ("q8_0", affine(8, 32)),
     ("q2g64", affine(2, 64)),
@@ -82,11 +82,21 @@ const FORMATS: [(&str, Format); 9] = [
     ("q5g64", affine(5, 64)),
     ("q6g64", affine(6, 64)),
     ("q8g64", affine(8, 64)),
+    ("mxfp4", scaled(Values::E2m1, 32, Scales::E8m0)),
+    ("mxfp8", scaled(Values::E4m3, 32, Scales::E8m0)),
+    ("nvfp4", scaled(Values::E2m1, 16, Scales::E4m3)),
+    ("fp8", scaled(Values::E4m3, 128, Scales::F32)),
+    ("nf4", scaled(Values::Nf4, 64, Scales::F32)),
+    ("iq4", scaled(Values::Iq4, 32, Scales::F16)),
     ("f16", Format::F16),
 ];
 
 const fn affine(bits: u8, group: u16) -> Format {
     Format::Affine { bits, group, scales: Scales::F16 }
+}
+
+const fn scaled(values: Values, group: u16, scales: Scales) -> Format {
+    Format::Scaled { values, group, scales }
 }
 
 /// Random weights: the shape of a model and the format of its matrices.

@@ -6,7 +6,9 @@ mod progress;
 mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
-use commands::{bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
+use commands::{
+    bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins, quantize::Quantize,
+};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -39,6 +41,7 @@ enum Subcommands {
     Inspect(Inspect),
     Devices(Devices),
     Bench(Bench),
+    Quantize(Quantize),
     Debug(Debug),
 }
 
@@ -52,6 +55,7 @@ async fn main() -> ExitCode {
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
         Subcommands::Bench(bench) => bench.run().await,
+        Subcommands::Quantize(quantize) => quantize.run().await,
         Subcommands::Debug(debug) => debug.run().await,
     })
 }

@@ -16,6 +16,7 @@ pub mod matmul;
 pub mod norm;
 pub mod post;
 pub mod prepare;
+pub mod quantize;
 pub mod sample;
 mod spec;
 pub mod step;

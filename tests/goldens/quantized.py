@@ -72,6 +72,16 @@ def mlx():
         out |= {f"{name}.weight": np.array(words), f"{name}.scales": np.array(scales), f"{name}.values": np.array(values)}
         if top is not None:
             out[f"{name}.global_scale"] = np.array(top)
+    # What MLX quantizes, and what it then stands for.
+    made_rng = np.random.default_rng(10)
+    dense = made_rng.normal(0, 0.1, (2, 256)).astype(np.float32)
+    dense[0, :128] = np.abs(dense[0, :128])
+    dense[1, :128] = 0.25
+    out["made.dense"] = dense
+    for bits in (4, 8):
+        for group in (32, 64, 128):
+            q = mx.quantize(mx.array(dense), group_size=group, bits=bits)
+            out[f"made.b{bits}g{group}"] = np.array(mx.dequantize(*q, group_size=group, bits=bits))
     save_file(out, f"{HERE}/mlx.safetensors")
 
 

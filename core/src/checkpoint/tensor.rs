@@ -11,6 +11,7 @@ use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::Slice;
+use super::quantize::Quantize;
 use super::quantized::Quantized;
 use super::synthetic::Synthetic;
 use crate::{Error, Result};
@@ -37,6 +38,8 @@ pub(super) enum Data {
     Ggml(&'static BlockType, Slice),
     /// What a quantizer wrote: codes, scales and more, each a tensor of its own.
     Quantized(Arc<Quantized>),
+    /// A dense tensor that is quantized when it is read.
+    Rounded(Tensor, Quantize),
     /// None: the words are made when they are asked for.
     Synthetic(Synthetic),
 }
@@ -96,7 +99,7 @@ impl Tensor {
         let (unit, bytes, found) = match &inner.data {
             Data::Dense(dtype, slice) => (1, elements.checked_mul(dtype.size()), slice.len()),
             Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
-            Data::Quantized(_) => (1, Some(0), 0),
+            Data::Quantized(_) | Data::Rounded(..) => (1, Some(0), 0),
             Data::Synthetic(made) => (made.format.block(), Some(0), 0),
         };
         if !cols.is_multiple_of(unit) {
@@ -114,6 +117,30 @@ impl Tensor {
             return Err(format!("{name}: {permuted} rows are not heads of {d} rows, an even number"));
         }
         Ok(Tensor(Arc::new(inner)))
+    }
+
+    /// The same, quantized when it is read; itself where that does not apply.
+    pub(super) fn rounded(&self, quantize: Quantize) -> Result<Tensor, String> {
+        if !quantize.applies(self) {
+            return Ok(self.clone());
+        }
+        let data = Data::Rounded(self.clone(), quantize);
+        Tensor::new(self.name(), self.shape().to_vec(), data, View::default())
+    }
+
+    /// What is quantized when it is read, and how.
+    pub(crate) fn dense(&self) -> Option<(&Tensor, Quantize)> {
+        match &self.0.data {
+            Data::Rounded(dense, quantize) => Some((dense, *quantize)),
+            _ => None,
+        }
+    }
+
+    /// The stored bytes of a row, where they are plain floats.
+    pub(super) fn dense_row(&self, row: usize) -> Option<&[u8]> {
+        let Data::Dense(dtype, slice) = &self.0.data else { return None };
+        let bytes = self.cols() * dtype.size();
+        slice.get(row * bytes..(row + 1) * bytes)
     }
 
     /// The tensor's name.
@@ -146,6 +173,10 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.len() as u64,
             Data::Quantized(quantized) => quantized.bytes(),
+            Data::Rounded(_, quantize) => {
+                let (format, cols) = (quantize.format(), self.cols());
+                4 * (self.rows() * (format.row_words(cols) + format.row_scale_words(cols))) as u64
+            }
             Data::Synthetic(made) => (self.rows() * made.row_bytes()) as u64,
         }
     }
@@ -167,6 +198,7 @@ impl Tensor {
             Data::Dense(..) => Format::F32,
             Data::Ggml(ty, _) => ty.format,
             Data::Quantized(quantized) => quantized.format(self.cols()),
+            Data::Rounded(_, quantize) => quantize.format(),
             Data::Synthetic(made) => made.format,
         }
     }
@@ -193,6 +225,10 @@ impl Tensor {
                 }
             }
             Data::Quantized(quantized) => quantized.row(stored, out),
+            Data::Rounded(dense, quantize) => {
+                dense.row(row, out);
+                quantize.round(out);
+            }
             Data::Synthetic(made) => made.row(stored, out),
         }
         if let (Some(d), true) = (self.0.view.adjacent_pairs, self.is_vector()) {
@@ -219,6 +255,7 @@ impl Tensor {
         scales.reserve(rows.len().saturating_mul(format.row_scale_words(cols)));
         match (format, &self.0.data) {
             (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
+            (_, Data::Rounded(..)) => self.pack_rounded(rows, quants, scales)?,
             (Format::Affine { .. } | Format::Scaled { .. }, _) => {
                 for row in rows {
                     self.pack_quantized(row, format, quants, scales)?;
@@ -239,6 +276,19 @@ impl Tensor {
                     self.row(row, &mut values);
                     pack_dense(format, &values, quants);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_rounded(&self, rows: Range<usize>, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
+        let Data::Rounded(dense, quantize) = &self.0.data else { return Ok(()) };
+        let mut values = vec![0.0; self.cols()];
+        for row in rows {
+            dense.row(row, &mut values);
+            if !quantize.pack(&values, quants, scales) {
+                let message = format!("{}: row {row} has values that 16 bits do not hold", self.name());
+                return Err(Error::file(self.0.path(), message));
             }
         }
         Ok(())
@@ -293,7 +343,7 @@ impl Tensor {
     /// Decodes block `i` of stored row `row` of a quantized tensor.
     fn decode(&self, row: usize, i: usize, block: &mut Block) {
         match &self.0.data {
-            Data::Dense(..) | Data::Synthetic(_) => {}
+            Data::Dense(..) | Data::Rounded(..) | Data::Synthetic(_) => {}
             Data::Ggml(ty, slice) => {
                 let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
                 (ty.decode)(&slice[at..at + ty.bytes], block);
@@ -333,6 +383,9 @@ impl Inner {
             Data::Dense(dtype, _) => Kind::Dense(*dtype),
             Data::Ggml(ty, _) => Kind::Ggml(ty.name),
             Data::Quantized(quantized) => quantized.kind(),
+            Data::Rounded(_, Quantize { bits, group }) => {
+                Kind::Quantized { method: "made here", bits: *bits, group: usize::from(*group) }
+            }
             Data::Synthetic(made) => Kind::Synthetic(made.format),
         }
     }
@@ -341,6 +394,7 @@ impl Inner {
         match &self.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.path(),
             Data::Quantized(quantized) => quantized.path(),
+            Data::Rounded(dense, _) => dense.0.path(),
             Data::Synthetic(_) => super::SYNTHETIC.as_ref(),
         }
     }

@@ -1,6 +1,7 @@
 //! Weights in device memory.
 
 use super::Gpu;
+use super::quantize::Quantizer;
 use crate::{Error, Result, weights::Matrix};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -39,13 +40,14 @@ impl Segment {
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
     in_flight: usize,
+    quantizer: Quantizer,
     /// Bytes copied.
     pub bytes: u64,
 }
 
 impl<'a> Uploader<'a> {
     pub fn new(gpu: &'a Gpu) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, bytes: 0 }
+        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0 }
     }
 
     /// Copies a matrix. With `halves`, row `i` and row `rows / 2 + i` (a gate and what it gates) lie
@@ -85,11 +87,20 @@ impl<'a> Uploader<'a> {
         let quants = self.gpu.buffer(name, (total * words * 4) as u64);
         let scales = (scale_words > 0).then(|| self.gpu.buffer(name, (total * scale_words * 4) as u64));
         let shifted = half.map(|h| rows.start + h..rows.end + h);
+        let dense = matrix.dense();
         let mut done = 0;
         for rows in [Some(rows.clone()), shifted].into_iter().flatten() {
             let step = (CHUNK / ((words + scale_words) * 4).max(1)).max(1);
             for start in rows.clone().step_by(step) {
                 let part = start..(start + step).min(rows.end);
+                if let (Some((quantize, dense)), Some(scales)) = (&dense, &scales) {
+                    let count = part.len();
+                    self.in_flight += self.quantizer.run(self.gpu, *quantize, dense, part, (&quants, scales), done)?;
+                    self.bytes += (count * (words + scale_words) * 4) as u64;
+                    done += count;
+                    self.flush_if_full();
+                    continue;
+                }
                 for (n, q, s) in pack(matrix, part)? {
                     self.write(&quants, done * words, &q);
                     if let Some(scales) = &scales {
@@ -113,6 +124,10 @@ impl<'a> Uploader<'a> {
         self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
         self.bytes += words.len() as u64 * 4;
         self.in_flight += words.len() * 4;
+        self.flush_if_full();
+    }
+
+    fn flush_if_full(&mut self) {
         if self.in_flight > IN_FLIGHT {
             self.flush();
         }
@@ -130,7 +145,7 @@ impl<'a> Uploader<'a> {
 type Packed = (usize, Vec<u32>, Vec<u32>);
 
 /// Packs rows on all cores, in order.
-fn pack(matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Packed>> {
+pub(super) fn pack(matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Packed>> {
     let each = rows.len().div_ceil(rayon::current_num_threads()).max(1);
     let parts: Vec<Range<usize>> = rows.clone().step_by(each).map(|s| s..(s + each).min(rows.end)).collect();
     parts

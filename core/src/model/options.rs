@@ -1,6 +1,7 @@
 //! How a model is loaded.
 
 use super::Device;
+use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights. `None` is what suits
     /// the device.
     pub precision: Option<Precision>,
+    /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
+    pub quantize: Option<Quantize>,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
@@ -61,6 +64,12 @@ impl LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights.
     pub fn precision(mut self, precision: Precision) -> LoadOptions {
         self.precision = Some(precision);
+        self
+    }
+
+    /// Quantizes the float matrices of the model while it loads.
+    pub fn quantize(mut self, quantize: Quantize) -> LoadOptions {
+        self.quantize = Some(quantize);
         self
     }
 

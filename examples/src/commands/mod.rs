@@ -8,3 +8,4 @@ pub mod inspect;
 mod model;
 mod output;
 pub mod plugins;
+pub mod quantize;

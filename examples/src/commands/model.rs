@@ -5,6 +5,7 @@ use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
     Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
     model::Identifier,
@@ -44,6 +45,10 @@ pub struct LoadArgs {
     /// (8 bits) [default: what suits the device]
     #[arg(long, value_name = "PRECISION")]
     pub precision: Option<Precision>,
+    /// Quantize the float matrices while loading, to 4 or 8 bits; with a group of 32, 64 or 128 columns
+    /// as 4:32 [default group: 64]
+    #[arg(long, value_name = "BITS[:GROUP]")]
+    quantize: Option<Quantize>,
     /// Which plugins serve it
     #[command(flatten)]
     pub plugins: PluginArgs,
@@ -58,6 +63,7 @@ impl LoadArgs {
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
         options.precision = self.precision;
+        options.quantize = self.quantize;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;
         let loaded = LlmModelFactory::new(registry).load_container(&configuration, options).await;

@@ -1,6 +1,7 @@
 use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{MatMul, Norm, Precision, Tile, integer, tiled, tiled_with, vector};
+use tamarack_kernels::quantize::{Quantize, quantize};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, Values, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
@@ -29,6 +30,9 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
         let dim = if format.block() < 32 { 64 } else { 256 };
         let spec = Embedding { rows: step::TOKENS, first: 3, count: 9, dim, format, scale: 2.0, out: View::rows(dim) };
         list.push((LEAST, embedding(&spec)));
+    }
+    for from in [Format::F32, Format::F16, Format::Bf16] {
+        list.extend([4, 8].map(|bits| (LEAST, quantize(&Quantize { from, cols: 256, bits, group: 64 }, 9))));
     }
     list
 }

@@ -258,6 +258,13 @@ async fn refusals_say_what_to_do() {
     assert!(Hub::builder().endpoint("no url").build().is_err());
 }
 
+#[tokio::test]
+async fn redirects_are_followed() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let folder = stand_in.hub(cache.path()).snapshot("org/moved", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+}
+
 fn ranges(requests: &[String]) -> Vec<&str> {
     requests.iter().filter_map(|request| request.rsplit_once(" HTTP/1.1 ")).map(|(_, range)| range).collect()
 }

@@ -168,7 +168,10 @@ impl Hub {
         let _lock = resume::lock(self.client.cache_dir(), cache.name()).await.map_err(Failure::Refused)?;
         let blobs = Blobs::of(cache.folder());
         let tally = Arc::new(Tally::new(&files, progress));
-        blobs.finish(&repo, revision, &files, &|file, bytes| tally.update(file, bytes)).await.map_err(explain)?;
+        blobs
+            .finish(&repo, revision, &files, &|file: &str, bytes: u64| tally.update(file, bytes))
+            .await
+            .map_err(explain)?;
         let folder = repo
             .snapshot_download()
             .revision(revision)

@@ -98,7 +98,7 @@ impl Blobs {
 pub(super) async fn lock(cache_dir: &Path, repo_folder: String) -> Result<File> {
     let path = cache_dir.join(".locks").join(repo_folder).join("tamarack.lock");
     let locked = tokio::task::spawn_blocking(move || {
-        let open = || {
+        let open = || -> std::io::Result<File> {
             fs::create_dir_all(path.parent().unwrap_or(&path))?;
             let file = File::create(&path)?;
             if file.try_lock().is_err() {

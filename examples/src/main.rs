@@ -7,7 +7,15 @@ mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
 use commands::{
-    bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins, quantize::Quantize,
+    bench::Bench,
+    chat::Chat,
+    debug::Debug,
+    devices::Devices,
+    inspect::Inspect,
+    plugin::Plugin,
+    plugins::Plugins,
+    pull::{Models, Pull, Remove},
+    quantize::Quantize,
 };
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -37,7 +45,11 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Chat(Chat),
+    Pull(Pull),
+    Models(Models),
+    Remove(Remove),
     Plugins(Plugins),
+    Plugin(Plugin),
     Inspect(Inspect),
     Devices(Devices),
     Bench(Bench),
@@ -51,7 +63,11 @@ async fn main() -> ExitCode {
     log(verbose);
     errors::exit_code(match command {
         Subcommands::Chat(chat) => chat.run().await,
+        Subcommands::Pull(pull) => pull.run().await,
+        Subcommands::Models(models) => models.run(),
+        Subcommands::Remove(remove) => remove.run(),
         Subcommands::Plugins(plugins) => plugins.run(),
+        Subcommands::Plugin(plugin) => plugin.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
         Subcommands::Bench(bench) => bench.run().await,

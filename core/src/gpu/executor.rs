@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program},
+    program::{Op, Program, custom},
     weights::fold,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -79,6 +79,10 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Copies the weights to the device and plans for steps up to `capacity`.
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        for op in &program.custom {
+            custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
+        }
+        let program = custom::for_device(program);
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
@@ -128,7 +132,10 @@ impl WgpuExecutor {
             let pipeline = match self.pipelines.get(&launch.kernel.source) {
                 Some(pipeline) => pipeline.clone(),
                 None => {
-                    let pipeline = self.model.gpu.compile(&launch.kernel)?;
+                    let pipeline = match launch.checked {
+                        true => self.model.gpu.compile_checked(&launch.kernel)?,
+                        false => self.model.gpu.compile(&launch.kernel)?,
+                    };
                     self.pipelines.insert(launch.kernel.source.clone(), pipeline.clone());
                     pipeline
                 }
@@ -251,6 +258,18 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn cache_widths(&self) -> Vec<[usize; 2]> {
+        self.model.program.cache_widths()
+    }
+
+    fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
+        self.model.read_cache(cache, pages)
+    }
+
+    fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
+        self.model.write_cache(cache, pages, rows)
+    }
+
     fn device(&self) -> String {
         let info = self.model.gpu.info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
@@ -272,7 +291,7 @@ impl Model {
     ) -> Model {
         let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
         let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.groups * (c.dk + c.dv) / 2)).collect();
+        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.width() / 2)).collect();
         let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
         let partial = |id: usize, node: &crate::program::Node| match node.op {
             Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),

@@ -8,7 +8,7 @@ use crate::{
     checkpoint::Checkpoint,
     model::{LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase, Shared},
     plugins::Registry,
-    program::lower,
+    program::{Program, lower},
     text::Tokenizer,
 };
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub(crate) fn load(
     let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
     let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    let program = lower(&graph);
+    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
     let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
@@ -54,6 +54,29 @@ pub(crate) fn load(
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
     Ok((context, Shared { configuration, tokenizer, info }))
+}
+
+/// Loads a draft model beside the model that it is to help.
+pub(crate) fn add_draft(
+    (mut context, shared): (ModelContext, Shared),
+    plugins: &Registry,
+    configuration: ModelConfiguration,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(ModelContext, Shared)> {
+    let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
+    let (draft, about) = load(plugins, configuration, path, None, &options)?;
+    let words = ["Hello, world", "fn main() {}", " 1234 été"];
+    let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {
+        let tokenizer = t.as_ref().as_ref().ok()?;
+        Some(words.map(|w| tokenizer.encode(w, false).ok()))
+    });
+    if own != theirs {
+        let message = "the draft model has another tokenizer than the model, so it cannot propose tokens";
+        return Err(Error::Model(message.to_owned()).of_model(path));
+    }
+    context.model.draft = Some(Box::new(draft.model));
+    Ok((context, shared))
 }
 
 fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>) -> Result<Tokenizer> {

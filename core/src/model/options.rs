@@ -1,6 +1,6 @@
 //! How a model is loaded.
 
-use super::Device;
+use super::{Device, ModelConfiguration};
 use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
@@ -20,6 +20,9 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
     pub quantize: Option<Quantize>,
+    /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
+    /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
+    pub draft: Option<ModelConfiguration>,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
@@ -70,6 +73,12 @@ impl LoadOptions {
     /// Quantizes the float matrices of the model while it loads.
     pub fn quantize(mut self, quantize: Quantize) -> LoadOptions {
         self.quantize = Some(quantize);
+        self
+    }
+
+    /// A smaller model with the same tokenizer, which proposes what the model is to say.
+    pub fn draft(mut self, model: ModelConfiguration) -> LoadOptions {
+        self.draft = Some(model);
         self
     }
 

@@ -7,5 +7,7 @@ pub mod devices;
 pub mod inspect;
 mod model;
 mod output;
+pub mod plugin;
 pub mod plugins;
+pub mod pull;
 pub mod quantize;

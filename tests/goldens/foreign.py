@@ -66,7 +66,9 @@ def awq():
 
 
 def compressed():
-    from compressed_tensors.compressors import (BaseCompressor)
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
     def case(name, kind, rows, cols, weights, scale, **more):
@@ -74,8 +76,14 @@ def compressed():
         compressor = BaseCompressor.get_value_from_registry(kind)
         state = {"weight": torch.randn(rows, cols) * 0.05, "weight_scale": scale, **more}
         parts = compressor.compress(state, scheme)
-        back = compressor.decompress(dict(parts), scheme)
-        put(f"ct_{name}", back["weight"].detach(), **{k: v.detach() for k, v in parts.items()})
+        if name == "nvfp4":
+            # Its decompressor computes in bf16; the same steps in f32.
+            codes = unpack_fp4_from_uint8(parts["weight_packed"], rows, cols, dtype=torch.float32)
+            values = dequantize(codes, parts["weight_scale"].float(), args=scheme.weights,
+                                global_scale=parts["weight_global_scale"], dtype=torch.float32)
+        else:
+            values = compressor.decompress(dict(parts), scheme)["weight"]
+        put(f"ct_{name}", values.detach(), **{k: v.detach() for k, v in parts.items()})
 
     for bits in (2, 4, 8):
         size = 0.1 / (1 << bits)

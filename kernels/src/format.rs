@@ -16,7 +16,7 @@ use crate::Values;
 ///     elements, one a byte, ready for `unpack4xU8` and for `dot4I8Packed`. The low bits of `q` are
 ///     in the wide plane.
 ///   - scales: for each group the pair (scale, bias), as two f16 in one word (scale in the low half)
-///     or as two f32.
+///     or as two f32; or the scales alone, two groups a word, the even one in the low half.
 /// - `Scaled`: value = scale * what `values` says of the code, one scale per `group` consecutive
 ///   columns of a row. The codes are one plane, as those of an affine format of as many bits. Scales
 ///   are f32, one a word; f16, two a word; or bytes, four a word, the first in the lowest. Each row
@@ -61,6 +61,9 @@ pub enum Scales {
     E8m0,
     /// Bytes of [`Values::E4m3`], times an f32 for each row. `Scaled` only.
     E4m3,
+    /// As f16 and without biases: the quants count from their middle, value = scale * (q - 2^(bits - 1)).
+    /// A row has an even number of groups.
+    Centered,
 }
 
 impl Format {
@@ -69,6 +72,7 @@ impl Format {
         match self {
             Format::F32 => 1,
             Format::F16 | Format::Bf16 => 2,
+            Format::Affine { group, scales: Scales::Centered, .. } => 2 * (group as usize).max(16),
             Format::Affine { group, .. } | Format::Scaled { group, .. } => (group as usize).max(32),
         }
     }
@@ -87,12 +91,13 @@ impl Format {
     pub fn row_scale_words(self, cols: usize) -> usize {
         match self {
             Format::Affine { group, scales: Scales::F32, .. } => cols / group as usize * 2,
+            Format::Affine { group, scales: Scales::Centered, .. } => cols / group as usize / 2,
             Format::Affine { group, .. } => cols / group as usize,
             Format::Scaled { group, scales, .. } => {
                 let groups = cols / group as usize;
                 match scales {
                     Scales::F32 => groups,
-                    Scales::F16 => groups.div_ceil(2),
+                    Scales::F16 | Scales::Centered => groups.div_ceil(2),
                     Scales::E8m0 => groups.div_ceil(4),
                     Scales::E4m3 => 1 + groups.div_ceil(4),
                 }
@@ -121,6 +126,7 @@ impl std::fmt::Display for Format {
             Format::F32 => write!(f, "f32"),
             Format::F16 => write!(f, "f16"),
             Format::Bf16 => write!(f, "bf16"),
+            Format::Affine { bits, group, scales: Scales::Centered } => write!(f, "centered{bits} g{group}"),
             Format::Affine { bits, group, .. } => write!(f, "affine{bits} g{group}"),
             Format::Scaled { values, group, scales } => match (values, scales) {
                 (Values::E2m1, Scales::E8m0) => write!(f, "mxfp4 g{group}"),

@@ -19,6 +19,7 @@ pub mod norm;
 pub mod post;
 pub mod prepare;
 pub mod quantize;
+pub mod rounded;
 pub mod sample;
 pub mod small;
 mod spec;

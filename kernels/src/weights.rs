@@ -66,13 +66,12 @@ impl Weights {
         matches!(self.format, Format::Affine { .. } | Format::Scaled { .. })
     }
 
-    /// Where there are `bytes`: what they count from, as signed bytes. Eight bits without a sign are
-    /// one too many for those: without the highest they count from -128.
-    pub fn zero(&self) -> Option<u8> {
+    /// Whether there are `bytes`.
+    pub fn are_integers(&self) -> bool {
         match self.format {
-            Format::Affine { bits, .. } => Some(if bits == 8 { 128 } else { 0 }),
-            Format::Scaled { values, .. } if values.are_integers() => Some(0),
-            _ => None,
+            Format::Affine { .. } => true,
+            Format::Scaled { values, .. } => values.are_integers(),
+            _ => false,
         }
     }
 
@@ -94,12 +93,20 @@ impl Weights {
     /// The functions listed above, with the constants they use.
     pub fn source(&self) -> String {
         let mut sizes = vec![("K", self.k), ("UNITS", self.units()), ("RUNS", self.runs())];
-        let (mut bits, mut scale) = (1, String::new());
+        let (mut bits, mut place, mut scale) = (1, "", String::new());
         match self.format {
             Format::Affine { bits: b, group, scales } => {
                 let group = u32::from(group);
                 sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
-                scale = if scales == Scales::F32 { "pair" } else { "unpack2x16float(pair)" }.to_string();
+                (place, scale) = match scales {
+                    // One half of the word, and from where the quants count.
+                    Scales::Centered => {
+                        let one = "unpack2x16float(pair >> (16u * (group % 2u))).x";
+                        ("group / 2u", format!("{one} * vec2<f32>(1.0, -{}.0)", 1 << (b - 1)))
+                    }
+                    Scales::F32 => ("group", "pair".to_string()),
+                    _ => ("group", "unpack2x16float(pair)".to_string()),
+                };
                 bits = u32::from(b);
             }
             Format::Scaled { values, group, scales } => {
@@ -120,6 +127,7 @@ impl Weights {
             ("VEC", self.vec.to_string()),
             ("ELEMENT", self.element().to_string()),
             ("SCALE_OF", scale),
+            ("PLACE", place.to_string()),
         ];
         consts(&sizes) + &render(&[self.snippet(), &self.values(), self.weight()].concat(), &values)
     }
@@ -195,7 +203,9 @@ fn scale_of(scales: Scales, unit: f32) -> String {
     let byte = |first: u32| format!("scale_byte(row * ROW_SCALES + {first}u, group)");
     let scale = match scales {
         Scales::F32 => "bitcast<f32>(scales[row * ROW_SCALES + group])".to_string(),
-        Scales::F16 => "unpack2x16float(scales[row * ROW_SCALES + group / 2u])[group % 2u]".to_string(),
+        Scales::F16 | Scales::Centered => {
+            "unpack2x16float(scales[row * ROW_SCALES + group / 2u])[group % 2u]".to_string()
+        }
         Scales::E8m0 => format!("bitcast<f32>({} << 23u)", byte(0)),
         Scales::E4m3 => format!("bitcast<f32>(scales[row * ROW_SCALES]) * e4m3_256th({})", byte(1)),
     };

@@ -70,7 +70,7 @@ impl Quantize {
             let q = &mut q[..values.len()];
             let (scale, bias) = self.group(values, q);
             pack_quants(self.bits, q, quants);
-            pack_pair(Scales::F16, scale, bias, scales)
+            pack_pair(Scales::F16, 0, scale, bias, scales)
         })
     }
 

@@ -57,8 +57,8 @@ impl Synthetic {
             debug_assert!(fits, "{row:?}");
         }
         let words = self.pairs.len() / PAIRS as usize;
-        if let Some(groups) = self.format.row_scale_words(self.cols).checked_div(words) {
-            for _ in 0..groups {
+        if let Some(count) = self.format.row_scale_words(self.cols).checked_div(words) {
+            for _ in 0..count {
                 let pair = (random.next() % u64::from(PAIRS)) as usize * words;
                 scales.extend_from_slice(&self.pairs[pair..pair + words]);
             }
@@ -85,7 +85,7 @@ fn scale(kind: Scales, middle: f32, random: u64) -> f32 {
     match kind {
         Scales::E8m0 => middle.log2().floor().exp2() * if random & 1 == 0 { 1.0 } else { 2.0 },
         Scales::E4m3 => 0.75 + (random % 4) as f32 / 8.0,
-        Scales::F16 | Scales::F32 => middle * (0.75 + 0.5 * (random % 16) as f32 / 16.0),
+        Scales::F16 | Scales::F32 | Scales::Centered => middle * (0.75 + 0.5 * (random % 16) as f32 / 16.0),
     }
 }
 
@@ -97,9 +97,12 @@ fn pairs(format: Format, cols: usize) -> Vec<u32> {
         let most = ((1 << bits) - 1) as f32;
         let middle = (12.0 / cols.max(1) as f32).sqrt() / most;
         for i in 0..PAIRS {
-            let scale = middle * (0.75 + 0.5 * i as f32 / PAIRS as f32);
-            let finite = pack_pair(scales, scale, -scale * most / 2.0, &mut words);
-            debug_assert!(finite, "scale {scale}");
+            // A word of scales alone has those of two groups.
+            for group in 0..if scales == Scales::Centered { 2 } else { 1 } {
+                let scale = middle * (0.75 + 0.5 * (i ^ group) as f32 / PAIRS as f32);
+                let finite = pack_pair(scales, group as usize, scale, -scale * most / 2.0, &mut words);
+                debug_assert!(finite, "scale {scale}");
+            }
         }
     }
     words
@@ -136,7 +139,8 @@ mod tests {
     fn rows_are_what_is_packed_and_of_sane_size() {
         let affine = |bits, group, scales| Format::Affine { bits, group, scales };
         let formats = [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 64, Scales::F16));
-        let others = [affine(4, 32, Scales::F32), Format::F16, Format::Bf16, Format::F32];
+        let others =
+            [affine(4, 32, Scales::F32), affine(4, 32, Scales::Centered), Format::F16, Format::Bf16, Format::F32];
         let scaled = Values::ALL.into_iter().flat_map(|values| {
             let scales = [(32, Scales::E8m0), (16, Scales::E4m3), (64, Scales::F32), (128, Scales::F16)];
             scales.map(|(group, scales)| Format::Scaled { values, group, scales })

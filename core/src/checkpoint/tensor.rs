@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tamarack_kernels::{Format, Values};
+use tamarack_kernels::{Format, Scales, Values};
 
 use super::block::Block;
 use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
@@ -185,6 +185,7 @@ impl Tensor {
     ///
     /// Dense tensors keep their type, in f32 if a row has an odd number of 16-bit elements or if
     /// its values had to be restored by arithmetic. The scales of GGUF blocks become f16 by type,
+    /// and go without biases where those follow from them,
     /// without a look at the data: products with an f16 never underflow there, and overflow, which
     /// no sane file has, is an error of `pack`. The scales of other quantizers are looked at on the
     /// first call. What no quantized form can hold (groups that do not fit, columns in disorder)
@@ -196,7 +197,14 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
-            Data::Ggml(ty, _) => ty.format,
+            Data::Ggml(ty, _) => match ty.format {
+                Format::Affine { bits, group, .. }
+                    if ty.is_centered() && (self.cols() / usize::from(group)).is_multiple_of(2) =>
+                {
+                    Format::Affine { bits, group, scales: Scales::Centered }
+                }
+                format => format,
+            },
             Data::Quantized(quantized) => quantized.format(self.cols()),
             Data::Rounded(_, quantize) => quantize.format(),
             Data::Synthetic(made) => made.format,
@@ -307,8 +315,9 @@ impl Tensor {
             match format {
                 Format::Affine { bits, group, scales: kind } => {
                     pack_quants(bits, codes, quants);
-                    for (&scale, &bias) in block.scale.iter().zip(&block.bias).take(elements / usize::from(group)) {
-                        if !pack_pair(kind, scale, bias, scales) {
+                    let count = elements / usize::from(group);
+                    for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(count).enumerate() {
+                        if !pack_pair(kind, i * count + j, scale, bias, scales) {
                             return Err(fail(format!("scale {scale} and bias {bias}, out of range")));
                         }
                     }

@@ -12,6 +12,7 @@ mod plan;
 mod profile;
 mod quantize;
 mod rare;
+mod rounding;
 mod step;
 mod tune;
 mod weights;

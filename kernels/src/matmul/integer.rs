@@ -7,7 +7,7 @@ use super::vector::{distinct, flag, reduction, usable_subgroups};
 use super::{MatMul, values};
 use crate::template::{float, render};
 use crate::weights::Weights;
-use crate::{Caps, Extent, Kernel};
+use crate::{Caps, Extent, Format, Kernel};
 
 /// To how many bits activations are rounded for products with quantized weights.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Result,
-    checkpoint::{Checkpoint, Tensor, pack_dense},
+    checkpoint::{Checkpoint, Quantize, Tensor, pack_dense},
 };
 use std::{ops::Range, sync::Arc};
 use tamarack_api::{WeightExpr, WeightId, WeightNode};
@@ -190,6 +190,23 @@ impl Matrix {
     pub fn format_of_all(&self) -> Option<Format> {
         match self.formats()[..] {
             [(format, _)] => Some(format),
+            _ => None,
+        }
+    }
+
+    /// What is quantized when it is read, and how, if that is so of all rows and in the same way.
+    pub fn dense(&self) -> Option<(Quantize, Matrix)> {
+        match self {
+            Matrix::Stored { tensor, rows } => {
+                let (tensor, quantize) = tensor.dense()?;
+                Some((quantize, Matrix::Stored { tensor: tensor.clone(), rows: rows.clone() }))
+            }
+            Matrix::Below(parts) => {
+                let parts = parts.iter().map(Matrix::dense).collect::<Option<Vec<_>>>()?;
+                let quantize = parts.first()?.0;
+                let same = parts.iter().all(|part| part.0 == quantize);
+                same.then(|| (quantize, Matrix::Below(parts.into_iter().map(|part| part.1).collect())))
+            }
             _ => None,
         }
     }

@@ -15,6 +15,7 @@ use commands::{
     plugin::Plugin,
     plugins::Plugins,
     pull::{Models, Pull, Remove},
+    quantize::Quantize,
 };
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -52,6 +53,7 @@ enum Subcommands {
     Inspect(Inspect),
     Devices(Devices),
     Bench(Bench),
+    Quantize(Quantize),
     Debug(Debug),
 }
 
@@ -69,6 +71,7 @@ async fn main() -> ExitCode {
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
         Subcommands::Bench(bench) => bench.run().await,
+        Subcommands::Quantize(quantize) => quantize.run().await,
         Subcommands::Debug(debug) => debug.run().await,
     })
 }

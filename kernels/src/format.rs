@@ -1,5 +1,7 @@
 //! How a matrix lies in device memory.
 
+use crate::Values;
+
 /// The canonical forms that every checkpoint format ends as.
 ///
 /// A matrix is [rows, cols], row-major, rows without padding.
@@ -15,6 +17,11 @@
 ///     in the wide plane.
 ///   - scales: for each group the pair (scale, bias), as two f16 in one word (scale in the low half)
 ///     or as two f32; or the scales alone, two groups a word, the even one in the low half.
+/// - `Scaled`: value = scale * what `values` says of the code, one scale per `group` consecutive
+///   columns of a row. The codes are one plane, as those of an affine format of as many bits. Scales
+///   are f32, one a word; f16, two a word; or bytes, four a word, the first in the lowest. Each row
+///   begins with a new word, and under `Scales::E4m3` with a word of its own: an f32 that all its
+///   scales are multiplied by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Format {
     /// 32-bit floats.
@@ -29,18 +36,31 @@ pub enum Format {
         bits: u8,
         /// Columns per (scale, bias): 16, 32, 64 or 128.
         group: u16,
-        /// How the pairs are stored.
+        /// How the pairs are stored: `F16` or `F32`.
+        scales: Scales,
+    },
+    /// scale * value of the code.
+    Scaled {
+        /// What codes stand for.
+        values: Values,
+        /// Columns per scale: 16, 32, 64 or 128.
+        group: u16,
+        /// How the scales are stored.
         scales: Scales,
     },
 }
 
-/// The type of an affine format's scales and biases.
+/// The type of a quantized format's scales.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Scales {
     /// Where every scale and bias survives the rounding.
     F16,
     /// Otherwise.
     F32,
+    /// Powers of two as one byte, the exponent of an f32; 0 makes the scale 0. `Scaled` only.
+    E8m0,
+    /// Bytes of [`Values::E4m3`], times an f32 for each row. `Scaled` only.
+    E4m3,
     /// As f16 and without biases: the quants count from their middle, value = scale * (q - 2^(bits - 1)).
     /// A row has an even number of groups.
     Centered,
@@ -53,7 +73,7 @@ impl Format {
             Format::F32 => 1,
             Format::F16 | Format::Bf16 => 2,
             Format::Affine { group, scales: Scales::Centered, .. } => 2 * (group as usize).max(16),
-            Format::Affine { group, .. } => (group as usize).max(32),
+            Format::Affine { group, .. } | Format::Scaled { group, .. } => (group as usize).max(32),
         }
     }
 
@@ -63,16 +83,26 @@ impl Format {
             Format::F32 => cols,
             Format::F16 | Format::Bf16 => cols / 2,
             Format::Affine { bits, .. } => cols / 32 * bits as usize,
+            Format::Scaled { values, .. } => cols / 32 * values.bits() as usize,
         }
     }
 
     /// Words of the scales buffer for a row of `cols` columns; zero for dense formats.
     pub fn row_scale_words(self, cols: usize) -> usize {
         match self {
-            Format::Affine { group, scales: Scales::F16, .. } => cols / group as usize,
             Format::Affine { group, scales: Scales::F32, .. } => cols / group as usize * 2,
             Format::Affine { group, scales: Scales::Centered, .. } => cols / group as usize / 2,
-            _ => 0,
+            Format::Affine { group, .. } => cols / group as usize,
+            Format::Scaled { group, scales, .. } => {
+                let groups = cols / group as usize;
+                match scales {
+                    Scales::F32 => groups,
+                    Scales::F16 | Scales::Centered => groups.div_ceil(2),
+                    Scales::E8m0 => groups.div_ceil(4),
+                    Scales::E4m3 => 1 + groups.div_ceil(4),
+                }
+            }
+            Format::F32 | Format::F16 | Format::Bf16 => 0,
         }
     }
 
@@ -98,6 +128,12 @@ impl std::fmt::Display for Format {
             Format::Bf16 => write!(f, "bf16"),
             Format::Affine { bits, group, scales: Scales::Centered } => write!(f, "centered{bits} g{group}"),
             Format::Affine { bits, group, .. } => write!(f, "affine{bits} g{group}"),
+            Format::Scaled { values, group, scales } => match (values, scales) {
+                (Values::E2m1, Scales::E8m0) => write!(f, "mxfp4 g{group}"),
+                (Values::E4m3, Scales::E8m0) => write!(f, "mxfp8 g{group}"),
+                (Values::E2m1, Scales::E4m3) => write!(f, "nvfp4 g{group}"),
+                _ => write!(f, "{values} g{group}"),
+            },
         }
     }
 }

@@ -20,14 +20,17 @@ pub mod matmul;
 pub mod norm;
 pub mod post;
 pub mod prepare;
+pub mod quantize;
 pub mod rounded;
 pub mod sample;
 pub mod small;
 mod spec;
 pub mod step;
 pub mod template;
+mod values;
 mod weights;
 
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Cooperative, Extent, Kernel};
 pub use spec::{Activation, Post, View};
+pub use values::Values;

@@ -3,13 +3,15 @@
 //! The snippet of a format gives a kernel these functions, over `row` of the matrix:
 //!
 //! - `words(row, unit) -> Words`: the words of a unit, the columns that are loaded together;
-//! - `run(words, j) -> vec4<f32>`: columns `4j .. 4j+4` of a unit, for an affine format as `q`;
-//! - `bytes(words, j) -> u32`: affine only, the same `q` as bytes;
-//! - `scale(row, unit) -> vec2<f32>`: affine only, the scale and bias of a unit;
+//! - `run(words, j) -> vec4<f32>`: columns `4j .. 4j+4` of a unit, for a quantized format before they
+//!   are scaled;
+//! - `bytes(words, j) -> u32`: the same as bytes, where they are whole numbers: `q` of an affine format,
+//!   without a sign, or signed bytes of a scaled one;
+//! - `scale(row, unit) -> vec2<f32>`: quantized only, the scale and bias of a unit;
 //! - `weight(row, c) -> vec4<f32>`: columns `4c .. 4c+4` of the row, ready to use.
 
-use crate::template::{Bindings, consts, render};
-use crate::{Format, Scales};
+use crate::template::{Bindings, consts, float, render};
+use crate::{Format, Scales, Values};
 
 /// A matrix of `k` columns, as kernels see it.
 pub(crate) struct Weights {
@@ -27,11 +29,15 @@ impl Weights {
         let per_word = match format {
             Format::F16 | Format::Bf16 => 2,
             Format::Affine { bits: bits @ (2 | 4 | 8), .. } => 32 / u32::from(bits),
+            Format::Scaled { values, .. } => 32 / u32::from(values.bits()),
             Format::Affine { .. } => return Weights { format, k, columns: 16, vec: 0 },
             Format::F32 => return Weights { format, k, columns: 4, vec: 0 },
         };
         // A unit lies within one group, and holds whole runs.
-        let within = if let Format::Affine { group, .. } = format { u32::from(group) } else { k };
+        let within = match format {
+            Format::Affine { group, .. } | Format::Scaled { group, .. } => u32::from(group),
+            _ => k,
+        };
         let possible = |vec: &u32| (vec * per_word).is_multiple_of(4) && within.is_multiple_of(vec * per_word);
         let mut vecs = [4, 2, 1].into_iter().filter(possible);
         match vecs.clone().find(|vec| vec * per_word <= columns).or(vecs.next_back()) {
@@ -55,12 +61,21 @@ impl Weights {
         self.k.div_ceil(self.columns)
     }
 
-    /// Whether a run is `q`, to be scaled.
-    pub fn is_affine(&self) -> bool {
-        matches!(self.format, Format::Affine { .. })
+    /// Whether a run is to be scaled.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self.format, Format::Affine { .. } | Format::Scaled { .. })
     }
 
-    /// The bindings `quants` and, for an affine format, `scales`.
+    /// Whether there are `bytes`.
+    pub fn are_integers(&self) -> bool {
+        match self.format {
+            Format::Affine { .. } => true,
+            Format::Scaled { values, .. } => values.are_integers(),
+            _ => false,
+        }
+    }
+
+    /// The bindings `quants` and, for a quantized format, `scales`.
     pub fn bind(&self, bindings: &mut Bindings) {
         let element = match (self.format, self.vec) {
             (Format::F32, _) if self.is_aligned() => "vec4<f32>".to_string(),
@@ -69,8 +84,8 @@ impl Weights {
         };
         bindings.read("quants", &element);
         match self.format {
-            Format::Affine { scales: Scales::F16 | Scales::Centered, .. } => bindings.read("scales", "u32"),
             Format::Affine { scales: Scales::F32, .. } => bindings.read("scales", "vec2<f32>"),
+            Format::Affine { .. } | Format::Scaled { .. } => bindings.read("scales", "u32"),
             _ => {}
         }
     }
@@ -78,26 +93,32 @@ impl Weights {
     /// The functions listed above, with the constants they use.
     pub fn source(&self) -> String {
         let mut sizes = vec![("K", self.k), ("UNITS", self.units()), ("RUNS", self.runs())];
-        let (mut bits, mut place, mut pair) = (1, "", String::new());
-        if let Format::Affine { bits: b, group, scales } = self.format {
-            let group = u32::from(group);
-            sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
-            (place, pair) = match scales {
-                Scales::F16 => ("group", "unpack2x16float(pair)".to_string()),
-                Scales::F32 => ("group", "pair".to_string()),
-                // One half of the word, and from where the quants count.
-                Scales::Centered => {
-                    let one = "unpack2x16float(pair >> (16u * (group % 2u))).x";
-                    ("group / 2u", format!("{one} * vec2<f32>(1.0, -{}.0)", 1 << (b - 1)))
-                }
-            };
-            bits = u32::from(b);
+        let (mut bits, mut place, mut scale) = (1, "", String::new());
+        match self.format {
+            Format::Affine { bits: b, group, scales } => {
+                let group = u32::from(group);
+                sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
+                (place, scale) = match scales {
+                    // One half of the word, and from where the quants count.
+                    Scales::Centered => {
+                        let one = "unpack2x16float(pair >> (16u * (group % 2u))).x";
+                        ("group / 2u", format!("{one} * vec2<f32>(1.0, -{}.0)", 1 << (b - 1)))
+                    }
+                    Scales::F32 => ("group", "pair".to_string()),
+                    _ => ("group", "unpack2x16float(pair)".to_string()),
+                };
+                bits = u32::from(b);
+            }
+            Format::Scaled { values, group, scales } => {
+                let row = self.format.row_scale_words(self.k as usize) as u32;
+                sizes.extend([("ROW_SCALES", row), ("GROUP_UNITS", u32::from(group) / self.columns)]);
+                scale = scale_of(scales, values.unit());
+                bits = u32::from(values.bits());
+            }
+            _ => {}
         }
-        let weight = match self.is_affine() {
-            true => include_str!("../wgsl/weights/scale.wgsl"),
-            false => include_str!("../wgsl/weights/dense.wgsl"),
-        };
         let values = [
+            ("CODES", if matches!(self.format, Format::Scaled { .. }) { "codes" } else { "bytes" }.to_string()),
             ("WORD", if self.vec > 1 { "q[j / {{WORD_RUNS}}u]" } else { "q" }.to_string()),
             ("WORD_RUNS", (8 / bits).to_string()),
             ("MASK", (((1 << bits) - 1) * 0x0101_0101u32).to_string()),
@@ -105,10 +126,41 @@ impl Weights {
             ("WORDS", self.words()),
             ("VEC", self.vec.to_string()),
             ("ELEMENT", self.element().to_string()),
-            ("PAIR", pair),
+            ("SCALE_OF", scale),
             ("PLACE", place.to_string()),
         ];
-        consts(&sizes) + &render(&[self.snippet(), weight].concat(), &values)
+        consts(&sizes) + &render(&[self.snippet(), &self.values(), self.weight()].concat(), &values)
+    }
+
+    /// `run` from what `snippet` gives, and `scale`, `weight`.
+    fn weight(&self) -> &'static str {
+        match self.format {
+            Format::Affine { .. } => include_str!("../wgsl/weights/scale.wgsl"),
+            Format::Scaled { .. } => include_str!("../wgsl/weights/scaled.wgsl"),
+            _ => include_str!("../wgsl/weights/dense.wgsl"),
+        }
+    }
+
+    /// For a scaled format, from codes to numbers.
+    fn values(&self) -> String {
+        let Format::Scaled { values, .. } = self.format else { return String::new() };
+        let level: fn(f32) -> String = match values {
+            Values::E2m1 => return include_str!("../wgsl/weights/e2m1.wgsl").to_string(),
+            Values::E4m3 => return include_str!("../wgsl/weights/e4m3.wgsl").to_string(),
+            Values::Nf4 | Values::BnbFp4 => |v| format!("vec4<f32>({})", float(v)),
+            // The same signed byte four times.
+            Values::Iq4 => |v| format!("{}u", u32::from(v as i8 as u8) * 0x0101_0101),
+        };
+        let source = match values.are_integers() {
+            true => include_str!("../wgsl/weights/table_bytes.wgsl"),
+            false => include_str!("../wgsl/weights/table_floats.wgsl"),
+        };
+        let levels = values.table().map(level);
+        // From the 16 levels the halves that one bit of the code decides between, four times.
+        let chosen = (0..4).fold(levels.to_vec(), |levels, bit| {
+            levels.chunks_exact(2).map(|pair| format!("choose({}, {}, bit{bit})", pair[0], pair[1])).collect()
+        });
+        render(source, &[("CHOSEN", chosen.concat())])
     }
 
     /// The type of the words of a unit.
@@ -132,7 +184,7 @@ impl Weights {
             Format::Affine { bits: 3, .. } => include_str!("../wgsl/weights/affine3.wgsl"),
             Format::Affine { bits: 5, .. } => include_str!("../wgsl/weights/affine5.wgsl"),
             Format::Affine { bits: 6, .. } => include_str!("../wgsl/weights/affine6.wgsl"),
-            Format::Affine { .. } => include_str!("../wgsl/weights/affine248.wgsl"),
+            Format::Affine { .. } | Format::Scaled { .. } => include_str!("../wgsl/weights/affine248.wgsl"),
         }
     }
 
@@ -144,6 +196,21 @@ impl Weights {
             _ => "bitcast<f32>(quants[i])",
         }
     }
+}
+
+/// The WGSL expression of the scale of `group`, times `unit`.
+fn scale_of(scales: Scales, unit: f32) -> String {
+    let byte = |first: u32| format!("scale_byte(row * ROW_SCALES + {first}u, group)");
+    let scale = match scales {
+        Scales::F32 => "bitcast<f32>(scales[row * ROW_SCALES + group])".to_string(),
+        Scales::F16 | Scales::Centered => {
+            "unpack2x16float(scales[row * ROW_SCALES + group / 2u])[group % 2u]".to_string()
+        }
+        Scales::E8m0 => format!("bitcast<f32>({} << 23u)", byte(0)),
+        Scales::E4m3 => format!("bitcast<f32>(scales[row * ROW_SCALES]) * e4m3_256th({})", byte(1)),
+    };
+    let unit = if scales == Scales::E4m3 { unit * 256.0 } else { unit };
+    if unit == 1.0 { scale } else { format!("{} * {scale}", float(unit)) }
 }
 
 /// A function `name(row, c) -> vec4<f32>`: columns `4c .. 4c+4` of a row of a buffer of f32, whose

@@ -117,7 +117,7 @@ def dense(model_type, config, seed, folder):
 
 
 def by_mlx(model, ids):
-    """As mlx_affine.py has it: the weights are what the file holds, the arithmetic is f32."""
+    """As mlx_modes.py has it: the weights are what the file holds, the arithmetic is f32."""
     model.set_dtype(mx.float32)
     cache = make_prompt_cache(model)
     logits = model(mx.array([ids]), cache=cache)[0]

@@ -280,7 +280,9 @@ fn errors_of_a_directory_name_file_and_tensor() {
     let file = safetensors(&[("x.qweight", "I32", &[1], vec![0; 4]), ("y", "F32", &[1], vec![0; 4])]);
     let packed = safetensors(&[("x.weight", "U32", &[1, 4], vec![0; 16]), ("x.scales", "U8", &[1, 1], vec![0])]);
     let gptq = text(json!({ "quantization_config": { "quant_method": "gptq", "bits": 4, "group_size": 128 } }));
-    let fp4 = text(json!({ "quantization": { "bits": 4, "group_size": 32, "mode": "mxfp4" } }));
+    let hqq = text(json!({ "quantization_config": { "quant_method": "hqq" } }));
+    let foreign = safetensors(&[("x.W_q", "U8", &[4], vec![0; 4])]);
+    let mode = text(json!({ "quantization": { "bits": 4, "group_size": 32, "mode": "mxfp9" } }));
     let empty = || b"{}".to_vec();
     let half = file[..file.len() - 3].to_vec();
     for (files, want) in [
@@ -291,8 +293,9 @@ fn errors_of_a_directory_name_file_and_tensor() {
         (vec![("m.gguf", vec![])], "expected config.json and *.safetensors, found m.gguf: to read it, open that file"),
         (vec![("config.json", b"[]".to_vec())], "config.json: expected a JSON object"),
         (vec![("config.json", empty())], "expected *.safetensors files, found none"),
-        (vec![("config.json", gptq), ("model.safetensors", file)], "x.qweight: quantization `gptq` is not supported"),
-        (vec![("config.json", fp4), ("m.safetensors", packed.clone())], "x.weight: quantization mode `mxfp4`"),
+        (vec![("config.json", gptq), ("model.safetensors", file)], "x.weight: expected `x.scales` beside its weight"),
+        (vec![("config.json", hqq), ("model.safetensors", foreign)], "x.W_q: quantization `hqq` is not supported; use"),
+        (vec![("config.json", mode), ("m.safetensors", packed.clone())], "x.weight: quantization mode `mxfp9`"),
         (vec![("config.json", empty()), ("m.safetensors", packed)], "x.weight: config.json has no `quantization`"),
         (vec![("config.json", empty()), ("m.safetensors", half)], "expected 8 bytes of tensors, file has 5"),
         (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: 0 bytes are no safetensors file"),

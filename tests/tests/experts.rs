@@ -9,7 +9,7 @@ use tamarack::{
 };
 use tamarack_api as api;
 use tamarack_kernels::experts::{Combine, Experts, Gate, Groups, Route, Scoring, Sort, TILE};
-use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, Values, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, at, both_ways, floats, gather, gpus, random, run, spread, words};
 use tamarack_tests::model::{Run, rewritten};
@@ -299,6 +299,9 @@ fn every_format() {
     for bits in [2, 3, 4, 5, 6, 8] {
         formats.extend([affine(bits, 32, Scales::F16), affine(bits, 64, Scales::F32)]);
     }
+    let scaled = |values, group, scales| Format::Scaled { values, group, scales };
+    formats.extend([scaled(Values::E2m1, 32, Scales::E8m0), scaled(Values::E2m1, 16, Scales::E4m3)]);
+    formats.extend([scaled(Values::E4m3, 64, Scales::F32), scaled(Values::Nf4, 64, Scales::F16)]);
     let gpus = gpus();
     for gpu in &gpus {
         for (i, format) in formats.iter().copied().enumerate() {

@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use tamarack::hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES};
 
+/// The SHA-256 of 300,000 sevens, which is the etag of such a file, as the hub has it.
+const SUM: &str = "08f166476de183f7a1b2874d544d37912aaf8d19b92013e1aafe233ba231024a";
+/// Names the stand-in to a process that only downloads.
+const CHILD: &str = "TAMARACK_TEST_HUB";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// Answers like a hub with one open repository, `org/tiny`, and several that refuse in their ways.
@@ -71,19 +75,43 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
     let headers: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let range = headers.iter().find_map(|h| h.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
     let authorized = headers.iter().any(|header| header.eq_ignore_ascii_case("authorization: Bearer t0ken"));
-    log.lock().unwrap().push(request.clone());
+    let first = {
+        let mut log = log.lock().unwrap();
+        let first = !log.contains(&request);
+        log.push(range.as_ref().map_or(request.clone(), |range| format!("{request} {range}")));
+        first
+    };
     let mut words = request.split(' ');
     let (method, target) = (words.next()?, words.next()?);
-    let answer = answer(method, target.split('?').next()?, authorized);
+    let path = target.split('?').next()?;
+    let mut answer = answer(method, path, authorized);
+    if let Some((start, end)) = range.as_ref().and_then(|range| range.split_once('-')) {
+        let (start, end): (usize, usize) = (start.parse().ok()?, end.parse().ok()?);
+        answer.body = answer.body[start..=end].to_vec();
+        answer.status = 206;
+    }
     let mut head =
         format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
     for (name, value) in &answer.headers {
         head += &format!("{name}: {value}\r\n");
     }
     stream.write_all((head + "\r\n").as_bytes()).ok()?;
-    if method != "HEAD" {
-        stream.write_all(&answer.body).ok()?;
+    let large = answer.body.len() > 200_000;
+    match method {
+        "HEAD" => {}
+        // The first time, the connection breaks off.
+        _ if large && first && range.is_none() && path.contains("/cut/") => {
+            stream.write_all(&answer.body[..100_000]).ok()?
+        }
+        _ if large && range.is_none() && path.contains("/slow/") => {
+            for piece in answer.body.chunks(5_000) {
+                stream.write_all(piece).ok()?;
+                std::thread::sleep(std::time::Duration::from_millis(25));
+            }
+        }
+        _ => stream.write_all(&answer.body).ok()?,
     }
     Some(())
 }
@@ -105,13 +133,23 @@ fn answer(method: &str, path: &str, authorized: bool) -> Answer {
         ["api", "models", "org", name, "revision", "main"] => {
             Answer::new(200, format!("{{\"id\": \"org/{name}\", \"sha\": \"{COMMIT}\"}}"))
         }
+        ["org", "busy", ..] => Answer::new(429, ""),
+        ["org", "failing", ..] => Answer::new(500, ""),
+        // Where the files lie, elsewhere.
+        ["org", "moved", "resolve", rest @ ..] => {
+            Answer::new(307, "").with("location", format!("/org/tiny/resolve/{}", rest.join("/")))
+        }
         ["org", "gated", "resolve", ..] => Answer::new(403, "").with("x-error-code", "GatedRepo"),
         ["org", name, "resolve", COMMIT | "main", file @ ..] => match files().remove(file.join("/").as_str()) {
             // A proxy that lets everybody know about files and hands out something else.
             Some(_) if *name == "broken" && method == "GET" => Answer::new(403, "<html>"),
-            Some(content) => Answer::new(200, content)
-                .with("etag", format!("\"etag-{}\"", file.join("-")))
-                .with("x-repo-commit", COMMIT),
+            Some(content) => {
+                // Large files are known by their sums, and one of them has been tampered with.
+                let is_sum = content.len() == 300_000 && *name != "tiny";
+                let etag = if is_sum { SUM.to_owned() } else { format!("etag-{}", file.join("-")) };
+                let content = if is_sum && *name == "damaged" { vec![8; 300_000] } else { content };
+                Answer::new(200, content).with("etag", format!("\"{etag}\"")).with("x-repo-commit", COMMIT)
+            }
             None => Answer::new(404, "").with("x-error-code", "EntryNotFound"),
         },
         _ => Answer::new(404, "").with("x-error-code", "RevisionNotFound"),
@@ -202,6 +240,8 @@ async fn refusals_say_what_to_do() {
         ("org/tiny:absent.gguf", "main", "expected files like absent.gguf, found: config.json, "),
         ("org/broken", "main", "it was removed, try again"),
         ("org/tiny/", "main", "model id: expected `org/name`"),
+        ("org/busy", "main", "asks for a pause (too many requests); try again later"),
+        ("org/failing", "main", "fails with status 500; try again later"),
     ];
     for (id, revision, wanted) in cases {
         let error = hub.snapshot(id, Some(revision), MODEL_FILES, quiet).await.unwrap_err().to_string();
@@ -216,4 +256,90 @@ async fn refusals_say_what_to_do() {
     let error = offline.snapshot("org/tiny", None, MODEL_FILES, quiet).await.unwrap_err();
     assert!(error.to_string().contains("connect to the network (and unset HF_HUB_OFFLINE)"), "{error}");
     assert!(Hub::builder().endpoint("no url").build().is_err());
+}
+
+#[tokio::test]
+async fn redirects_are_followed() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let folder = stand_in.hub(cache.path()).snapshot("org/moved", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+}
+
+fn ranges(requests: &[String]) -> Vec<&str> {
+    requests.iter().filter_map(|request| request.rsplit_once(" HTTP/1.1 ")).map(|(_, range)| range).collect()
+}
+
+#[tokio::test]
+async fn what_broke_off_is_continued() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = stand_in.hub(cache.path());
+    let error = hub.snapshot("org/cut", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.starts_with("org/cut: "), "{error}");
+    stand_in.take_requests();
+    let folder = hub.snapshot("org/cut", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+    let requests = stand_in.take_requests();
+    let asked = ranges(&requests);
+    let start = asked[0].split_once('-').unwrap().0.parse::<u64>().unwrap();
+    assert!(asked.len() == 1 && start > 0 && start <= 100_000, "{requests:?}");
+}
+
+#[tokio::test]
+async fn what_was_tampered_with_does_not_stay() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = stand_in.hub(cache.path());
+    let error = hub.snapshot("org/damaged", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("expected the SHA-256 {SUM}, received ")), "{error}");
+    assert!(!cache.path().join("models--org--damaged/blobs").join(SUM).exists());
+    let offline = Hub::builder().cache_dir(cache.path()).offline(true).build().unwrap();
+    let error = offline.snapshot("org/damaged", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.contains("in the cache"), "{error}");
+}
+
+/// Not a test: what `download_in_a_process` runs.
+#[tokio::test]
+async fn child() {
+    let Ok(setting) = std::env::var(CHILD) else { return };
+    let (url, cache) = setting.split_once('|').unwrap();
+    let hub = Hub::builder().endpoint(url).cache_dir(cache).token("t0ken").offline(false).build().unwrap();
+    hub.snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap();
+}
+
+fn download_in_a_process(stand_in: &StandIn, cache: &Path) -> std::process::Child {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "child"]).env(CHILD, format!("{}|{}", stand_in.url, cache.display()));
+    child.stdout(std::process::Stdio::null()).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_download_loses_nothing_and_leaves_nothing_half_written() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let mut child = download_in_a_process(&stand_in, cache.path());
+    let part = cache.path().join("models--org--slow/blobs").join(format!("{SUM}.incomplete"));
+    while std::fs::metadata(&part).map_or(0, |found| found.len()) < 50_000 {
+        assert!(child.try_wait().unwrap().is_none(), "the download ended before it could be killed");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let there = std::fs::metadata(&part).unwrap().len();
+
+    let offline = Hub::builder().cache_dir(cache.path()).offline(true).build().unwrap();
+    let error = offline.snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.contains("in the cache"), "{error}");
+    stand_in.take_requests();
+    let folder = stand_in.hub(cache.path()).snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+    assert_eq!(ranges(&stand_in.take_requests()), [format!("{there}-299999")]);
+}
+
+#[tokio::test]
+async fn processes_that_download_the_same_model_do_it_once() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let mut children = [(); 2].map(|()| download_in_a_process(&stand_in, cache.path()));
+    let folder = stand_in.hub(cache.path()).snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+    assert!(children.iter_mut().all(|child| child.wait().unwrap().success()));
+    let is_large = |request: &&String| request.starts_with("GET /org/slow") && request.contains("model.safetensors");
+    assert_eq!(stand_in.take_requests().iter().filter(is_large).count(), 1);
 }

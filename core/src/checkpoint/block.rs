@@ -1,6 +1,9 @@
 //! What every quantized format is taken apart into, a few hundred columns at a time.
 
-/// A run of columns of one row: value = scale * q + bias, a (scale, bias) for each group.
+use tamarack_kernels::Format;
+
+/// A run of columns of one row: value = scale * q + bias, a (scale, bias) for each group; of a scaled
+/// format scale * value of the code q.
 ///
 /// Kept in f32 this is exact for every format read here: products of an f16 and a small integer
 /// fit, so that decoding rounds once, where the formats' own decoders do.
@@ -25,12 +28,19 @@ impl Block {
         self.bias[group] = bias;
     }
 
-    /// The values, `out.len()` of them.
-    pub fn values(&self, group: usize, out: &mut [f32]) {
+    /// The values in `format`, `out.len()` of them.
+    pub fn values(&self, format: Format, out: &mut [f32]) {
+        match format {
+            Format::Affine { group, .. } => self.each(group, out, |q, scale, bias| scale * f32::from(q) + bias),
+            Format::Scaled { values, group, .. } => self.each(group, out, |q, scale, _| scale * values.value(q)),
+            Format::F32 | Format::F16 | Format::Bf16 => {}
+        }
+    }
+
+    fn each(&self, group: u16, out: &mut [f32], value: impl Fn(u8, f32, f32) -> f32) {
+        let group = usize::from(group);
         for (g, (out, q)) in out.chunks_mut(group).zip(self.q.chunks(group)).enumerate() {
-            for (out, &q) in out.iter_mut().zip(q) {
-                *out = self.scale[g] * f32::from(q) + self.bias[g];
-            }
+            out.iter_mut().zip(q).for_each(|(out, &q)| *out = value(q, self.scale[g], self.bias[g]));
         }
     }
 }

@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::Checkpoint;
 use super::json::read_json;
 use super::mapping::Mapping;
-use super::mlx::Quantization;
 use super::safetensors::{self, Parts, Tensors};
 use crate::{Error, Result};
 
@@ -44,7 +43,7 @@ pub(super) fn assemble(
     generation_config: Option<Value>,
     parts: Parts,
 ) -> Result<Checkpoint> {
-    let tensors = safetensors::tensors(parts, &Quantization::of(&config)).map_err(|e| Error::file(path, e))?;
+    let tensors = safetensors::tensors(parts, &config).map_err(|e| Error::file(path, e))?;
     refuse_foreign_quantization(path, &config, &tensors)?;
     let Tensors { readable, unreadable } = tensors;
     let path = path.to_owned();

@@ -11,10 +11,12 @@ mod directory;
 pub mod gguf;
 mod json;
 mod mapping;
-mod mlx;
+mod quantize;
+mod quantized;
 mod safetensors;
 mod synthetic;
 mod tensor;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,12 +25,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::{Error, Result};
+pub(crate) use canonical::unpack_scale;
 pub use canonical::{pack_dense, unpack};
 pub use dense::Dtype;
 pub use mapping::Mapping;
+pub use quantize::Quantize;
 use synthetic::Synthetic;
-pub use tamarack_kernels::{Format, Scales};
+pub use tamarack_kernels::{Format, Scales, Values};
 pub use tensor::{Kind, Tensor};
+pub use write::write_mlx;
 
 /// What stands for the path of a checkpoint that was never in a file.
 const SYNTHETIC: &str = "synthetic";
@@ -109,6 +114,22 @@ impl Checkpoint {
             tensors,
             unreadable: BTreeMap::new(),
         })
+    }
+
+    /// Quantizes the dense matrices, each when it is read.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there are none: the model is quantized already.
+    pub fn quantize(&mut self, quantize: Quantize) -> Result<()> {
+        if !self.tensors.values().any(|tensor| quantize.applies(tensor)) {
+            let Quantize { bits, group } = quantize;
+            let wanted = format!("expected float matrices to quantize to {bits} bits in groups of {group}, found none");
+            return Err(Error::file(&self.path, format!("{wanted}: is the model quantized already?")));
+        }
+        for tensor in self.tensors.values_mut() {
+            *tensor = tensor.rounded(quantize).map_err(Error::Model)?;
+        }
+        Ok(())
     }
 
     /// config.json, or what GGUF metadata makes of it: HuggingFace's field names.

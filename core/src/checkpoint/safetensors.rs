@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use safetensors::Dtype as Stored;
 use safetensors::tensor::Metadata;
+use serde_json::Value;
 
 use super::dense::Dtype;
 use super::mapping::{Mapping, Slice};
-use super::mlx::{self, Part, Quantization};
+use super::quantized::mlx::{self, Beside, Quantization};
+use super::quantized::{Part, foreign};
 use super::tensor::{Data, Tensor, View};
 use crate::{Error, Result};
 
@@ -56,16 +58,21 @@ pub(super) struct Tensors {
     pub unreadable: BTreeMap<String, String>,
 }
 
-/// Makes tensors of `parts`: of each `X.weight`, `X.scales` and `X.biases` one. The message of an
-/// error names the tensor.
-pub(super) fn tensors(mut parts: Parts, quantization: &Quantization) -> Result<Tensors, String> {
+/// Makes tensors of `parts`: of each `X.weight`, `X.scales` and `X.biases` one, and of what other
+/// quantizers wrote. The message of an error names the tensor.
+pub(super) fn tensors(mut parts: Parts, config: &Value) -> Result<Tensors, String> {
     let mut all = Tensors::default();
+    for tensor in foreign::join(foreign::Config::of(config), &mut parts)? {
+        all.readable.insert(tensor.name().to_owned(), tensor);
+    }
+    let quantization = &Quantization::of(config);
     let packed = parts.iter().filter(|(_, part)| part.dtype == Stored::U32);
     let packed: Vec<_> = packed.filter_map(|(name, _)| name.strip_suffix(".weight")).map(str::to_owned).collect();
     for path in packed {
         let mut take = |kind: &str| parts.remove(&format!("{path}.{kind}"));
         if let (Some(weight), Some(scales)) = (take("weight"), take("scales")) {
-            let tensor = mlx::join(&path, quantization, weight, scales, take("biases"))?;
+            let beside = Beside { scales, biases: take("biases"), global: take("global_scale") };
+            let tensor = mlx::join(&path, quantization, weight, beside)?;
             all.readable.insert(format!("{path}.weight"), tensor);
         } else {
             all.unreadable.insert(format!("{path}.weight"), format!("packed, but `{path}.scales` is absent"));

@@ -1,10 +1,13 @@
 //! Weights that are made up: random words in the shapes of a real model, to measure without its files.
 
-use super::canonical::{pack_pair, unpack};
-use tamarack_kernels::{Format, Scales};
+use super::canonical::{pack_pair, pack_scales, unpack};
+use tamarack_kernels::{Format, Scales, Values};
 
 /// Different (scale, bias) pairs in a matrix.
 const PAIRS: u32 = 16;
+
+/// Random E4M3 codes keep their sign and fraction, under the exponent of 1.
+const E4M3: (u32, u32) = (0x8787_8787, 0x3838_3838);
 
 /// A random matrix. A row depends on nothing but the seed and its number, so that any part can be
 /// written again.
@@ -31,7 +34,8 @@ impl Synthetic {
             Format::F32 => (0x807f_ffff, exponent(127) << 23),
             Format::F16 => (both(0x83ff), both(exponent(15) << 10)),
             Format::Bf16 => (both(0x807f), both(exponent(127) << 7)),
-            Format::Affine { .. } => (u32::MAX, 0),
+            Format::Scaled { values: Values::E4m3, .. } => E4M3,
+            Format::Affine { .. } | Format::Scaled { .. } => (u32::MAX, 0),
         };
         Synthetic { format, seed, cols, keep, set, pairs: pairs(format, cols) }
     }
@@ -45,6 +49,13 @@ impl Synthetic {
     pub fn pack(&self, row: usize, quants: &mut Vec<u32>, scales: &mut Vec<u32>) {
         let mut random = Random(self.seed.wrapping_add((row as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)));
         random.fill(quants, self.format.row_words(self.cols), |word| word & self.keep | self.set);
+        if let Format::Scaled { values, group, scales: kind } = self.format {
+            let middle = (1.0 / (self.cols.max(1) as f32 * mean_square(values))).sqrt();
+            let groups = self.cols / usize::from(group);
+            let row: Vec<f32> = (0..groups).map(|_| scale(kind, middle, random.next())).collect();
+            let fits = pack_scales(kind, &row, if kind == Scales::E4m3 { middle } else { 1.0 }, scales);
+            debug_assert!(fits, "{row:?}");
+        }
         let words = self.pairs.len() / PAIRS as usize;
         if let Some(count) = self.format.row_scale_words(self.cols).checked_div(words) {
             for _ in 0..count {
@@ -59,6 +70,22 @@ impl Synthetic {
         let (mut quants, mut scales) = (Vec::new(), Vec::new());
         self.pack(row, &mut quants, &mut scales);
         unpack(self.format, self.cols, &quants, &scales, out);
+    }
+}
+
+/// Of the codes that are made.
+fn mean_square(values: Values) -> f32 {
+    let codes = if values == Values::E4m3 { 0x38..0x40 } else { 0..16 };
+    let count = codes.len() as f32;
+    codes.map(|code| values.value(code).powi(2)).sum::<f32>() / count
+}
+
+/// A scale near `middle` that `kind` holds exactly, chosen by `random`; under E4M3 near 1.
+fn scale(kind: Scales, middle: f32, random: u64) -> f32 {
+    match kind {
+        Scales::E8m0 => middle.log2().floor().exp2() * if random & 1 == 0 { 1.0 } else { 2.0 },
+        Scales::E4m3 => 0.75 + (random % 4) as f32 / 8.0,
+        Scales::F16 | Scales::F32 | Scales::Centered => middle * (0.75 + 0.5 * (random % 16) as f32 / 16.0),
     }
 }
 
@@ -106,7 +133,7 @@ impl Random {
 mod tests {
     use super::super::{Checkpoint, unpack};
     use serde_json::json;
-    use tamarack_kernels::{Format, Scales};
+    use tamarack_kernels::{Format, Scales, Values};
 
     #[test]
     fn rows_are_what_is_packed_and_of_sane_size() {
@@ -114,7 +141,11 @@ mod tests {
         let formats = [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 64, Scales::F16));
         let others =
             [affine(4, 32, Scales::F32), affine(4, 32, Scales::Centered), Format::F16, Format::Bf16, Format::F32];
-        for format in formats.into_iter().chain(others) {
+        let scaled = Values::ALL.into_iter().flat_map(|values| {
+            let scales = [(32, Scales::E8m0), (16, Scales::E4m3), (64, Scales::F32), (128, Scales::F16)];
+            scales.map(|(group, scales)| Format::Scaled { values, group, scales })
+        });
+        for format in formats.into_iter().chain(others).chain(scaled) {
             let index = [("a.weight".to_owned(), vec![8, 256]), ("norm.weight".to_owned(), vec![256])];
             let checkpoint = Checkpoint::synthetic(json!({}), index, format).unwrap();
             let matrix = checkpoint.get("a.weight").unwrap();

@@ -4,14 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use tamarack_kernels::{Format, Scales};
+use tamarack_kernels::{Format, Scales, Values};
 
 use super::block::Block;
-use super::canonical::{pack_dense, pack_pair, pack_quants};
+use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::Slice;
-use super::mlx;
+use super::quantize::Quantize;
+use super::quantized::Quantized;
 use super::synthetic::Synthetic;
 use crate::{Error, Result};
 
@@ -35,8 +36,10 @@ pub(super) enum Data {
     Dense(Dtype, Slice),
     /// Blocks of a GGUF type, row by row.
     Ggml(&'static BlockType, Slice),
-    /// MLX's three tensors.
-    Mlx(Arc<mlx::Affine>),
+    /// What a quantizer wrote: codes, scales and more, each a tensor of its own.
+    Quantized(Arc<Quantized>),
+    /// A dense tensor that is quantized when it is read.
+    Rounded(Tensor, Quantize),
     /// None: the words are made when they are asked for.
     Synthetic(Synthetic),
 }
@@ -58,12 +61,14 @@ pub enum Kind {
     Dense(Dtype),
     /// A GGUF block type, by its name there.
     Ggml(&'static str),
-    /// MLX affine quantization.
-    Mlx {
+    /// Codes that scales belong to.
+    Quantized {
+        /// Whose layout.
+        method: &'static str,
         /// Bits a weight.
         bits: u8,
-        /// Columns per (scale, bias).
-        group: u16,
+        /// Columns per scale.
+        group: usize,
     },
     /// Random, in this form.
     Synthetic(Format),
@@ -74,7 +79,7 @@ impl fmt::Display for Kind {
         match self {
             Kind::Dense(dtype) => write!(f, "{dtype}"),
             Kind::Ggml(name) => write!(f, "{name}"),
-            Kind::Mlx { bits, group } => write!(f, "mlx {bits}-bit g{group}"),
+            Kind::Quantized { method, bits, group } => write!(f, "{method} {bits}-bit g{group}"),
             Kind::Synthetic(format) => write!(f, "random {format}"),
         }
     }
@@ -94,7 +99,7 @@ impl Tensor {
         let (unit, bytes, found) = match &inner.data {
             Data::Dense(dtype, slice) => (1, elements.checked_mul(dtype.size()), slice.len()),
             Data::Ggml(ty, slice) => (ty.elements, (elements / ty.elements).checked_mul(ty.bytes), slice.len()),
-            Data::Mlx(_) => (1, Some(0), 0),
+            Data::Quantized(_) | Data::Rounded(..) => (1, Some(0), 0),
             Data::Synthetic(made) => (made.format.block(), Some(0), 0),
         };
         if !cols.is_multiple_of(unit) {
@@ -112,6 +117,30 @@ impl Tensor {
             return Err(format!("{name}: {permuted} rows are not heads of {d} rows, an even number"));
         }
         Ok(Tensor(Arc::new(inner)))
+    }
+
+    /// The same, quantized when it is read; itself where that does not apply.
+    pub(super) fn rounded(&self, quantize: Quantize) -> Result<Tensor, String> {
+        if !quantize.applies(self) {
+            return Ok(self.clone());
+        }
+        let data = Data::Rounded(self.clone(), quantize);
+        Tensor::new(self.name(), self.shape().to_vec(), data, View::default())
+    }
+
+    /// What is quantized when it is read, and how.
+    pub(crate) fn dense(&self) -> Option<(&Tensor, Quantize)> {
+        match &self.0.data {
+            Data::Rounded(dense, quantize) => Some((dense, *quantize)),
+            _ => None,
+        }
+    }
+
+    /// The stored bytes of a row, where they are plain floats.
+    pub(super) fn dense_row(&self, row: usize) -> Option<&[u8]> {
+        let Data::Dense(dtype, slice) = &self.0.data else { return None };
+        let bytes = self.cols() * dtype.size();
+        slice.get(row * bytes..(row + 1) * bytes)
     }
 
     /// The tensor's name.
@@ -143,7 +172,11 @@ impl Tensor {
     pub fn bytes(&self) -> u64 {
         match &self.0.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.len() as u64,
-            Data::Mlx(affine) => affine.bytes(),
+            Data::Quantized(quantized) => quantized.bytes(),
+            Data::Rounded(_, quantize) => {
+                let (format, cols) = (quantize.format(), self.cols());
+                4 * (self.rows() * (format.row_words(cols) + format.row_scale_words(cols))) as u64
+            }
             Data::Synthetic(made) => (self.rows() * made.row_bytes()) as u64,
         }
     }
@@ -154,7 +187,9 @@ impl Tensor {
     /// its values had to be restored by arithmetic. The scales of GGUF blocks become f16 by type,
     /// and go without biases where those follow from them,
     /// without a look at the data: products with an f16 never underflow there, and overflow, which
-    /// no sane file has, is an error of `pack`. The scales of MLX are looked at on the first call.
+    /// no sane file has, is an error of `pack`. The scales of other quantizers are looked at on the
+    /// first call. What no quantized form can hold (groups that do not fit, columns in disorder)
+    /// becomes dense.
     pub fn format(&self) -> Format {
         if self.is_derived() {
             return Format::F32;
@@ -162,12 +197,16 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
-            Data::Ggml(ty, _) => {
-                let even = (self.cols() / ty.group as usize).is_multiple_of(2);
-                let scales = if ty.is_centered() && even { Scales::Centered } else { Scales::F16 };
-                Format::Affine { bits: ty.bits, group: ty.group, scales }
-            }
-            Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },
+            Data::Ggml(ty, _) => match ty.format {
+                Format::Affine { bits, group, .. }
+                    if ty.is_centered() && (self.cols() / usize::from(group)).is_multiple_of(2) =>
+                {
+                    Format::Affine { bits, group, scales: Scales::Centered }
+                }
+                format => format,
+            },
+            Data::Quantized(quantized) => quantized.format(self.cols()),
+            Data::Rounded(_, quantize) => quantize.format(),
             Data::Synthetic(made) => made.format,
         }
     }
@@ -185,13 +224,18 @@ impl Tensor {
                 let bytes = cols * dtype.size();
                 dtype.decode(&slice[stored * bytes..(stored + 1) * bytes], out);
             }
-            Data::Ggml(..) | Data::Mlx(_) => {
-                let (group, elements) = self.blocks();
+            Data::Ggml(ty, slice) => {
                 let mut block = Block::new();
-                for (i, out) in out.chunks_mut(elements).enumerate() {
-                    self.decode(stored, i, &mut block);
-                    block.values(group, out);
+                for (i, out) in out.chunks_mut(ty.elements).enumerate() {
+                    let at = (stored * (cols / ty.elements) + i) * ty.bytes;
+                    (ty.decode)(&slice[at..at + ty.bytes], &mut block);
+                    block.values(ty.format, out);
                 }
+            }
+            Data::Quantized(quantized) => quantized.row(stored, out),
+            Data::Rounded(dense, quantize) => {
+                dense.row(row, out);
+                quantize.round(out);
             }
             Data::Synthetic(made) => made.row(stored, out),
         }
@@ -219,9 +263,10 @@ impl Tensor {
         scales.reserve(rows.len().saturating_mul(format.row_scale_words(cols)));
         match (format, &self.0.data) {
             (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
-            (Format::Affine { bits, scales: kind, .. }, _) => {
+            (_, Data::Rounded(..)) => self.pack_rounded(rows, quants, scales)?,
+            (Format::Affine { .. } | Format::Scaled { .. }, _) => {
                 for row in rows {
-                    self.pack_affine(row, bits, kind, quants, scales)?;
+                    self.pack_quantized(row, format, quants, scales)?;
                 }
             }
             // Same words in the file and on the device.
@@ -244,49 +289,75 @@ impl Tensor {
         Ok(())
     }
 
-    fn pack_affine(
-        &self,
-        row: usize,
-        bits: u8,
-        kind: Scales,
-        quants: &mut Vec<u32>,
-        scales: &mut Vec<u32>,
-    ) -> Result<()> {
-        let (group, elements) = self.blocks();
-        let stored = self.stored_row(row);
-        let mut block = Block::new();
-        for i in 0..self.cols() / elements {
-            self.decode(stored, i, &mut block);
-            pack_quants(bits, &block.q[..elements], quants);
-            for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(elements / group).enumerate() {
-                if !pack_pair(kind, i * (elements / group) + j, scale, bias, scales) {
-                    let (name, path) = (self.name(), self.0.path());
-                    let message = format!("{name}: row {row} has scale {scale} and bias {bias}, out of range");
-                    return Err(Error::file(path, message));
-                }
+    fn pack_rounded(&self, rows: Range<usize>, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
+        let Data::Rounded(dense, quantize) = &self.0.data else { return Ok(()) };
+        let mut values = vec![0.0; self.cols()];
+        for row in rows {
+            dense.row(row, &mut values);
+            if !quantize.pack(&values, quants, scales) {
+                let message = format!("{}: row {row} has values that 16 bits do not hold", self.name());
+                return Err(Error::file(self.0.path(), message));
             }
         }
         Ok(())
     }
 
-    /// Columns per (scale, bias), and columns per block, of a quantized tensor.
-    fn blocks(&self) -> (usize, usize) {
+    fn pack_quantized(&self, row: usize, format: Format, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
+        let (stored, cols) = (self.stored_row(row), self.cols());
+        let fail = |message: String| {
+            Error::file(self.0.path(), format!("{}: row {row} has {message}: is the file damaged?", self.name()))
+        };
+        let elements = self.block_columns(format);
+        let (mut block, mut of_row) = (Block::new(), Vec::new());
+        for i in 0..cols / elements {
+            self.decode(stored, i, &mut block);
+            let codes = &block.q[..elements];
+            match format {
+                Format::Affine { bits, group, scales: kind } => {
+                    pack_quants(bits, codes, quants);
+                    let count = elements / usize::from(group);
+                    for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(count).enumerate() {
+                        if !pack_pair(kind, i * count + j, scale, bias, scales) {
+                            return Err(fail(format!("scale {scale} and bias {bias}, out of range")));
+                        }
+                    }
+                }
+                Format::Scaled { values, group, .. } => {
+                    if values == Values::E4m3 && codes.iter().any(|code| code & 0x7f == 0x7f) {
+                        return Err(fail("a value that is no number".into()));
+                    }
+                    pack_quants(values.bits(), codes, quants);
+                    of_row.extend_from_slice(&block.scale[..elements / usize::from(group)]);
+                }
+                Format::F32 | Format::F16 | Format::Bf16 => {}
+            }
+        }
+        let factor = if let Data::Quantized(quantized) = &self.0.data { quantized.factor(stored) } else { 1.0 };
+        match format {
+            Format::Scaled { scales: kind, .. } if !pack_scales(kind, &of_row, factor, scales) => {
+                Err(fail(format!("scales out of range among {of_row:?} times {factor}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Columns that [`Tensor::decode`] decodes together.
+    fn block_columns(&self, format: Format) -> usize {
         match &self.0.data {
-            Data::Dense(..) | Data::Synthetic(_) => (1, 1),
-            Data::Ggml(ty, _) => (ty.group as usize, ty.elements),
-            Data::Mlx(affine) => (affine.group as usize, affine.group as usize),
+            Data::Ggml(ty, _) => ty.elements,
+            _ => format.block(),
         }
     }
 
     /// Decodes block `i` of stored row `row` of a quantized tensor.
     fn decode(&self, row: usize, i: usize, block: &mut Block) {
         match &self.0.data {
-            Data::Dense(..) | Data::Synthetic(_) => {}
+            Data::Dense(..) | Data::Rounded(..) | Data::Synthetic(_) => {}
             Data::Ggml(ty, slice) => {
                 let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
                 (ty.decode)(&slice[at..at + ty.bytes], block);
             }
-            Data::Mlx(affine) => affine.decode(row, i, block),
+            Data::Quantized(quantized) => quantized.decode(row, i, block),
         }
     }
 
@@ -320,7 +391,10 @@ impl Inner {
         match &self.data {
             Data::Dense(dtype, _) => Kind::Dense(*dtype),
             Data::Ggml(ty, _) => Kind::Ggml(ty.name),
-            Data::Mlx(affine) => Kind::Mlx { bits: affine.bits, group: affine.group },
+            Data::Quantized(quantized) => quantized.kind(),
+            Data::Rounded(_, Quantize { bits, group }) => {
+                Kind::Quantized { method: "made here", bits: *bits, group: usize::from(*group) }
+            }
             Data::Synthetic(made) => Kind::Synthetic(made.format),
         }
     }
@@ -328,7 +402,8 @@ impl Inner {
     fn path(&self) -> &std::path::Path {
         match &self.data {
             Data::Dense(_, slice) | Data::Ggml(_, slice) => slice.path(),
-            Data::Mlx(affine) => affine.path(),
+            Data::Quantized(quantized) => quantized.path(),
+            Data::Rounded(dense, _) => dense.0.path(),
             Data::Synthetic(_) => super::SYNTHETIC.as_ref(),
         }
     }

@@ -11,6 +11,7 @@ mod phase;
 mod pipelines;
 mod plan;
 mod profile;
+mod quantize;
 mod rare;
 mod rounding;
 mod step;

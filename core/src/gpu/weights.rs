@@ -1,8 +1,10 @@
 //! Weights in device memory.
 
 use super::Gpu;
+use super::quantize::Quantizer;
 use crate::{
     Error, Result,
+    checkpoint::unpack_scale,
     program::{Op, Program},
     weights::Matrix,
 };
@@ -88,13 +90,14 @@ impl Segment {
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
     in_flight: usize,
+    quantizer: Quantizer,
     /// Bytes copied.
     pub bytes: u64,
 }
 
 impl<'a> Uploader<'a> {
     pub fn new(gpu: &'a Gpu) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, bytes: 0 }
+        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0 }
     }
 
     /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
@@ -138,14 +141,25 @@ impl<'a> Uploader<'a> {
         let total = experts.len() * halves.len() * own.len();
         let quants = self.gpu.buffer(name, (total * words * 4) as u64);
         let scales = (scale_words > 0).then(|| self.gpu.buffer(name, (total * scale_words * 4) as u64));
+        let dense = matrix.dense();
         let (mut done, mut largest) = (0, 0.0f32);
         for first in experts.clone().flat_map(|e| halves.iter().map(move |half| e * each + half)) {
             let rows = first + own.start..first + own.end;
             let step = (CHUNK / ((words + scale_words) * 4).max(1)).max(1);
             for start in rows.clone().step_by(step) {
                 let part = start..(start + step).min(rows.end);
+                if let (Some((quantize, dense)), Some(scales)) = (&dense, &scales) {
+                    let count = part.len();
+                    let run = self.quantizer.run(self.gpu, *quantize, dense, part, (&quants, scales), done)?;
+                    self.in_flight += run.bytes;
+                    largest = largest.max(run.largest);
+                    self.bytes += (count * (words + scale_words) * 4) as u64;
+                    done += count;
+                    self.flush_if_full();
+                    continue;
+                }
                 for (n, q, s) in pack(matrix, part)? {
-                    largest = largest.max(magnitude(format, &q, &s));
+                    largest = largest.max(magnitude(format, cols, &q, &s));
                     self.write(&quants, done * words, &q);
                     if let Some(scales) = &scales {
                         self.write(scales, done * scale_words, &s);
@@ -172,6 +186,10 @@ impl<'a> Uploader<'a> {
         self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
         self.bytes += words.len() as u64 * 4;
         self.in_flight += words.len() * 4;
+        self.flush_if_full();
+    }
+
+    fn flush_if_full(&mut self) {
         if self.in_flight > IN_FLIGHT {
             self.flush();
         }
@@ -185,8 +203,8 @@ impl<'a> Uploader<'a> {
     }
 }
 
-/// A bound of what weights of a format other than f16 are.
-fn magnitude(format: Format, quants: &[u32], scales: &[u32]) -> f32 {
+/// A bound of what weights of a format are, in rows of `cols`; those of f16 are not looked at.
+pub(super) fn magnitude(format: Format, cols: usize, quants: &[u32], scales: &[u32]) -> f32 {
     let largest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |most, v| most.max(v.abs()));
     match format {
         Format::F16 => 0.0,
@@ -206,7 +224,15 @@ fn magnitude(format: Format, quants: &[u32], scales: &[u32]) -> f32 {
                     let pair = |p: &[u32]| ends(f32::from_bits(p[0]), f32::from_bits(p[1]));
                     largest(&mut scales.chunks_exact(2).flat_map(pair))
                 }
+                Scales::E8m0 | Scales::E4m3 => f32::INFINITY,
             }
+        }
+        Format::Scaled { values, group, scales: kind } => {
+            let codes = 0..=((1u32 << values.bits()) - 1) as u8;
+            let groups = cols / group as usize;
+            let rows = scales.chunks_exact(format.row_scale_words(cols).max(1));
+            let mut all = rows.flat_map(|row| (0..groups).map(move |g| unpack_scale(kind, row, g)));
+            largest(&mut codes.map(|code| values.value(code))) * largest(&mut all)
         }
     }
 }
@@ -235,7 +261,7 @@ fn cut(run: Range<usize>, each: usize, most: usize) -> Vec<(Range<usize>, Range<
 type Packed = (usize, Vec<u32>, Vec<u32>);
 
 /// Packs rows on all cores, in order.
-fn pack(matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Packed>> {
+pub(super) fn pack(matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Packed>> {
     let each = rows.len().div_ceil(rayon::current_num_threads()).max(1);
     let parts: Vec<Range<usize>> = rows.clone().step_by(each).map(|s| s..(s + each).min(rows.end)).collect();
     parts

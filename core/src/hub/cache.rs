@@ -21,6 +21,16 @@ impl Cache {
         Cache { folder, repo: repo.to_owned() }
     }
 
+    /// The repository's folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The name of that folder.
+    pub(super) fn name(&self) -> String {
+        self.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The kept snapshot of `revision`, or the file of it that is wanted.
     pub(super) fn find(&self, revision: &str, wanted: &Wanted) -> Result<PathBuf> {
         let commit = match std::fs::read_to_string(self.folder.join("refs").join(revision)) {
@@ -38,6 +48,9 @@ impl Cache {
         let names = names(&snapshot);
         if !names.iter().any(|name| wanted.matches(name)) {
             return Err(missing(&format!("no {} is there", wanted.described)));
+        }
+        if wanted.model && !names.iter().any(|name| name.ends_with(".safetensors")) {
+            return Err(missing("its weights are missing"));
         }
         if let Some(shard) = missing_shard(&snapshot, &names) {
             return Err(missing(&format!("`{shard}` is missing")));

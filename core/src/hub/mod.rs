@@ -1,16 +1,18 @@
 //! Models from the HuggingFace hub, kept in the cache that Python's tools use too.
 //!
 //! The transfer and the cache layout (`blobs`, `refs`, `snapshots`) are those of the `hf-hub` crate;
-//! what is added here is the choice of files, working without a network, checks of what arrived, and
-//! errors that say what to do.
+//! what is added here is the choice of files, working without a network, continuing what broke off, sums of
+//! what arrived, and errors that say what to do.
 
 mod cache;
 mod errors;
 mod installed;
 mod progress;
+mod resume;
 mod select;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use hf_hub::HFClient;
@@ -21,6 +23,7 @@ use cache::Cache;
 pub use installed::Installed;
 pub use progress::Progress;
 use progress::Tally;
+use resume::Blobs;
 use select::{Source, Wanted};
 
 /// What running a model takes: weights, configuration, tokenizer, chat template.
@@ -163,15 +166,24 @@ impl Hub {
             _ => None,
         });
         let files = wanted.choose(files.collect(), &source.repo).map_err(Failure::Refused)?;
+        let cache = Cache::new(self.client.cache_dir(), &source.repo);
+        let _lock = resume::lock(self.client.cache_dir(), cache.name()).await.map_err(Failure::Refused)?;
+        let blobs = Blobs::of(cache.folder());
+        let tally = Arc::new(Tally::new(&files, progress));
+        blobs
+            .finish(&repo, revision, &files, &|file: &str, bytes: u64| tally.update(file, bytes))
+            .await
+            .map_err(explain)?;
         let folder = repo
             .snapshot_download()
             .revision(revision)
             .allow_patterns(files.iter().map(|file| select::literally(&file.path)).collect())
-            .progress(Tally::new(&files, progress))
+            .progress(tally)
             .send()
             .await
             .map_err(explain)?;
         cache::verify(&folder, &files).map_err(Failure::Refused)?;
+        blobs.check().map_err(Failure::Refused)?;
         Ok(folder)
     }
 }

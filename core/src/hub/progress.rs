@@ -31,7 +31,7 @@ impl<F: Fn(Progress) + Send + Sync> Tally<F> {
         Tally { sizes, done: Mutex::default(), report }
     }
 
-    fn update(&self, file: &str, bytes: u64) {
+    pub(super) fn update(&self, file: &str, bytes: u64) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         // Reports may come late and twice; progress only goes forward.
         let known = done.entry(file.to_owned()).or_default();

@@ -64,7 +64,7 @@ pub(super) struct Wanted {
     /// The one file that was asked for.
     pub file: Option<String>,
     /// Whether this is a whole model, so that a second copy of the weights can stay away.
-    model: bool,
+    pub model: bool,
 }
 
 impl Wanted {

@@ -22,13 +22,14 @@ pub(crate) fn load(
     tokenizer: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let checkpoint = Checkpoint::open(path)?;
+    let mut checkpoint = Checkpoint::open(path)?;
     let model_type = &checkpoint.config()["model_type"];
     let model_type = model_type.as_str().ok_or_else(|| no_model_type(path, model_type))?.to_owned();
     let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
     let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
     let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
+    options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
     let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());

@@ -1,6 +1,7 @@
 //! How a model is loaded.
 
 use super::{Device, ModelConfiguration};
+use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub struct LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights. `None` is what suits
     /// the device.
     pub precision: Option<Precision>,
+    /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
+    pub quantize: Option<Quantize>,
     /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
@@ -64,6 +67,12 @@ impl LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights.
     pub fn precision(mut self, precision: Precision) -> LoadOptions {
         self.precision = Some(precision);
+        self
+    }
+
+    /// Quantizes the float matrices of the model while it loads.
+    pub fn quantize(mut self, quantize: Quantize) -> LoadOptions {
+        self.quantize = Some(quantize);
         self
     }
 

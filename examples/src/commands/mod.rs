@@ -10,3 +10,4 @@ mod output;
 pub mod plugin;
 pub mod plugins;
 pub mod pull;
+pub mod quantize;

@@ -5,6 +5,7 @@ use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
     Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
     model::Identifier,
@@ -44,6 +45,10 @@ pub struct LoadArgs {
     /// (8 bits) [default: what suits the device]
     #[arg(long, value_name = "PRECISION")]
     pub precision: Option<Precision>,
+    /// Quantize the float matrices while loading, to 4 or 8 bits; with a group of 32, 64 or 128 columns
+    /// as 4:32 [default group: 64]
+    #[arg(long, value_name = "BITS[:GROUP]")]
+    quantize: Option<Quantize>,
     /// A smaller model with the same tokenizer that guesses ahead: answers come faster, and the same
     #[arg(long, value_name = "MODEL")]
     draft_model: Option<String>,
@@ -61,6 +66,7 @@ impl LoadArgs {
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
         options.precision = self.precision;
+        options.quantize = self.quantize;
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;

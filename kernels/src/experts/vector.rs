@@ -44,7 +44,7 @@ impl Experts {
             ("GRID", grid),
         ];
         let by_choice = self.x.width() != self.k;
-        let quantized = weights.is_affine();
+        let quantized = weights.is_quantized();
         let term =
             if quantized { "fma(s{{g}}_{{r}}.x, dot{{g}}_{{r}}, s{{g}}_{{r}}.y * all)" } else { "dot{{g}}_{{r}}" };
         let flag = |on: bool| u32::from(on).to_string();

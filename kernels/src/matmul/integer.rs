@@ -157,11 +157,7 @@ pub fn integer_with(
     let tuning = tuning.fit(spec, caps, rows);
     let weights = units(spec);
     let fits = tuning.memory(spec, caps, rows, precision) <= caps.workgroup_memory;
-    if !matches!(spec.format, Format::Affine { .. })
-        || precision == Precision::Full
-        || !fits
-        || !weights.columns().is_multiple_of(16)
-    {
+    if !weights.are_integers() || precision == Precision::Full || !fits || !weights.columns().is_multiple_of(16) {
         return None;
     }
     let (bindings, functions) = spec.parts(&weights);

@@ -125,8 +125,8 @@ pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Ker
     ];
     // With one row, scaling sums is cheaper than scaling weights; with several, the scaled weight
     // serves them all.
-    let late = weights.is_affine() && rows == 1;
-    let weight = if weights.is_affine() {
+    let late = weights.is_quantized() && rows == 1;
+    let weight = if weights.is_quantized() {
         "s{{g}}_{{r}}.x * run(q{{g}}_{{r}}, {{j}}u) + s{{g}}_{{r}}.y"
     } else {
         "run(q{{g}}_{{r}}, {{j}}u)"
@@ -145,7 +145,7 @@ pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Ker
         ("RUNS", weights.runs().to_string()),
         ("NORM", flag(spec.norm.is_some())),
         ("GLU", flag(spec.glu.is_some())),
-        ("AFFINE", flag(weights.is_affine())),
+        ("AFFINE", flag(weights.is_quantized())),
         ("LATE", flag(late)),
         ("EARLY", flag(!late)),
     ]);

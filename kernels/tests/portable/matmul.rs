@@ -5,8 +5,9 @@ use tamarack_kernels::matmul::{
     CooperativeTile, MatMul, Norm, Precision, Row, Tile, cooperative, cooperative_with, integer, tiled, tiled_with,
     vector,
 };
+use tamarack_kernels::quantize::{Quantize, quantize};
 use tamarack_kernels::rounded::Rounded;
-use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, Values, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
@@ -60,6 +61,9 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
         };
         list.push((LEAST, embedding(&spec)));
     }
+    for from in [Format::F32, Format::F16, Format::Bf16] {
+        list.extend([4, 8].map(|bits| (LEAST, quantize(&Quantize { from, cols: 256, bits, group: 64 }, 9))));
+    }
     list
 }
 
@@ -70,6 +74,11 @@ pub fn formats() -> Vec<Format> {
             list.push(Format::Affine { bits, group, scales });
         }
         list.push(Format::Affine { bits, group: 16, scales: Scales::Centered });
+    }
+    for values in Values::ALL {
+        for (group, scales) in [(16, Scales::E4m3), (32, Scales::E8m0), (64, Scales::F16), (128, Scales::F32)] {
+            list.push(Format::Scaled { values, group, scales });
+        }
     }
     list
 }

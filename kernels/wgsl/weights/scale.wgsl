@@ -6,7 +6,7 @@ fn run(q: Words, j: u32) -> vec4<f32> {
 fn scale(row: u32, unit: u32) -> vec2<f32> {
     let group = row * GROUPS + unit / GROUP_UNITS;
     let pair = scales[{{PLACE}}];
-    return {{PAIR}};
+    return {{SCALE_OF}};
 }
 
 // Columns 4c .. 4c+4 of a row of the matrix.

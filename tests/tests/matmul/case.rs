@@ -2,7 +2,7 @@
 
 use tamarack::reference::ops;
 use tamarack_kernels::matmul::{MatMul, Norm};
-use tamarack_kernels::{Activation, Format, Post, Scales, View, step};
+use tamarack_kernels::{Activation, Format, Post, Scales, Values, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, floats, random, words};
 
@@ -14,6 +14,8 @@ pub const fn affine(bits: u8, group: u16, scales: Scales) -> Format {
 }
 
 pub const AFFINE4: Format = affine(4, 32, Scales::F16);
+pub const MXFP4: Format = Format::Scaled { values: Values::E2m1, group: 32, scales: Scales::E8m0 };
+pub const NVFP4: Format = Format::Scaled { values: Values::E2m1, group: 16, scales: Scales::E4m3 };
 
 pub fn formats() -> Vec<Format> {
     let mut list = vec![Format::F32, Format::F16, Format::Bf16];
@@ -23,7 +25,28 @@ pub fn formats() -> Vec<Format> {
     }
     list.extend([3, 4, 5, 6, 8].map(|bits| affine(bits, if bits == 6 { 16 } else { 32 }, Scales::Centered)));
     list.extend([affine(4, 64, Scales::F16), affine(4, 16, Scales::F32), affine(8, 32, Scales::F32)]);
+    list.extend(scaled());
     list
+}
+
+/// Those that files have, and others.
+fn scaled() -> Vec<Format> {
+    let with = |values, group, scales| Format::Scaled { values, group, scales };
+    let mut list = vec![MXFP4, NVFP4, with(Values::E4m3, 32, Scales::E8m0)];
+    list.extend([(128, Scales::F32), (16, Scales::F16)].map(|(group, scales)| with(Values::E4m3, group, scales)));
+    for values in [Values::Nf4, Values::BnbFp4, Values::Iq4, Values::E2m1] {
+        list.extend([(32, Scales::F16), (64, Scales::F32)].map(|(group, scales)| with(values, group, scales)));
+    }
+    list
+}
+
+/// Whether there are kernels that multiply it in integers.
+pub fn has_bytes(format: Format) -> bool {
+    match format {
+        Format::Affine { .. } => true,
+        Format::Scaled { values, .. } => matches!(values, Values::E2m1 | Values::Iq4),
+        _ => false,
+    }
 }
 
 /// Nothing fused.

@@ -3,7 +3,7 @@
 mod case;
 mod cooperative;
 
-use case::{AFFINE4, Case, UNTOUCHED, affine, elements, formats, fused, header, index, plain};
+use case::{AFFINE4, Case, MXFP4, NVFP4, UNTOUCHED, affine, elements, formats, fused, has_bytes, header, index, plain};
 use tamarack::gpu::Gpu;
 use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{
@@ -60,8 +60,7 @@ fn every_format_in_integers() {
             let caps = variants(&gpu)[i % 2];
             for (precision, tolerance) in ROUNDED {
                 let kernels = [(1, 1), (4, 3)].map(|(most, rows)| (integer(&spec, &caps, most, precision), rows));
-                let quantized = matches!(format, Format::Affine { .. });
-                assert!(kernels.iter().all(|(kernel, _)| kernel.is_some() == quantized), "{format}");
+                assert!(kernels.iter().all(|(kernel, _)| kernel.is_some() == has_bytes(format)), "{format}");
                 for (kernel, rows) in kernels.into_iter().filter_map(|(kernel, rows)| Some((kernel?, rows))) {
                     check_within(tolerance, &gpu, &spec, &kernel, rows);
                 }
@@ -148,7 +147,10 @@ fn every_activation() {
 #[test]
 fn every_view() {
     for gpu in gpus() {
-        for (format, k) in [(Format::F32, 7), (Format::F32, 1), (Format::F16, 26), (Format::Bf16, 36), (AFFINE4, 96)] {
+        let dense = [(Format::F32, 7), (Format::F32, 1), (Format::F16, 26), (Format::Bf16, 36)];
+        // Rows of scales that are no whole words.
+        let quantized = [AFFINE4, MXFP4, NVFP4].map(|format| (format, 96));
+        for (format, k) in dense.into_iter().chain(quantized) {
             let specs = [
                 // Rows that do not begin at whole vectors.
                 MatMul { x: View { offset: 5, row: k + 3, ..View::rows(k) }, ..plain(format, 11, k) },
@@ -184,7 +186,8 @@ fn every_tuning() {
     for gpu in gpus() {
         for tuning in tunings {
             for caps in variants(&gpu) {
-                for format in [AFFINE4, affine(8, 64, Scales::F16), affine(2, 64, Scales::F16), Format::F16] {
+                let others = [affine(8, 64, Scales::F16), affine(2, 64, Scales::F16), Format::F16, MXFP4];
+                for format in [AFFINE4].into_iter().chain(others) {
                     let spec = MatMul { norm: Some(Norm { eps: 1e-6, weight: false }), ..plain(format, 43, 320) };
                     check(&gpu, &spec, &vector_with(&spec, &caps, 1, tuning), 1);
                 }

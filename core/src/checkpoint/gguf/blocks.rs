@@ -4,8 +4,10 @@
 //! Layouts and names: <https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h>.
 
 use half::f16;
+use tamarack_kernels::{Format, Scales, Values};
 
 use crate::checkpoint::block::Block;
+use crate::checkpoint::canonical::e8m0;
 
 /// One block type.
 pub(in crate::checkpoint) struct BlockType {
@@ -17,10 +19,8 @@ pub(in crate::checkpoint) struct BlockType {
     pub elements: usize,
     /// Bytes of a block.
     pub bytes: usize,
-    /// Bits a quant, once taken apart.
-    pub bits: u8,
-    /// Columns per (scale, bias).
-    pub group: u16,
+    /// What it is once taken apart.
+    pub format: Format,
     /// Takes one block apart.
     pub decode: fn(&[u8], &mut Block),
 }
@@ -28,26 +28,37 @@ pub(in crate::checkpoint) struct BlockType {
 impl BlockType {
     /// Whether every bias is -scale * 2^(bits - 1), so that scales suffice.
     pub fn is_centered(&self) -> bool {
-        matches!(self.name, "Q4_0" | "Q5_0" | "Q8_0" | "Q3_K" | "Q6_K" | "IQ4_NL" | "IQ4_XS")
+        matches!(self.name, "Q4_0" | "Q5_0" | "Q8_0" | "Q3_K" | "Q6_K")
     }
 }
 
 /// All block types that convert into the canonical form.
 #[rustfmt::skip]
 pub(in crate::checkpoint) const BLOCK_TYPES: &[BlockType] = &[
-    BlockType { id: 2, name: "Q4_0", elements: 32, bytes: 18, bits: 4, group: 32, decode: q4_0 },
-    BlockType { id: 3, name: "Q4_1", elements: 32, bytes: 20, bits: 4, group: 32, decode: q4_1 },
-    BlockType { id: 6, name: "Q5_0", elements: 32, bytes: 22, bits: 5, group: 32, decode: q5_0 },
-    BlockType { id: 7, name: "Q5_1", elements: 32, bytes: 24, bits: 5, group: 32, decode: q5_1 },
-    BlockType { id: 8, name: "Q8_0", elements: 32, bytes: 34, bits: 8, group: 32, decode: q8_0 },
-    BlockType { id: 10, name: "Q2_K", elements: 256, bytes: 84, bits: 2, group: 16, decode: q2_k },
-    BlockType { id: 11, name: "Q3_K", elements: 256, bytes: 110, bits: 3, group: 16, decode: q3_k },
-    BlockType { id: 12, name: "Q4_K", elements: 256, bytes: 144, bits: 4, group: 32, decode: q4_k },
-    BlockType { id: 13, name: "Q5_K", elements: 256, bytes: 176, bits: 5, group: 32, decode: q5_k },
-    BlockType { id: 14, name: "Q6_K", elements: 256, bytes: 210, bits: 6, group: 16, decode: q6_k },
-    BlockType { id: 20, name: "IQ4_NL", elements: 32, bytes: 18, bits: 8, group: 32, decode: iq4_nl },
-    BlockType { id: 23, name: "IQ4_XS", elements: 256, bytes: 136, bits: 8, group: 32, decode: iq4_xs },
+    BlockType { id: 2, name: "Q4_0", elements: 32, bytes: 18, format: affine(4, 32), decode: q4_0 },
+    BlockType { id: 3, name: "Q4_1", elements: 32, bytes: 20, format: affine(4, 32), decode: q4_1 },
+    BlockType { id: 6, name: "Q5_0", elements: 32, bytes: 22, format: affine(5, 32), decode: q5_0 },
+    BlockType { id: 7, name: "Q5_1", elements: 32, bytes: 24, format: affine(5, 32), decode: q5_1 },
+    BlockType { id: 8, name: "Q8_0", elements: 32, bytes: 34, format: affine(8, 32), decode: q8_0 },
+    BlockType { id: 10, name: "Q2_K", elements: 256, bytes: 84, format: affine(2, 16), decode: q2_k },
+    BlockType { id: 11, name: "Q3_K", elements: 256, bytes: 110, format: affine(3, 16), decode: q3_k },
+    BlockType { id: 12, name: "Q4_K", elements: 256, bytes: 144, format: affine(4, 32), decode: q4_k },
+    BlockType { id: 13, name: "Q5_K", elements: 256, bytes: 176, format: affine(5, 32), decode: q5_k },
+    BlockType { id: 14, name: "Q6_K", elements: 256, bytes: 210, format: affine(6, 16), decode: q6_k },
+    BlockType { id: 20, name: "IQ4_NL", elements: 32, bytes: 18, format: IQ4, decode: iq4_nl },
+    BlockType { id: 23, name: "IQ4_XS", elements: 256, bytes: 136, format: IQ4, decode: iq4_xs },
+    BlockType { id: 39, name: "MXFP4", elements: 32, bytes: 17, format: MXFP4, decode: mxfp4 },
+    BlockType { id: 40, name: "NVFP4", elements: 64, bytes: 36, format: NVFP4, decode: nvfp4 },
 ];
+
+/// Scales become f16: for most types that is what they are, for some it rounds a product.
+const fn affine(bits: u8, group: u16) -> Format {
+    Format::Affine { bits, group, scales: Scales::F16 }
+}
+
+const IQ4: Format = Format::Scaled { values: Values::Iq4, group: 32, scales: Scales::F16 };
+const MXFP4: Format = Format::Scaled { values: Values::E2m1, group: 32, scales: Scales::E8m0 };
+const NVFP4: Format = Format::Scaled { values: Values::E2m1, group: 16, scales: Scales::E4m3 };
 
 /// The names of types that are known but not converted, for the error.
 pub(super) fn name(id: u32) -> &'static str {
@@ -68,8 +79,6 @@ pub(super) fn name(id: u32) -> &'static str {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
-        40 => "NVFP4",
         _ => "unknown",
     }
 }
@@ -207,27 +216,38 @@ fn q6_k(b: &[u8], out: &mut Block) {
     }
 }
 
-/// The 16 levels of the IQ4 types, plus 128.
-const IQ4_LEVELS: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
-
 // IQ4_NL: d, 16 nibble bytes. value = d * level[n].
 fn iq4_nl(b: &[u8], out: &mut Block) {
-    let d = half(b, 0);
-    out.set(0, d, -128.0 * d);
+    out.set(0, half(b, 0), 0.0);
     nibbles(&b[2..18], &mut out.q);
-    out.q[..32].iter_mut().for_each(|q| *q = IQ4_LEVELS[*q as usize]);
 }
 
 // IQ4_XS: d, high scale bits, low scale nibbles, then per 32 elements 16 nibble bytes.
 fn iq4_xs(b: &[u8], out: &mut Block) {
     let (d, high) = (half(b, 0), u16::from_le_bytes([b[2], b[3]]));
     for j in 0..8 {
-        let q = &mut out.q[32 * j..][..32];
-        nibbles(&b[8 + 16 * j..][..16], q);
-        q.iter_mut().for_each(|q| *q = IQ4_LEVELS[*q as usize]);
+        nibbles(&b[8 + 16 * j..][..16], &mut out.q[32 * j..][..32]);
         let scale = (b[4 + j / 2] >> (4 * (j % 2)) & 15) | ((high >> (2 * j) & 3) as u8) << 4;
-        let scale = d * (f32::from(scale) - 32.0);
-        out.set(j, scale, -128.0 * scale);
+        out.set(j, d * (f32::from(scale) - 32.0), 0.0);
+    }
+}
+
+// MXFP4: the exponent of the scale, 16 nibble bytes.
+fn mxfp4(b: &[u8], out: &mut Block) {
+    out.set(0, e8m0(b[0]), 0.0);
+    nibbles(&b[1..17], &mut out.q);
+}
+
+// NVFP4: 4 scales without a sign, then for each 8 nibble bytes: byte j is elements j and j + 8.
+fn nvfp4(b: &[u8], out: &mut Block) {
+    for (k, bytes) in b[4..36].chunks_exact(8).enumerate() {
+        // ggml reads what is no number as 0.
+        let scale = b[k] & 0x7f;
+        out.set(k, if scale == 0x7f { 0.0 } else { Values::E4m3.value(scale) }, 0.0);
+        for (j, byte) in bytes.iter().enumerate() {
+            out.q[16 * k + j] = byte & 15;
+            out.q[16 * k + j + 8] = byte >> 4;
+        }
     }
 }
 

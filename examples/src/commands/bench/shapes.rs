@@ -4,7 +4,7 @@ use serde_json::json;
 use std::{fmt, str::FromStr};
 use tamarack::{
     Result,
-    checkpoint::{Checkpoint, Format, Scales},
+    checkpoint::{Checkpoint, Format, Scales, Values},
 };
 
 /// The sizes of a decoder.
@@ -92,8 +92,8 @@ const SHAPES: [Shape; 5] = [
 
 /// The names of formats: `q4_0` and the like are what those types of GGUF become on the device, `q4g64`
 /// is MLX's 4 bits in groups of 64.
-const FORMATS: &str = "q4_0, q5_0, q8_0, q3_k, q6_k, f16, bf16, f32, or as q4g64 2, 3, 4, 5, 6 or 8 bits in groups \
-                       of 16, 32, 64 or 128";
+const FORMATS: &str = "q4_0, q5_0, q8_0, q3_k, q6_k, mxfp4, mxfp8, nvfp4, fp8, nf4, iq4, f16, bf16, f32, or as q4g64 \
+                       2, 3, 4, 5, 6 or 8 bits in groups of 16, 32, 64 or 128";
 
 fn format(name: &str) -> Option<Format> {
     let affine = |bits, group, scales| Some(Format::Affine { bits, group, scales });
@@ -103,6 +103,12 @@ fn format(name: &str) -> Option<Format> {
         "q8_0" => return affine(8, 32, Scales::Centered),
         "q3_k" => return affine(3, 16, Scales::Centered),
         "q6_k" => return affine(6, 16, Scales::Centered),
+        "mxfp4" => return Some(scaled(Values::E2m1, 32, Scales::E8m0)),
+        "mxfp8" => return Some(scaled(Values::E4m3, 32, Scales::E8m0)),
+        "nvfp4" => return Some(scaled(Values::E2m1, 16, Scales::E4m3)),
+        "fp8" => return Some(scaled(Values::E4m3, 128, Scales::F32)),
+        "nf4" => return Some(scaled(Values::Nf4, 64, Scales::F32)),
+        "iq4" => return Some(scaled(Values::Iq4, 32, Scales::F16)),
         "f16" => return Some(Format::F16),
         "bf16" => return Some(Format::Bf16),
         "f32" => return Some(Format::F32),
@@ -112,6 +118,10 @@ fn format(name: &str) -> Option<Format> {
     let bits = bits.parse().ok().filter(|bits| [2, 3, 4, 5, 6, 8].contains(bits))?;
     let group = group.parse().ok().filter(|group| [16, 32, 64, 128].contains(group))?;
     affine(bits, group, Scales::F16)
+}
+
+const fn scaled(values: Values, group: u16, scales: Scales) -> Format {
+    Format::Scaled { values, group, scales }
 }
 
 /// Random weights: the shape of a model and the format of its matrices.

@@ -1,13 +1,14 @@
-"""One tiny random llama, quantized by `mlx-lm` in each of MLX's affine forms, and MLX's own logits.
+"""One tiny random llama, quantized by `mlx-lm` in each of MLX's modes, and MLX's own logits.
 
     python3 -m venv venv && venv/bin/pip install 'mlx[cpu]==0.32.4' mlx-lm==0.32.2 numpy
-    venv/bin/python tests/goldens/mlx_affine.py
+    venv/bin/python tests/goldens/mlx_modes.py [NAME ...]
 
-Rewrites every folder of tests/goldens/mlx. README.md says what the files hold.
+Rewrites every folder of tests/goldens/mlx, or those named. README.md says what the files hold.
 """
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,7 +46,14 @@ def mixed(path, _):
     return not path.endswith("o_proj")
 
 
-# name: (bits, group, what the weights are stored as before they are quantized, overrides)
+def mixed_modes(path, _):
+    """Each projection in another mode."""
+    modes = {"q_proj": ("mxfp8", 8, 32), "v_proj": ("nvfp4", 4, 16), "up_proj": ("affine", 5, 64)}
+    named = [mode for name, mode in modes.items() if path.endswith(name)]
+    return {"mode": named[0][0], "bits": named[0][1], "group_size": named[0][2]} if named else True
+
+
+# name: (bits, group, what the weights are stored as before they are quantized, overrides, mode)
 CASES = {
     "2bit_g32": (2, 32, mx.float16, None),
     "3bit_g64": (3, 64, mx.bfloat16, None),
@@ -54,6 +62,10 @@ CASES = {
     "6bit_g32": (6, 32, mx.bfloat16, None),
     "8bit_g128": (8, 128, mx.float32, None),
     "mixed": (4, 64, mx.bfloat16, mixed),
+    "mxfp4": (4, 32, mx.bfloat16, None, "mxfp4"),
+    "mxfp8": (8, 32, mx.bfloat16, None, "mxfp8"),
+    "nvfp4": (4, 16, mx.float16, None, "nvfp4"),
+    "mixed_modes": (4, 32, mx.bfloat16, mixed_modes, "mxfp4"),
 }
 
 
@@ -84,22 +96,22 @@ def run(folder, ids):
     return logits, greedy, margins
 
 
-def quantize(folder, dense, bits, group, dtype, overrides):
+def quantize(folder, dense, bits, group, dtype, overrides, mode="affine"):
     model = load(dense)
     model.update(tree_map_with_path(random_weights, model.parameters()))
     model.set_dtype(dtype)
-    model, config = quantize_model(model, dict(CONFIG), group, bits, quant_predicate=overrides)
+    model, config = quantize_model(model, dict(CONFIG), group, bits, mode=mode, quant_predicate=overrides)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     save_model(folder, model)
     save_config(config, folder / "config.json")
 
 
-def make(name, dense, bits, group, dtype, overrides):
+def make(name, dense, *case):
     folder = HERE / name
     for seed in range(1000):
         mx.random.seed(seed)
-        quantize(folder, dense, bits, group, dtype, overrides)
+        quantize(folder, dense, *case)
         ids = mx.random.randint(3, CONFIG["vocab_size"], (PROMPT,)).tolist()
         logits, greedy, margins = run(folder, ids)
         if min(margins) >= MARGIN and len(set(greedy)) > GREEDY // 2:
@@ -119,5 +131,5 @@ if __name__ == "__main__":
         dense = Path(dense)
         (dense / "config.json").write_text(json.dumps(CONFIG))
         mx.save_safetensors(str(dense / "model.safetensors"), {"model.norm.weight": mx.ones((CONFIG["hidden_size"],))})
-        for name, case in CASES.items():
-            make(name, dense, *case)
+        for name in sys.argv[1:] or CASES:
+            make(name, dense, *CASES[name])

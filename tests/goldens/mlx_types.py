@@ -8,6 +8,7 @@ but for the types of DEQUANTIZED, which it computes otherwise than `transformers
 computes with the dequantized weights. README.md says what the files hold.
 """
 
+import json
 import shutil
 import sys
 import tempfile
@@ -43,7 +44,7 @@ CASES = {
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     "cohere": {"logit_scale": 0.7, "layer_norm_eps": 1e-5},
     "cohere2": {"logit_scale": 0.7, "layer_norm_eps": 1e-5, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 8},
-    "ernie4_5": {"head_dim": 8, "use_bias": False},
+    "ernie4_5": {"tie_word_embeddings": False, "head_dim": 8, "use_bias": False},
     "exaone4": {"sliding_window": 7, "sliding_window_pattern": "LG", "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8,
                 "tie_word_embeddings": False, "rope_scaling": None},
     "gemma": {"head_dim": 8},
@@ -51,9 +52,9 @@ CASES = {
     "gemma3": GEMMA | GEMMA3,
     "gemma3_text": GEMMA | GEMMA3,
     "glm4": {"head_dim": 8, "partial_rotary_factor": 0.5, "attention_bias": True},
-    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
+    "granite": {"tie_word_embeddings": False, "hidden_size": 64, "num_hidden_layers": 1, "embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
                 "attention_bias": False, "mlp_bias": False},
-    "helium": {"head_dim": 8, "attention_bias": False, "mlp_bias": False},
+    "helium": {"tie_word_embeddings": False, "head_dim": 8, "attention_bias": False, "mlp_bias": False},
     "hunyuan_v1_dense": {"head_dim": 8, "use_qk_norm": True, "attention_bias": False, "rope_scaling": None},
     "internlm2": {"bias": True},
     "lfm2": {"layer_types": ["conv", "full_attention"], "norm_eps": 1e-5, "block_auto_adjust_ff_dim": False, "conv_bias": False, "conv_L_cache": 3,
@@ -66,7 +67,7 @@ CASES = {
     "phi3": {"sliding_window": None, "rope_scaling": None, "partial_rotary_factor": 0.75, "num_attention_heads": 2},
     "qwen2": {},
     "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
-    "seed_oss": {"head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
+    "seed_oss": {"tie_word_embeddings": False, "head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
     "smollm3": {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
     "starcoder2": {"norm_epsilon": 1e-5},
 }
@@ -86,8 +87,6 @@ def configuration(model_type):
 
 def dense(model_type, config, seed, folder):
     """A model with weights in f16, saved as its engine saves it."""
-    import json
-
     engine = ENGINES.get(model_type, Transformers)
     model = engine(config)
     generator = torch.Generator().manual_seed(seed)

@@ -2,12 +2,13 @@
 
 use super::{
     Gpu,
+    experts::Room,
     memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Uploader},
+    weights::{DeviceMatrix, Parts, Uploader},
 };
 use crate::{
     Error, Result,
@@ -40,6 +41,8 @@ pub(super) struct Model {
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
+    pub tiles: wgpu::Buffer,
+    pub sorted: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -286,7 +289,8 @@ impl Model {
             _ => 0,
         };
         let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
-        let scratch = scratch_words(&program, capacity);
+        let room = Room::of(&program, |sym| rows(sym, capacity));
+        let scratch = scratch_words(&program, capacity).max(room.scratch);
         let step_words = words::HEADER_WORDS as usize
             + capacity.rows * words::ROW_WORDS as usize
             + capacity.outputs * words::OUTPUT_WORDS as usize
@@ -297,6 +301,8 @@ impl Model {
             caches,
             ropes,
             scratch: buffer("scratch", scratch),
+            tiles: buffer("tiles", room.tiles),
+            sorted: buffer("sorted choices", room.sorted),
             partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
             step: buffer("step", step_words),
@@ -317,7 +323,8 @@ fn rows(sym: Sym, capacity: &Capacity) -> usize {
 
 /// Room for a normed or copied input of any product.
 fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
+    let products = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_) | Op::ExpertUp(_)));
+    let inputs = products.map(|n| n.inputs[0]);
     inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
 }
 
@@ -331,24 +338,28 @@ type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer
 
 fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
-    let halves = |id: WeightId| {
-        program.nodes.iter().any(|n| matches!(&n.op, Op::MatMul(m) if m.weight == id && m.glu.is_some()))
-    };
-    let halved: BTreeMap<WeightId, bool> = matrix_ids.iter().map(|id| (*id, halves(*id))).collect();
+    let parts: BTreeMap<WeightId, Parts> = matrix_ids.iter().map(|id| (*id, Parts::of(program, *id))).collect();
     let mut uploader = Uploader::new(gpu);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-    for (id, halves) in halved {
+    for (id, parts) in parts {
         let matrix = fold(&program.weights, id, checkpoint)?;
-        let name = program.weight_names(id).join("+");
-        matrices.insert(id, uploader.matrix(&name, &matrix, halves)?);
+        matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
     }
     for id in vector_ids {
         let values = fold(&program.weights, id, checkpoint)?.values();
-        vectors.insert(id, uploader.vector(&program.weight_names(id).join("+"), &values));
+        vectors.insert(id, uploader.vector(&name(program, id), &values));
     }
     uploader.flush();
     gpu.take_errors()?;
     Ok((matrices, vectors, uploader.bytes))
+}
+
+/// A weight's name in errors: its tensors, or the first of many.
+fn name(program: &Program, id: WeightId) -> String {
+    match program.weight_names(id)[..] {
+        [first, .., last] => format!("{first}+..+{last}"),
+        ref names => names.join("+"),
+    }
 }
 
 /// A buffer to read results through: a spare one that is large enough, or a new one.

@@ -1,12 +1,13 @@
 //! What a model takes of a device's memory.
 
-use super::{Gpu, plan::Plan};
+use super::{Gpu, experts::Room, plan::Plan};
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, PAGE},
     program::Program,
 };
+use tamarack_api::Sym;
 
 /// Refuses before anything is allocated what the device's bindings cannot hold.
 pub(super) fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &Capacity) -> Result<()> {
@@ -22,8 +23,10 @@ pub(super) fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &
         );
         return Err(Error::Memory(message));
     }
-    match plan.buffers.iter().max() {
-        Some(bytes) if *bytes > limit => {
+    let rows = |sym| if sym == Sym::Tokens { capacity.rows } else { capacity.outputs };
+    let choices = Room::of(program, rows).scratch as u64 * 4;
+    match plan.buffers.iter().copied().max().map(|most| most.max(choices)) {
+        Some(bytes) if bytes > limit => {
             let device = &gpu.info().name;
             let rows = capacity.rows;
             let message =

@@ -4,6 +4,7 @@ mod bandwidth;
 mod convert;
 mod device;
 mod executor;
+mod experts;
 mod memory;
 mod phase;
 mod pipelines;

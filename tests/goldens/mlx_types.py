@@ -36,7 +36,9 @@ GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
 GEMMA3 = {"sliding_window_pattern": 2, "rope_local_base_freq": 100.0, "rope_scaling": None}
 TOWER = {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
          "image_size": 28, "patch_size": 14}
-MLA = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4}
+MLA = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4,
+       "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1,
+       "moe_layer_freq": 1, "rope_scaling": None, "attention_bias": False, "tie_word_embeddings": False}
 
 # What each type has beyond BASE.
 CASES = {
@@ -44,6 +46,10 @@ CASES = {
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     "cohere": {"logit_scale": 0.7, "layer_norm_eps": 1e-5},
     "cohere2": {"logit_scale": 0.7, "layer_norm_eps": 1e-5, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 8},
+    "deepseek_v2": MLA | {"rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "mscale": 0.7,
+                                            "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, "topk_method": "greedy", "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5, "norm_topk_prob": False},
+    "deepseek_v3": MLA | {"q_lora_rank": None, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "n_group": 1, "topk_group": 1,
+                          "routed_scaling_factor": 2.5, "norm_topk_prob": True},
     "ernie4_5": {"tie_word_embeddings": False, "head_dim": 8, "use_bias": False},
     "exaone4": {"sliding_window": 7, "sliding_window_pattern": "LG", "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8,
                 "tie_word_embeddings": False, "rope_scaling": None},

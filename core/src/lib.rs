@@ -15,13 +15,18 @@ pub mod model;
 pub mod plugins;
 pub mod program;
 pub mod reference;
+pub mod session;
 pub mod text;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use generate::{GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, StopReason};
+pub use generate::{
+    GenerateCompletionInfo, GenerateParameters, Generation, GenerationComponents, GenerationStream, PromptCache,
+    StopReason,
+};
 pub use input::{LmInput, UserInput};
 pub use model::{
     Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,
     load_container,
 };
+pub use session::{ChatSession, SessionStream, Tool};

@@ -261,6 +261,18 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn cache_widths(&self) -> Vec<[usize; 2]> {
+        self.model.program.cache_widths()
+    }
+
+    fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
+        self.model.read_cache(cache, pages)
+    }
+
+    fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
+        self.model.write_cache(cache, pages, rows)
+    }
+
     fn device(&self) -> String {
         let info = self.model.gpu.info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)

@@ -1,6 +1,7 @@
 //! The wgpu executor: Vulkan, Metal and DX12.
 
 mod bandwidth;
+mod cache;
 mod convert;
 mod device;
 mod executor;

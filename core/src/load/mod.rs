@@ -55,6 +55,29 @@ pub(crate) fn load(
     Ok((context, Shared { configuration, tokenizer, info }))
 }
 
+/// Loads a draft model beside the model that it is to help.
+pub(crate) fn add_draft(
+    (mut context, shared): (ModelContext, Shared),
+    plugins: &Registry,
+    configuration: ModelConfiguration,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(ModelContext, Shared)> {
+    let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
+    let (draft, about) = load(plugins, configuration, path, None, &options)?;
+    let words = ["Hello, world", "fn main() {}", " 1234 été"];
+    let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {
+        let tokenizer = t.as_ref().as_ref().ok()?;
+        Some(words.map(|w| tokenizer.encode(w, false).ok()))
+    });
+    if own != theirs {
+        let message = "the draft model has another tokenizer than the model, so it cannot propose tokens";
+        return Err(Error::Model(message.to_owned()).of_model(path));
+    }
+    context.model.draft = Some(Box::new(draft.model));
+    Ok((context, shared))
+}
+
 fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>) -> Result<Tokenizer> {
     match (elsewhere, checkpoint.metadata()) {
         (Some(folder), _) => Tokenizer::from_dir(folder),

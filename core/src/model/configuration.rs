@@ -1,5 +1,6 @@
 //! Which model, and what is said about it beside what its files say.
 
+use crate::text::{ReasoningFormat, ToolCallFormat};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -61,8 +62,11 @@ pub struct ModelConfiguration {
     pub eos_token_ids: BTreeSet<u32>,
     /// Texts that end a generation. A loaded model's configuration has those of its files too.
     pub stop_strings: Vec<String>,
-    /// How the model writes tool calls, where its files and its architecture do not tell.
-    pub tool_call_format: Option<String>,
+    /// How the model writes tool calls. A loaded model's configuration has what its files or its architecture tell, if
+    /// nothing was said here; where nobody tells, it is [`ToolCallFormat::Json`] as soon as there are tools.
+    pub tool_call_format: Option<ToolCallFormat>,
+    /// The tags between which the model reasons, likewise.
+    pub reasoning_format: Option<ReasoningFormat>,
 }
 
 impl ModelConfiguration {
@@ -112,6 +116,7 @@ impl ModelConfiguration {
             eos_token_ids: BTreeSet::new(),
             stop_strings: Vec::new(),
             tool_call_format: None,
+            reasoning_format: None,
         }
     }
 
@@ -138,6 +143,18 @@ impl ModelConfiguration {
     /// One more text that ends a generation.
     pub fn stop_string(mut self, text: impl Into<String>) -> ModelConfiguration {
         self.stop_strings.push(text.into());
+        self
+    }
+
+    /// How the model writes tool calls.
+    pub fn tool_call_format(mut self, format: ToolCallFormat) -> ModelConfiguration {
+        self.tool_call_format = Some(format);
+        self
+    }
+
+    /// The tags between which the model reasons.
+    pub fn reasoning_format(mut self, format: ReasoningFormat) -> ModelConfiguration {
+        self.reasoning_format = Some(format);
         self
     }
 

@@ -64,8 +64,18 @@ impl LlmModelFactory {
     ) -> Result<ModelContainer> {
         let path = files(configuration, &options).await?;
         let tokenizer = tokenizer_files(configuration, &options).await?;
+        let draft = match &options.draft {
+            Some(draft) => Some((draft.clone(), files(draft, &options).await?)),
+            None => None,
+        };
         let (plugins, configuration) = (self.plugins.clone(), configuration.clone());
-        let load = move || load::load(&plugins, configuration, &path, tokenizer.as_deref(), &options);
+        let load = move || {
+            let loaded = load::load(&plugins, configuration, &path, tokenizer.as_deref(), &options)?;
+            match draft {
+                Some((draft, path)) => load::add_draft(loaded, &plugins, draft, &path, &options),
+                None => Ok(loaded),
+            }
+        };
         let (engine, shared) = Engine::start(load).await?;
         Ok(ModelContainer::new(engine, shared))
     }

@@ -6,6 +6,7 @@ mod context;
 mod device;
 mod factory;
 mod options;
+mod prompt_cache_file;
 
 pub use configuration::{Identifier, ModelConfiguration};
 pub(crate) use container::Shared;

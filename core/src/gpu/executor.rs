@@ -6,6 +6,7 @@ use super::{
     memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
+    rounding::Rounding,
     step::step_words,
     tune::tune,
     weights::{DeviceMatrix, Parts, Uploader},
@@ -22,11 +23,13 @@ use tamarack_api::{Sym, WeightId};
 use tamarack_kernels::{Kernel, attend::Keys, step as words};
 
 /// Most parts into which attention splits a long cache.
-const MAX_SPLITS: usize = 32;
+const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
 const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
-const SPLIT_KEYS: usize = 256;
+const SPLIT_KEYS: usize = 512;
+/// Keys in a part at least.
+const SPLIT_PART: usize = 64;
 /// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
 pub(super) const DISPATCHES: usize = 64;
 
@@ -38,6 +41,8 @@ pub(super) struct Model {
     pub matrices: HashMap<WeightId, DeviceMatrix>,
     pub vectors: HashMap<WeightId, wgpu::Buffer>,
     pub activations: Vec<wgpu::Buffer>,
+    pub rounding: Rounding,
+    pub rounded: Vec<wgpu::Buffer>,
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
@@ -113,13 +118,17 @@ impl WgpuExecutor {
 
     /// The kind of a step, and the keys per part where attention splits.
     fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
+        let keys = match () {
+            _ if length <= SPLIT_KEYS => Keys::Few,
+            _ if rows <= SPLIT_ROWS => Keys::Split,
+            _ => Keys::Many,
+        };
         let attention = match () {
             _ if rows_of_one > 8 => Attention::Tiled,
-            _ if length <= SPLIT_KEYS => Attention::Vector(Keys::Few),
-            _ if rows <= SPLIT_ROWS => Attention::Vector(Keys::Split),
-            _ => Attention::Vector(Keys::Many),
+            _ if rows_of_one <= 1 => Attention::Single(keys),
+            _ => Attention::Vector(keys),
         };
-        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
+        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_PART).next_multiple_of(PAGE);
         (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
     }
 
@@ -160,7 +169,8 @@ impl WgpuExecutor {
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
         self.prepare(kind)?;
-        let splits = if kind.attention == Attention::Vector(Keys::Split) { length.div_ceil(part) as u32 } else { 1 };
+        let is_split = matches!(kind.attention, Attention::Vector(Keys::Split) | Attention::Single(Keys::Split));
+        let splits = if is_split { length.div_ceil(part) as u32 } else { 1 };
         self.write(step, splits, part);
         Ok((kind, splits))
     }
@@ -303,6 +313,7 @@ impl Model {
         let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
         let room = Room::of(&program, |sym| rows(sym, capacity));
         let scratch = scratch_words(&program, capacity).max(room.scratch);
+        let rounding = Rounding::of(&gpu, &program, &plan, &matrices);
         let step_words = words::HEADER_WORDS as usize
             + capacity.rows * words::ROW_WORDS as usize
             + capacity.outputs * words::OUTPUT_WORDS as usize
@@ -310,6 +321,8 @@ impl Model {
             + capacity.slots;
         Model {
             activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
+            rounded: rounding.buffers.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect(),
+            rounding,
             caches,
             ropes,
             scratch: buffer("scratch", scratch),

@@ -12,6 +12,7 @@ mod pipelines;
 mod plan;
 mod profile;
 mod rare;
+mod rounding;
 mod step;
 mod tune;
 mod weights;

@@ -8,6 +8,7 @@ but for the types of DEQUANTIZED, which it computes otherwise than `transformers
 computes with the dequantized weights. README.md says what the files hold.
 """
 
+import json
 import shutil
 import sys
 import tempfile
@@ -35,7 +36,9 @@ GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
 GEMMA3 = {"sliding_window_pattern": 2, "rope_local_base_freq": 100.0, "rope_scaling": None}
 TOWER = {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
          "image_size": 28, "patch_size": 14}
-MLA = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4}
+MLA = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4,
+       "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1,
+       "moe_layer_freq": 1, "rope_scaling": None, "attention_bias": False, "tie_word_embeddings": False}
 
 # What each type has beyond BASE.
 CASES = {
@@ -43,7 +46,11 @@ CASES = {
                 "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     "cohere": {"logit_scale": 0.7, "layer_norm_eps": 1e-5},
     "cohere2": {"logit_scale": 0.7, "layer_norm_eps": 1e-5, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 8},
-    "ernie4_5": {"head_dim": 8, "use_bias": False},
+    "deepseek_v2": MLA | {"rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "mscale": 0.7,
+                                            "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}, "topk_method": "greedy", "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.5, "norm_topk_prob": False},
+    "deepseek_v3": MLA | {"q_lora_rank": None, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "n_group": 1, "topk_group": 1,
+                          "routed_scaling_factor": 2.5, "norm_topk_prob": True},
+    "ernie4_5": {"tie_word_embeddings": False, "head_dim": 8, "use_bias": False},
     "exaone4": {"sliding_window": 7, "sliding_window_pattern": "LG", "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8,
                 "tie_word_embeddings": False, "rope_scaling": None},
     "gemma": {"head_dim": 8},
@@ -60,9 +67,9 @@ CASES = {
                 "layer_types": ["sliding_attention", "full_attention"], "rope_theta": 1e4, "attention_bias": True, "tie_word_embeddings": False,
                 "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
                                  "beta_slow": 1.0, "truncate": True}},
-    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
+    "granite": {"tie_word_embeddings": False, "hidden_size": 64, "num_hidden_layers": 1, "embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
                 "attention_bias": False, "mlp_bias": False},
-    "helium": {"head_dim": 8, "attention_bias": False, "mlp_bias": False},
+    "helium": {"tie_word_embeddings": False, "head_dim": 8, "attention_bias": False, "mlp_bias": False},
     "hunyuan_v1_dense": {"head_dim": 8, "use_qk_norm": True, "attention_bias": False, "rope_scaling": None},
     "internlm2": {"bias": True},
     "lfm2": {"layer_types": ["conv", "full_attention"], "norm_eps": 1e-5, "block_auto_adjust_ff_dim": False, "conv_bias": False, "conv_L_cache": 3,
@@ -82,7 +89,7 @@ CASES = {
     "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
     "qwen3_moe": {"hidden_size": 64, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8,
                   "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": False},
-    "seed_oss": {"head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
+    "seed_oss": {"tie_word_embeddings": False, "head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
     "smollm3": {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
     "starcoder2": {"norm_epsilon": 1e-5},
 }
@@ -102,8 +109,6 @@ def configuration(model_type):
 
 def dense(model_type, config, seed, folder):
     """A model with weights in f16, saved as its engine saves it."""
-    import json
-
     engine = ENGINES.get(model_type, Transformers)
     model = engine(config)
     generator = torch.Generator().manual_seed(seed)

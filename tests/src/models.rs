@@ -11,6 +11,14 @@ pub fn smollm2() -> PathBuf {
     path
 }
 
+/// The Gemma 3 270M GGUF: `$TAMARACK_GEMMA`, or where `tests/fetch-models gemma` puts it.
+pub fn gemma() -> PathBuf {
+    let fetched = folder("../models/gemma-3-270m-q4_k_m.gguf");
+    let path = std::env::var_os("TAMARACK_GEMMA").map_or(fetched, PathBuf::from);
+    assert!(path.is_file(), "{}: no such file: run tests/fetch-models gemma", path.display());
+    path
+}
+
 /// The tiny models under `goldens/FAMILY`, sorted by name.
 pub fn tiny(family: &str) -> Vec<PathBuf> {
     let folder = folder("goldens").join(family);
@@ -101,6 +109,51 @@ pub fn smollm2_answers() -> Vec<Answer> {
         item.first_logits = words(&file, &format!("first_logits_{i}")).into_iter().map(f32::from_bits).collect();
     }
     items
+}
+
+/// A text, and the negative log likelihood of each token after the first by `transformers`.
+#[derive(Deserialize)]
+pub struct Predicted {
+    /// The tokens.
+    #[serde(rename = "nll_ids")]
+    pub ids: Vec<u32>,
+    /// Of each but the first.
+    pub nll: Vec<f32>,
+}
+
+/// The text of the SmolLM2 golden.
+pub fn smollm2_text() -> Predicted {
+    let bytes = std::fs::read(folder("goldens/SmolLM2-135M-Instruct.safetensors")).expect("logits");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("logits");
+    Predicted { ids: words(&file, "nll_ids"), nll: words(&file, "nll").into_iter().map(f32::from_bits).collect() }
+}
+
+/// What `transformers` wrote after a prompt, with Gemma 3 270M.
+#[derive(Deserialize)]
+pub struct Continuation {
+    /// The text.
+    pub prompt: String,
+    /// Its tokens.
+    pub prompt_ids: Vec<u32>,
+    /// The tokens that follow, each the most likely one.
+    pub greedy_ids: Vec<u32>,
+    /// How far the logit of each of them was above the next best.
+    pub margins: Vec<f32>,
+    /// They as text.
+    pub text: String,
+}
+
+/// The golden of Gemma 3 270M: continuations, and a text with its likelihoods.
+pub fn gemma_golden() -> (Vec<Continuation>, Predicted) {
+    #[derive(Deserialize)]
+    struct File {
+        items: Vec<Continuation>,
+        #[serde(flatten)]
+        text: Predicted,
+    }
+    let text = std::fs::read_to_string(folder("goldens/gemma-3-270m.json")).expect("the golden");
+    let file: File = serde_json::from_str(&text).expect("the golden");
+    (file.items, file.text)
 }
 
 /// The length of the prefix over which greedy tokens must agree for certain: up to the first step whose

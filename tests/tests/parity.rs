@@ -140,6 +140,8 @@ model_types! {
     apertus
     cohere
     cohere2
+    deepseek_v2
+    deepseek_v3
     ernie4_5
     exaone4
     gemma
@@ -158,6 +160,7 @@ model_types! {
     lfm2
     minicpm
     mixtral
+    olmo
     olmo2
     olmoe
     phi

@@ -38,8 +38,8 @@ pub struct RmsNorm {
 /// Layer norm, arXiv:1607.06450.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LayerNorm {
-    /// `[dim]`
-    pub weight: Weight,
+    /// `[dim]`; absent: 1.
+    pub weight: Option<Weight>,
     /// `[dim]`
     pub bias: Option<Weight>,
     /// Added to the variance.
@@ -131,7 +131,7 @@ impl Weights {
     /// `name.weight` `[dim]`, and `name.bias` `[dim]` where the checkpoint has one.
     pub fn layer_norm(&self, name: &str, dim: usize, eps: f32) -> LayerNorm {
         let w = self.at(name);
-        LayerNorm { weight: w.tensor("weight", &[dim]), bias: w.optional("bias", &[dim]), eps }
+        LayerNorm { weight: Some(w.tensor("weight", &[dim])), bias: w.optional("bias", &[dim]), eps }
     }
 
     /// `name.weight` [channels, 1, kernel], or [channels, kernel, 1] as MLX writes it, and `name.bias` `[channels]` where
@@ -346,7 +346,7 @@ impl LayerNorm {
     /// Over the last dimension.
     #[track_caller]
     pub fn forward(&self, x: Tensor) -> Tensor {
-        push(Op::LayerNorm { weight: Some(self.weight.0), bias: self.bias.map(|b| b.0), eps: self.eps }, &[x])
+        push(Op::LayerNorm { weight: self.weight.map(|w| w.0), bias: self.bias.map(|b| b.0), eps: self.eps }, &[x])
     }
 }
 

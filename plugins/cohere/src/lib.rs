@@ -65,7 +65,7 @@ impl Layer<'_> {
     /// Every head has a weight of its own.
     fn head_norm(&self, w: &Weights, x: Tensor) -> Tensor {
         let weight = w.tensor("weight", &[x.dim(1), x.dim(2)]);
-        LayerNorm { weight, bias: None, eps: self.c.layer_norm_eps }.forward(x)
+        LayerNorm { weight: Some(weight), bias: None, eps: self.c.layer_norm_eps }.forward(x)
     }
 
     fn mlp(&self, w: &Weights, x: Tensor) -> Tensor {

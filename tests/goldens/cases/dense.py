@@ -175,6 +175,15 @@ CASES = {
             "without": [{"sliding_window": 64}, {"sliding_window_pattern": 2}],
         },
     },
+    "olmo": {
+        "plain": {"config": {}, "without": [{"rope_theta": 100.0}, {"clip_qkv": 0.5}]},
+        "clipped": {
+            "config": {"clip_qkv": 0.8, "attention_bias": True, "num_key_value_heads": "absent", "rope_theta": 100.0},
+            "without": [{"clip_qkv": None}, {"attention_bias": False}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
     "olmo2": {
         "plain": {"config": {"rope_theta": 5e5, "rms_norm_eps": 0.1}, "without": [{"rope_theta": 1e4}, {"rms_norm_eps": 1e-6}]},
         "biased": {

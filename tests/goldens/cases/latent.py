@@ -1,4 +1,4 @@
-"""Latent attention. What a case is: see dense.py."""
+"""Latent attention. What a case is: see dense.py and moe.py."""
 
 import torch
 
@@ -12,10 +12,12 @@ YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "
 CASES = {
     "deepseek_v2": {
         "greedy": {
+            "steady": True,
             "config": MLA | EXPERTS | {"n_shared_experts": 2, "routed_scaling_factor": 1.5, "topk_method": "greedy", "rope_theta": 100.0},
             "without": [{"routed_scaling_factor": 1.0}, {"rope_theta": 1e4}, {"num_experts_per_tok": 2}],
         },
         "in_groups": {
+            "steady": True,
             "config": MLA | EXPERTS | {"q_lora_rank": None, "n_shared_experts": 1, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
                                        "attention_bias": True, "rope_scaling": YARN, "num_hidden_layers": 3},
             "without": [{"topk_method": "greedy"}, {"topk_group": 3}, {"attention_bias": False}, {"rope_scaling": None},
@@ -25,11 +27,13 @@ CASES = {
     },
     "deepseek_v3": {
         "in_groups": {
+            "steady": True,
             "config": MLA | EXPERTS | {"n_shared_experts": 1, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "norm_topk_prob": True,
                                        "rope_scaling": YARN},
             "without": [{"norm_topk_prob": False}, {"topk_group": 3}, {"rope_scaling": None}, {"rope_interleave": False}],
         },
         "halves": {
+            "steady": True,
             "config": MLA | EXPERTS | {"q_lora_rank": None, "n_shared_experts": 2, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0,
                                        "norm_topk_prob": False, "attention_bias": True, "rope_interleave": False, "rope_theta": 100.0},
             "without": [{"attention_bias": False}, {"rope_interleave": True}, {"norm_topk_prob": True}],

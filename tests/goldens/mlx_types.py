@@ -72,7 +72,7 @@ CASES = {
     "mistral": {"sliding_window": 8, "head_dim": 8},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32},
     "olmo2": {},
-    "olmoe": {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 32, "norm_topk_prob": True},
+    "olmoe": {"num_experts": 6, "num_experts_per_tok": 3, "intermediate_size": 32, "norm_topk_prob": True, "tie_word_embeddings": False},
     "phi": {"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "num_key_value_heads": 4},
     "phi3": {"sliding_window": None, "rope_scaling": None, "partial_rotary_factor": 0.75, "num_attention_heads": 2},
     "phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32, "rope_scaling": None, "attention_bias": True,

@@ -84,7 +84,7 @@ CASES = {
     "phi3": {"sliding_window": None, "rope_scaling": None, "partial_rotary_factor": 0.75, "num_attention_heads": 2},
     "phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32, "rope_scaling": None, "attention_bias": True,
                "lm_head_bias": True, "tie_word_embeddings": False},
-    "qwen2": {},
+    "qwen2": {"tie_word_embeddings": False},
     "qwen2_moe": {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
     "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
     "qwen3_moe": {"hidden_size": 64, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 8,

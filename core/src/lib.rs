@@ -21,6 +21,7 @@ pub use error::{Error, Result};
 pub use generate::{GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, StopReason};
 pub use input::{LmInput, UserInput};
 pub use model::{
-    Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,
-    load_container,
+    Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
+    ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,
+    VlmRegistry, VlmTypeRegistry, load_container,
 };

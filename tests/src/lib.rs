@@ -7,4 +7,5 @@ pub mod model;
 pub mod models;
 pub mod plugins;
 pub mod step;
+pub mod tiny;
 pub mod zoo;

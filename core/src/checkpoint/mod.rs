@@ -33,7 +33,15 @@ pub use tensor::{Kind, Tensor};
 /// What stands for the path of a checkpoint that was never in a file.
 const SYNTHETIC: &str = "synthetic";
 
+pub(crate) use json::read_json;
+
+/// The `config.json` of the model in `folder`, alone.
+pub(crate) fn config(folder: &Path) -> Result<Value> {
+    read_json(&folder.join("config.json"))
+}
+
 /// A model's files, opened: its configuration and its tensors.
+#[derive(Clone)]
 pub struct Checkpoint {
     path: PathBuf,
     config: Value,
@@ -109,6 +117,13 @@ impl Checkpoint {
             tensors,
             unreadable: BTreeMap::new(),
         })
+    }
+
+    /// The same files with other tensors in place of some.
+    pub(crate) fn with(&self, tensors: BTreeMap<String, Tensor>) -> Checkpoint {
+        let mut all = self.clone();
+        all.tensors.extend(tensors);
+        all
     }
 
     /// config.json, or what GGUF metadata makes of it: HuggingFace's field names.

@@ -2,7 +2,7 @@
 
 use super::{
     Gpu,
-    memory::{check_sizes, needs},
+    memory::{Workspace, caches, check_sizes, needs, rows, weights},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
     step::step_words,
@@ -12,18 +12,18 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
     program::{Op, Program},
     weights::fold,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, attend::Keys, step as words};
+use tamarack_kernels::{Kernel, attend::Keys};
 
 /// Most parts into which attention splits a long cache.
-const MAX_SPLITS: usize = 32;
+pub(super) const MAX_SPLITS: usize = 32;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
-const SPLIT_ROWS: usize = 16;
+pub(super) const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
 const SPLIT_KEYS: usize = 256;
 /// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
@@ -79,16 +79,35 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Copies the weights to the device and plans for steps up to `capacity`.
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        WgpuExecutor::load_reporting(gpu, program, checkpoint, capacity, &|_| {})
+    }
+
+    /// The same, and says how many bytes of weights are on the device.
+    pub fn load_reporting(
+        gpu: Gpu,
+        program: Program,
+        checkpoint: &Checkpoint,
+        capacity: Capacity,
+        report: &dyn Fn(u64),
+    ) -> Result<WgpuExecutor> {
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
         let full = |e| if let Error::Memory(e) = e { Error::Memory(format!("{e}: {needs}")) } else { e };
-        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint).map_err(full)?;
+        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint, &|_| true, report).map_err(full)?;
         let model = Model::new(gpu, program, plan, &capacity, matrices, vectors);
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
         Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+    }
+
+    /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
+    pub fn estimate(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let plan = plan(program, |sym| rows(sym, capacity))?;
+        check_sizes(gpu, program, &plan, capacity)?;
+        let workspace = Workspace::of(gpu, program, capacity).bytes() + plan.buffers.iter().sum::<u64>();
+        Ok(MemoryUse { weights: weights(program, checkpoint)?, kv: caches(program, capacity).sum(), workspace })
     }
 
     /// Bytes of weights on the device.
@@ -251,6 +270,43 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn memory(&self) -> MemoryUse {
+        let m = &self.model;
+        let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
+        let vectors: u64 = m.vectors.values().map(wgpu::Buffer::size).sum();
+        let single = [&m.scratch, &m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
+        let single: u64 = single.iter().map(|b| b.size()).sum();
+        MemoryUse {
+            weights: m.matrices.values().map(DeviceMatrix::bytes).sum::<u64>() + vectors,
+            kv: all(&m.caches),
+            workspace: all(&m.activations) + all(&m.ropes) + all(&self.spare) + single,
+        }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
+        let Model { gpu, program, .. } = &self.model;
+        let is_changed = |id: WeightId| program.weight_names(id).iter().any(|name| changed.contains(*name));
+        let (matrices, vectors, _) = upload(gpu, program, checkpoint, &is_changed, &|_| {})?;
+        // Bind groups hold the old buffers.
+        self.phases.clear();
+        self.model.matrices.extend(matrices);
+        self.model.vectors.extend(vectors);
+        self.weight_bytes = self.memory().weights;
+        Ok(())
+    }
+
+    fn compile(&mut self, report: &dyn Fn(u64, u64)) -> Result<()> {
+        let rows = self.capacity.rows;
+        // A token of one sequence, and a prompt.
+        let kinds = [self.kind(1, 1, 1, 1).0, self.kind(rows, rows, 1, rows).0];
+        for (i, kind) in kinds.iter().enumerate() {
+            report(i as u64, kinds.len() as u64);
+            self.prepare(*kind)?;
+        }
+        report(kinds.len() as u64, kinds.len() as u64);
+        Ok(())
+    }
+
     fn device(&self) -> String {
         let info = self.model.gpu.info();
         format!("{} ({:?}, {:?})", info.name, info.backend, info.device_type)
@@ -270,31 +326,18 @@ impl Model {
         matrices: HashMap<WeightId, DeviceMatrix>,
         vectors: HashMap<WeightId, wgpu::Buffer>,
     ) -> Model {
-        let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
-        let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.groups * (c.dk + c.dv) / 2)).collect();
-        let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
-        let partial = |id: usize, node: &crate::program::Node| match node.op {
-            Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),
-            _ => 0,
-        };
-        let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
-        let scratch = scratch_words(&program, capacity);
-        let step_words = words::HEADER_WORDS as usize
-            + capacity.rows * words::ROW_WORDS as usize
-            + capacity.outputs * words::OUTPUT_WORDS as usize
-            + capacity.pages
-            + capacity.slots;
+        let caches = caches(&program, capacity).map(|bytes| gpu.buffer("cache", bytes)).collect();
+        let w = Workspace::of(&gpu, &program, capacity);
         Model {
             activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
             caches,
-            ropes,
-            scratch: buffer("scratch", scratch),
-            partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
-            candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
-            step: buffer("step", step_words),
-            sampled: buffer("sampled", capacity.slots),
-            results: buffer("results", capacity.outputs),
+            ropes: w.ropes.iter().map(|bytes| gpu.buffer("rope", *bytes)).collect(),
+            scratch: gpu.buffer("scratch", w.scratch),
+            partials: gpu.buffer("attention parts", w.partials),
+            candidates: gpu.buffer("candidates", w.candidates),
+            step: gpu.buffer("step", w.step),
+            sampled: gpu.buffer("sampled", w.sampled),
+            results: gpu.buffer("results", w.results),
             gpu,
             program,
             plan,
@@ -304,38 +347,32 @@ impl Model {
     }
 }
 
-fn rows(sym: Sym, capacity: &Capacity) -> usize {
-    if sym == Sym::Tokens { capacity.rows } else { capacity.outputs }
-}
-
-/// Room for a normed or copied input of any product.
-fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
-    inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
-}
-
-fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize {
-    let vocab = program.width(program.output) as u32;
-    let spec = tamarack_kernels::sample::Sample { vocab, logits: tamarack_kernels::View::rows(vocab) };
-    spec.partial_words(&gpu.caps) as usize * capacity.outputs
-}
-
 type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);
 
-fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
+/// Copies those weights that are `wanted` to the device.
+fn upload(
+    gpu: &Gpu,
+    program: &Program,
+    checkpoint: &Checkpoint,
+    wanted: &dyn Fn(WeightId) -> bool,
+    report: &dyn Fn(u64),
+) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
     let halves = |id: WeightId| {
         program.nodes.iter().any(|n| matches!(&n.op, Op::MatMul(m) if m.weight == id && m.glu.is_some()))
     };
-    let halved: BTreeMap<WeightId, bool> = matrix_ids.iter().map(|id| (*id, halves(*id))).collect();
-    let mut uploader = Uploader::new(gpu);
+    let halved: BTreeMap<WeightId, bool> =
+        matrix_ids.iter().filter(|id| wanted(**id)).map(|id| (*id, halves(*id))).collect();
+    let mut uploader = Uploader::new(gpu, report);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
     for (id, halves) in halved {
         let matrix = fold(&program.weights, id, checkpoint)?;
+        // Gate and up share segments, which takes one format for both.
+        let matrix = if halves && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
         let name = program.weight_names(id).join("+");
         matrices.insert(id, uploader.matrix(&name, &matrix, halves)?);
     }
-    for id in vector_ids {
+    for id in vector_ids.into_iter().filter(|id| wanted(*id)) {
         let values = fold(&program.weights, id, checkpoint)?.values();
         vectors.insert(id, uploader.vector(&program.weight_names(id).join("+"), &values));
     }

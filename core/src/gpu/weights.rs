@@ -11,6 +11,13 @@ const CHUNK: usize = 8 << 20;
 /// Bytes handed over before waiting until the device has taken them.
 const IN_FLIGHT: usize = 64 << 20;
 
+/// Bytes that a matrix takes on a device.
+pub(super) fn matrix_bytes(matrix: &Matrix) -> u64 {
+    let cols = matrix.cols();
+    let bytes = |format: Format| (format.row_words(cols) + format.row_scale_words(cols)) as u64 * 4;
+    matrix.formats().into_iter().map(|(format, rows)| rows.len() as u64 * bytes(format)).sum()
+}
+
 /// A matrix, cut where its format changes or a binding would grow too large.
 pub(super) struct DeviceMatrix {
     pub segments: Vec<Segment>,
@@ -28,6 +35,13 @@ pub(super) struct Segment {
     pub scales: Option<wgpu::Buffer>,
 }
 
+impl DeviceMatrix {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+}
+
 impl Segment {
     /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
@@ -41,11 +55,13 @@ pub(super) struct Uploader<'a> {
     in_flight: usize,
     /// Bytes copied.
     pub bytes: u64,
+    /// Is told how many that are.
+    report: &'a dyn Fn(u64),
 }
 
 impl<'a> Uploader<'a> {
-    pub fn new(gpu: &'a Gpu) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, bytes: 0 }
+    pub fn new(gpu: &'a Gpu, report: &'a dyn Fn(u64)) -> Uploader<'a> {
+        Uploader { gpu, in_flight: 0, bytes: 0, report }
     }
 
     /// Copies a matrix. With `halves`, row `i` and row `rows / 2 + i` (a gate and what it gates) lie
@@ -112,6 +128,7 @@ impl<'a> Uploader<'a> {
     fn write(&mut self, buffer: &wgpu::Buffer, word: usize, words: &[u32]) {
         self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
         self.bytes += words.len() as u64 * 4;
+        (self.report)(self.bytes);
         self.in_flight += words.len() * 4;
         if self.in_flight > IN_FLIGHT {
             self.flush();

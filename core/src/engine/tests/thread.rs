@@ -5,7 +5,7 @@ use super::toy::{Log, Next, Toy, configuration, info, says, scrambled};
 use crate::{
     Error, GenerateParameters, Generation, LmInput, ModelContainer, ModelContext, StopReason, UserInput,
     exec::Executor,
-    model::{Model, Shared},
+    model::{LlmUserInputProcessor, Model, Shared},
     text::fixtures,
 };
 use std::{
@@ -22,8 +22,15 @@ async fn container(pages: usize, next: Next) -> (ModelContainer, Arc<Mutex<Log>>
         let tokenizer = Arc::new(Ok(fixtures::tokenizer(&fixtures::byte_level())));
         let configuration = Arc::new(configuration());
         let model = Model::new(Box::new(toy));
-        let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
-        Ok((context, Shared { configuration, tokenizer, info }))
+        let processor = Arc::new(LlmUserInputProcessor);
+        let shared = Shared { configuration, tokenizer, processor, info };
+        let context = ModelContext {
+            model,
+            configuration: shared.configuration.clone(),
+            tokenizer: shared.tokenizer.clone(),
+            processor: shared.processor.clone(),
+        };
+        Ok((context, shared))
     };
     let (engine, shared) = Engine::start(load).await.unwrap();
     (ModelContainer::new(engine, shared), log)

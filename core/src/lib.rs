@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod compare;
+pub mod conformance;
 mod engine;
 pub mod error;
 pub mod exec;

@@ -6,7 +6,9 @@ mod progress;
 mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
-use commands::{bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugins::Plugins};
+use commands::{
+    bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugin::Plugin, plugins::Plugins,
+};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +38,7 @@ struct Command {
 enum Subcommands {
     Chat(Chat),
     Plugins(Plugins),
+    Plugin(Plugin),
     Inspect(Inspect),
     Devices(Devices),
     Bench(Bench),
@@ -49,6 +52,7 @@ async fn main() -> ExitCode {
     errors::exit_code(match command {
         Subcommands::Chat(chat) => chat.run().await,
         Subcommands::Plugins(plugins) => plugins.run(),
+        Subcommands::Plugin(plugin) => plugin.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,
         Subcommands::Devices(devices) => devices.run(),
         Subcommands::Bench(bench) => bench.run().await,

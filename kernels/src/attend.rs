@@ -27,6 +27,8 @@ pub struct Attend {
     pub softcap: Option<f32>,
     /// One more logit per head that takes probability and gives no value.
     pub sinks: bool,
+    /// Whether a value is the beginning of its key, and a slot holds keys only.
+    pub latent: bool,
     /// Queries, [rows, heads, dk].
     pub q: View,
     /// Results, [rows, heads, dv].
@@ -196,7 +198,8 @@ impl Attend {
             ("DV", self.dv),
             ("KEY_PIECES", self.key_pieces()),
             ("VALUE_PIECES", self.value_pieces()),
-            ("SLOT_WORDS", self.kv_heads * (self.dk + self.dv) / 2),
+            ("SLOT_WORDS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 2),
+            ("VALUES_AT", if self.latent { 0 } else { self.kv_heads * (self.dk / 2) }),
         ];
         let pieces = match self.is_aligned() {
             true => include_str!("../wgsl/attend/pieces.wgsl"),

@@ -41,6 +41,9 @@ pub enum Op {
     Div,
     /// f(a) * b
     Glu(Activation),
+    /// xIELU of a; the second input's buffer begins with alpha_p, alpha_n, beta and eps (arXiv:2411.13010), and its
+    /// view is not looked at.
+    Xielu,
     /// min(max(a, min), max); bounds may be infinite.
     Clamp {
         /// The least result.
@@ -55,7 +58,7 @@ impl Op {
     pub fn inputs(self) -> usize {
         match self {
             Op::Copy | Op::Unary(_) | Op::Clamp { .. } => 1,
-            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Glu(_) => 2,
+            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Glu(_) | Op::Xielu => 2,
         }
     }
 
@@ -68,6 +71,7 @@ impl Op {
             Op::Mul => "v0 * v1".to_string(),
             Op::Div => "v0 / v1".to_string(),
             Op::Glu(f) => format!("{} * v1", post::activation(f, "v0")),
+            Op::Xielu => "xielu(v0, vec4<f32>(input1[0], input1[1], input1[2], input1[3]))".to_string(),
             Op::Clamp { min, max } => format!("clamp(v0, {}, {})", float(min.max(f32::MIN)), float(max.min(f32::MAX))),
         }
     }
@@ -82,6 +86,9 @@ impl Elementwise {
         let mut reads = String::new();
         for (i, view) in self.inputs.iter().enumerate() {
             bindings.read(&format!("input{i}"), "f32");
+            if i == 1 && self.op == Op::Xielu {
+                continue;
+            }
             reads += &format!("let v{i} = input{i}[{}];\n", input(view, &self.out));
         }
         post::bind(&self.post, &mut bindings);

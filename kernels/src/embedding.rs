@@ -16,6 +16,8 @@ pub struct Embedding {
     pub first: u32,
     /// Table rows that it holds. A token outside leaves its row of `out` as it is.
     pub count: u32,
+    /// Rows of the whole table. Tokens beyond it take row 0.
+    pub total: u32,
     /// Columns of the table, a multiple of [`Format::block`].
     pub dim: u32,
     /// How the table is stored.
@@ -35,7 +37,7 @@ pub fn embedding(spec: &Embedding) -> Kernel {
     bindings.write("out", "f32");
     let quads = spec.dim.div_ceil(4);
     let values = [
-        ("SIZES", consts(&[("QUADS", quads), ("FIRST", spec.first), ("COUNT", spec.count)])),
+        ("SIZES", consts(&[("QUADS", quads), ("FIRST", spec.first), ("COUNT", spec.count), ("TOTAL", spec.total)])),
         ("BINDINGS", bindings.declarations()),
         ("FUNCTIONS", weights.source()),
         ("ROWS", format!("{}u", spec.rows)),

@@ -8,15 +8,18 @@
 pub mod attend;
 pub mod bandwidth;
 mod common;
+pub mod conv;
 pub mod elementwise;
 pub mod embedding;
 mod format;
+pub mod heads;
 mod kernel;
 pub mod matmul;
 pub mod norm;
 pub mod post;
 pub mod prepare;
 pub mod sample;
+pub mod small;
 mod spec;
 pub mod step;
 pub mod template;

@@ -37,6 +37,7 @@ pub fn lines(posts: &[Post], row: &str, column: &str) -> String {
         Post::AddScalar(c) => format!("v += {};\n", float(*c)),
         Post::Clamp(low, high) => format!("v = clamp(v, {}, {});\n", float(*low), float(*high)),
         Post::Softcap(c) => format!("v = {c} * bounded_tanh(v / {c});\n", c = float(*c)),
+        Post::Sqrt => "v = sqrt(v);\n".to_string(),
         Post::Add(view) => format!("v += post{i}[{}];\n", element(view, row, column)),
         Post::Mul(view) => format!("v *= post{i}[{}];\n", element(view, row, column)),
     };

@@ -16,8 +16,9 @@ pub struct Prepare {
     /// Queries; `None` if only keys and values are wanted.
     pub q: Option<Heads>,
     /// Keys and values, which are written to the row's cache slot; `None` for a layer that looks at
-    /// another layer's cache. As many heads of the one as of the other.
-    pub kv: Option<(Heads, Heads)>,
+    /// another layer's cache. As many heads of the one as of the other, or no values: those of a latent cache are
+    /// the beginnings of its keys.
+    pub kv: Option<(Heads, Option<Heads>)>,
     /// How many distinct input buffers are bound.
     pub inputs: u32,
     /// For each rope table that is bound, its pairs: the table is `array<vec2<f32>>` of (cos, sin),
@@ -106,8 +107,10 @@ impl Prepare {
             parts.push(("q", q, render(include_str!("../wgsl/prepare/store_q.wgsl"), &[("OUT_AT", at)])));
         }
         if let Some((k, v)) = &self.kv {
-            let (keys, slot) = (k.view.width() / 2, (k.view.width() + v.view.width()) / 2);
-            for (role, part, first) in [("k", k, 0), ("v", v, keys)] {
+            let keys = k.view.width() / 2;
+            let slot = keys + v.as_ref().map_or(0, |v| v.view.width() / 2);
+            let parts_of_kv = std::iter::once(("k", k, 0)).chain(v.as_ref().map(|v| ("v", v, keys)));
+            for (role, part, first) in parts_of_kv {
                 let values = [
                     ("SLOT_WORDS", slot.to_string()),
                     ("FIRST_WORD", first.to_string()),

@@ -68,6 +68,8 @@ pub enum Post {
     Clamp(f32, f32),
     /// v = c * tanh(v / c)
     Softcap(f32),
+    /// v = sqrt(v)
+    Sqrt,
     /// v = v + input
     Add(View),
     /// v = v * input

@@ -27,3 +27,14 @@ fn gelu(x: f32) -> f32 {
 fn gelu_tanh(x: f32) -> f32 {
     return 0.5 * x * (1.0 + bounded_tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
+
+fn softplus(x: f32) -> f32 {
+    return max(x, 0.0) + log(1.0 + exp(-abs(x)));
+}
+
+// `p` is alpha_p, alpha_n, beta and eps, arXiv:2411.13010.
+fn xielu(x: f32, p: vec4<f32>) -> f32 {
+    let above = softplus(p.x) * x * x;
+    let below = (p.z + softplus(p.y)) * (exp(min(x, p.w)) - 1.0 - x);
+    return select(below, above, x > 0.0) + p.z * x;
+}

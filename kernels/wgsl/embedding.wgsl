@@ -15,6 +15,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     if ((token & {{SAMPLED}}u) != 0u) {
         token = sampled[token & ~{{SAMPLED}}u];
     }
+    token = select(token, 0u, token >= TOTAL);
     // Below FIRST the difference wraps around to a large number.
     if (token - FIRST >= COUNT) {
         return;

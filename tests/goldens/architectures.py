@@ -43,7 +43,7 @@ GAINS = {"q_proj": 1.6, "k_proj": 1.6, "qkv": 1.6, "embed": 2.0, "lm_head": 2.0,
 
 
 # The last norm of a model, by type of model.
-FINAL_NORMS = ("model.norm.weight", "final_layernorm.weight", "language_model.norm.weight")
+FINAL_NORMS = ("model.norm.weight", "final_layernorm.weight", "language_model.norm.weight", "embedding_norm.weight")
 
 
 def random_value(name, start, generator, gains):
@@ -171,6 +171,13 @@ def rename(file, prefixes):
     save_file({new(n): t for n, t in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
+def put_into_shell(folder, shell):
+    """Makes a text model's folder that of a multimodal one."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": shell, "text_config": config}, indent=2) + "\n")
+    rename(folder / "model.safetensors", {"model.": "model.language_model."})
+
+
 @torch.no_grad()
 def make(model_type, name, case):
     case = {"dtype": torch.float16, "engine": Transformers} | case
@@ -192,6 +199,8 @@ def make(model_type, name, case):
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     again = (engine.load(folder).logits(ids) - logits).abs().max().item()
     assert again < 1e-5, f"{model_type}/{name}: what was saved differs by {again}"
+    if "shell" in case:
+        put_into_shell(folder, case["shell"])
     save_file({"input_ids": torch.tensor(ids, dtype=torch.int32), "logits": logits.contiguous(),
                "greedy": torch.tensor(tokens, dtype=torch.int32), "margins": torch.tensor(margins)},
               folder / "golden.safetensors")

@@ -16,6 +16,9 @@ const GROUPS: usize = 2;
 const DK: usize = 20;
 const DV: usize = 12;
 const FF: usize = 40;
+const ROPE: usize = 8;
+const RANK: usize = 30;
+const ODD: usize = 33;
 
 /// See the module's text.
 pub struct Zoo;
@@ -32,6 +35,8 @@ impl Architecture for Zoo {
         let h = sandwich(&w.at("b"), h);
         let h = parallel(&w.at("c"), h, &shared);
         let h = odds_and_ends(&w.at("d"), h);
+        let h = latent(&w.at("e"), h);
+        let h = streams(&w.at("f"), h);
         let x = w.rms_norm("norm", D, 1e-5).plus_one().forward(step.outputs(h));
         let logits = embed.as_linear().forward(x) * 0.2;
         Ok(logits.tanh() * 5.0)
@@ -94,6 +99,35 @@ fn odds_and_ends(w: &Weights, x: Tensor) -> Tensor {
     x + clamped * gate - scaled.merge_heads() / 7.0 + (x * x) / (x * x + 1.0)
 }
 
+/// Latent attention, then a convolution with gates on both sides.
+fn latent(w: &Weights, x: Tensor) -> Tensor {
+    let rope = RopeSpec::new(ROPE, 100.0).pairing(Pairing::Adjacent);
+    let n = w.rms_norm("norm1", D, 1e-5).forward(x);
+    let [q_nope, q_rope] = w.linear("q", [HEADS * (DK + ROPE), D]).forward(n).split_heads(DK + ROPE).split([DK, ROPE]);
+    let [latent, k_rope] = w.linear("kv", [RANK + ROPE, D]).forward(n).split([RANK, ROPE]);
+    let latent = w.rms_norm("latent_norm", RANK, 1e-6).forward(latent);
+    let k_rope = k_rope.split_heads(ROPE).rope(&rope).merge_heads();
+    let spec = AttentionSpec::causal(DK + ROPE).window(Some(9));
+    let expand = w.latent_heads(HEADS, [DK, DV], RANK);
+    let seen = latent_attention([q_nope, q_rope.rope(&rope)], [latent, k_rope], &expand, &spec).merge_heads();
+    let h = x + w.linear("o", [D, HEADS * DV]).forward(seen);
+    let n = w.rms_norm("norm2", D, 1e-5).forward(h);
+    let [before, after, n] = w.linear("in", [3 * D, D]).forward(n).split([D, D, D]);
+    h + w.linear("out", [D, D]).forward(after * w.conv1d("conv", D, 4).forward(before * n))
+}
+
+/// Products of small matrices, means and roots, a learned activation, and a convolution of an odd number of channels.
+fn streams(w: &Weights, x: Tensor) -> Tensor {
+    let streams = x.split_heads(D / 4);
+    let mixed = w.linear("mix", [4 * 4, D]).forward(x).tanh().split_heads(4).matmul(streams) + streams;
+    let apart = mixed - mixed.mean();
+    let normed = apart / ((apart * apart).mean() + 0.1).sqrt();
+    let shared = normed * 0.5 + normed.slice(1, 2, 1);
+    let scaled = shared.merge_heads() * w.tensor("scale", &[D]);
+    let odd = w.linear("odd", [ODD, D]).forward(w.xielu("act").forward(scaled));
+    x + w.linear("even", [D, ODD]).forward(w.conv1d("conv", ODD, 3).forward(odd) * 0.5)
+}
+
 /// A norm with a weight for each head.
 fn head_norms(w: &Weights, heads: Tensor) -> Tensor {
     let weight = w.tensor("head_norms.weight", &[heads.dim(1), heads.dim(2)]);
@@ -128,10 +162,19 @@ pub fn checkpoint() -> Checkpoint {
         ("c.down", D, FF),
         ("d.one", 1, D),
         ("d.mix", D, 24 + D),
+        ("e.q", HEADS * (DK + ROPE), D),
+        ("e.kv", RANK + ROPE, D),
+        ("e.kv_b_proj", HEADS * (DK + DV), RANK),
+        ("e.o", D, HEADS * DV),
+        ("e.in", 3 * D, D),
+        ("e.out", D, D),
+        ("f.mix", 16, D),
+        ("f.odd", ODD, D),
+        ("f.even", D, ODD),
     ] {
         add(&format!("{name}.weight"), &[n, d]);
     }
-    for name in ["a.norm1", "a.norm2", "b.norm1", "b.norm2", "b.norm3", "b.norm4", "c.norm"] {
+    for name in ["a.norm1", "a.norm2", "b.norm1", "b.norm2", "b.norm3", "b.norm4", "c.norm", "e.norm1", "e.norm2"] {
         add(&format!("{name}.weight"), &[D]);
     }
     for name in ["b.q_norm", "b.k_norm", "c.q_norm"] {
@@ -140,6 +183,14 @@ pub fn checkpoint() -> Checkpoint {
     add("c.norm.bias", &[D]);
     add("c.q_norm.bias", &[DK]);
     add("d.head_norms.weight", &[4, 12]);
+    add("e.latent_norm.weight", &[RANK]);
+    add("e.conv.weight", &[D, 1, 4]);
+    add("f.conv.weight", &[ODD, 3, 1]);
+    add("f.conv.bias", &[ODD]);
+    add("f.scale", &[D]);
+    for name in ["alpha_p", "alpha_n", "beta", "eps"] {
+        add(&format!("f.act.{name}"), if name == "beta" { &[] } else { &[1] });
+    }
     let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
         .enumerate()

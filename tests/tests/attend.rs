@@ -32,6 +32,7 @@ fn spec((heads, kv_heads, dk, dv): Shape) -> Attend {
         window: None,
         softcap: None,
         sinks: false,
+        latent: false,
         q: View { offset: 5, row: heads * (dk + 3) + 2, heads, head: dk + 3, dim: dk },
         out: View::heads(heads, dv),
     }
@@ -53,7 +54,8 @@ impl Case {
         let q = random(1, step.rows.len() * heads * dk).iter().map(|v| 4.0 * v).collect::<Vec<_>>();
         let sinks = random(2, heads);
         // What no sequence wrote, and every slot past a sequence's end, is NaN: it must not be read.
-        let slot_elements = groups * (dk + dv);
+        let values_at = if attend.latent { 0 } else { groups * dk };
+        let slot_elements = groups * (dk + if attend.latent { 0 } else { dv });
         let mut kv = vec![f32::NAN; step.slots as usize * slot_elements];
         for (i, sequence) in step.sequences.iter().enumerate() {
             for position in 0..sequence.context {
@@ -79,7 +81,7 @@ impl Case {
             let lo = attend.window.map_or(0, |w| (row.position + 1).saturating_sub(w));
             let at = |p: usize| step.slot(row.sequence, p as u32) as usize * slot_elements;
             let key = |p, g| &kv[at(p) + g * dk..][..dk];
-            let value = |p, g| &kv[at(p) + groups * dk + g * dv..][..dv];
+            let value = |p, g| &kv[at(p) + values_at + g * dv..][..dv];
             let q = &q[r * heads * dk..][..heads * dk];
             want.extend(ops::attend(q, &spec, lo as usize..step.end(r) as usize, key, value));
         }
@@ -153,6 +155,17 @@ fn every_shape() {
         plain.check_vector();
         plain.check_split();
         Case::new(spec(shape), step(&[(70, 41), (3, 3)], 1, 0)).check_tiled(|caps| *caps);
+    }
+}
+
+#[test]
+fn values_that_are_the_beginnings_of_keys() {
+    for shape in [(6, 1, 48, 40), (5, 1, 26, 18), (16, 1, 576, 512)] {
+        let latent = Attend { latent: true, ..spec(shape) };
+        let case = Case::new(latent.clone(), step(&[(1, 1), (37, 1), (130, 1)], 3, 48));
+        case.check_vector();
+        case.check_split();
+        Case::new(latent, step(&[(40, 21), (3, 3)], 1, 0)).check_tiled(|caps| *caps);
     }
 }
 

@@ -153,6 +153,7 @@ fn finish(posts: &[Post], mut v: f32, row: usize, column: usize, inputs: &[Vec<f
             Post::AddScalar(c) => v + c,
             Post::Clamp(low, high) => v.clamp(*low, *high),
             Post::Softcap(c) => c * (v / c).tanh(),
+            Post::Sqrt => v.sqrt(),
             Post::Add(view) => v + input(view),
             Post::Mul(view) => v * input(view),
         };
@@ -361,15 +362,15 @@ fn many_outputs() {
 
 #[test]
 fn looks_up_embeddings() {
-    let (count, first) = (13, 5);
-    // Tokens inside, before and after the part of the table, and one that was sampled.
-    let tokens = [5, 17, 4, 18, step::SAMPLED | 2, 11, 0];
+    // Tokens inside, before and after the part of the table, beyond the table, and one that was sampled.
+    let tokens = [5, 17, 4, 18, step::SAMPLED | 2, 11, 0, 99];
     let sampled = [0, 0, 9, 0];
+    let (count, total) = (13, 20);
     for gpu in gpus() {
-        for format in formats().into_iter().chain([Format::F16]) {
+        for (first, format) in formats().into_iter().chain([Format::F16]).flat_map(|f| [(5, f), (0, f)]) {
             let dim = if format.block() == 2 { 270 } else { 384 };
             let out = View { offset: 2, row: dim + 1, ..View::rows(dim) };
-            let spec = Embedding { rows: step::TOKENS, first, count, dim, format, scale: 1.5, out };
+            let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, step::HEADER_WORDS + 1, 0, 0, 0, 0];
@@ -382,6 +383,7 @@ fn looks_up_embeddings() {
             buffers.push(words(&want));
             for (r, token) in tokens.into_iter().enumerate() {
                 let token = if token & step::SAMPLED != 0 { sampled[(token & 3) as usize] } else { token };
+                let token = if token < total { token } else { 0 };
                 if (first..first + count).contains(&token) {
                     let row = table.row((token - first) as usize);
                     for (c, v) in row.iter().enumerate() {

@@ -182,7 +182,7 @@ fn an_unknown_type_says_what_there_is_and_what_failed() {
     let types: Vec<&str> = registry.model_types().into_iter().collect();
     assert!(types.contains(&"llama") && types.contains(&"mistral"), "{types:?}");
     let expected = format!(
-        "unsupported model_type `foo`: registered are {}; {remedy}; failed to load: {}: is not a dynamic library",
+        "unsupported model_type `foo`: registered are {}; {remedy}; failed to load: {}: is not a dynamic library: take it away, or copy it here again",
         types.join(", "),
         broken.display()
     );
@@ -255,7 +255,7 @@ fn a_library_that_is_cut_off_is_refused() {
     let len = whole.len();
     for keep in [1, 4, 16, 63, 64, 65, 200, 4096, len / 4, len / 2, len * 3 / 4, len - 5000, len - 64, len - 1] {
         let e = reason(&whole[..keep]);
-        let short = e == "is not a dynamic library" && keep < 64;
+        let short = e.starts_with("is not a dynamic library") && keep < 64;
         assert!(short || e.starts_with("is damaged or cut off") || e.starts_with("is cut off"), "{keep} of {len}: {e}");
     }
 }
@@ -274,7 +274,7 @@ fn a_library_for_another_machine_is_refused() {
     let e = patched(18, &[number, 0]);
     assert!(e.starts_with(&format!("is for {name}, this program for ")), "{e}");
     let e = patched(16, &[1, 0]);
-    assert_eq!(e, "is not a dynamic library, but of kind Relocatable");
+    assert!(e.starts_with("is not a dynamic library, but of kind Relocatable: build"), "{e}");
     for (at, to) in [(4, [1]), (5, [2])] {
         assert!(patched(at, &to).starts_with("is "), "byte {at}");
     }
@@ -288,7 +288,8 @@ fn a_library_that_is_no_plugin_is_refused_unloaded() {
     // The procedural macros that cargo built on the way.
     let mut other = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(named);
     let other = other.find(|p| !p.to_string_lossy().contains("tamarack")).expect("a library beside the test");
-    assert_eq!(reason(&fs::read(other).unwrap()), "is a library, but no Tamarack plugin: it exports no root module");
+    let e = reason(&fs::read(other).unwrap());
+    assert!(e.starts_with("is a library, but no Tamarack plugin: it exports no root module: take it away"), "{e}");
 }
 
 #[test]

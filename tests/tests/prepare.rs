@@ -74,7 +74,8 @@ fn check(prepare: &Prepare, f: &Fixture, packed: &[Vec<f32>], parts: &[(Vec<Vec<
             buffers.push(vec![0; (tokens * prepare.out.row + prepare.out.offset) as usize]);
             (buffers.len() - 1, parts.next().expect("q"))
         });
-        let slot = prepare.kv.as_ref().map(|(k, v)| (k.view.width() + v.view.width()) as usize / 2);
+        let values = |v: &Option<Heads>| v.as_ref().map_or(0, |v| v.view.width());
+        let slot = prepare.kv.as_ref().map(|(k, v)| (k.view.width() + values(v)) as usize / 2);
         let cache = slot.map(|slot| {
             buffers.push(vec![0x7e00_7e00; f.step.slots as usize * slot]);
             (buffers.len() - 1, slot)
@@ -84,8 +85,8 @@ fn check(prepare: &Prepare, f: &Fixture, packed: &[Vec<f32>], parts: &[(Vec<Vec<
             assert_close(&format!("{name}: q"), &gather(&prepare.out, &floats(&buffers[i]), tokens), want, 1e-5);
         }
         if let Some((i, slot)) = cache {
-            let (k, v) = (parts.next().expect("k"), parts.next().expect("v"));
-            check_cache(&name, f, &buffers[i], slot, k, v);
+            let k = parts.next().expect("k");
+            check_cache(&name, f, &buffers[i], slot, k, parts.next().map_or(&[], |v| v));
         }
     };
     both_ways(|gpu, caps| run_on(gpu, &prepare.kernel(caps)));
@@ -136,7 +137,7 @@ fn packed_projections_become_queries_and_cache() {
             parts.push((weights, want));
         }
         let out = View { offset: 4, row: heads * (dk + 1) + 3, heads, head: dk + 1, dim: dk };
-        let prepare = Prepare { q: Some(q), kv: Some((k, v)), inputs: 1, tables: PAIRS.to_vec(), out };
+        let prepare = Prepare { q: Some(q), kv: Some((k, Some(v))), inputs: 1, tables: PAIRS.to_vec(), out };
         check(&prepare, &f, &[packed], &parts);
     }
 }
@@ -152,6 +153,11 @@ fn queries_alone_and_keys_and_values_alone() {
     let prepare = Prepare { q: Some(q), kv: None, inputs: 1, tables: vec![PAIRS[0]], out };
     check(&prepare, &f, &[for_q.0], &[(for_q.1, for_q.2)]);
     // The values come from the first buffer, the keys from the second.
-    let prepare = Prepare { q: None, kv: Some((k, v)), inputs: 2, tables: vec![PAIRS[0]], out };
+    let prepare = Prepare { q: None, kv: Some((k, Some(v))), inputs: 2, tables: vec![PAIRS[0]], out };
     check(&prepare, &f, &[for_v.0, for_k.0], &[(for_k.1, for_k.2), (for_v.1, for_v.2)]);
+    // A latent cache has keys only.
+    let k = heads(0, 1, 88, vec![rope(0, 20, true)]);
+    let latent = want(&f, &k, 9);
+    let prepare = Prepare { q: None, kv: Some((k, None)), inputs: 1, tables: vec![PAIRS[0]], out };
+    check(&prepare, &f, &[latent.0], &[(latent.1, latent.2)]);
 }

@@ -1,6 +1,6 @@
 //! What a plugin implements, and how it is registered.
 
-use crate::{Config, Result, Step, Tensor, Weights};
+use crate::{Config, Plain, Result, Step, Tensor, Weights};
 use serde::{Deserialize, Serialize};
 
 /// A model architecture: a pure function from a configuration and the names and shapes of weights to
@@ -11,6 +11,12 @@ pub trait Architecture: Send + Sync {
 
     /// Records the text model: from [`Step::tokens`] to logits [outputs, vocabulary].
     fn text(&self, config: &Config, weights: &Weights, step: &Step) -> Result<Tensor>;
+
+    /// What a custom op of this architecture computes, in plain Rust: the host runs it where it has no GPU, and
+    /// compares the op's WGSL with it.
+    fn plain(&self, _op: &str) -> Option<Plain> {
+        None
+    }
 }
 
 /// What kind of model an architecture makes.

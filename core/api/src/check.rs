@@ -32,6 +32,9 @@ impl Graph {
         if let Some(i) = self.ropes.iter().position(|r| !r.is_sound()) {
             return Err(Error(format!("rope {i} {}", crate::rope::UNSOUND)));
         }
+        if let Some((op, e)) = self.custom.iter().find_map(|op| Some((op, op.unsound()?))) {
+            return Err(Error(format!("the custom op `{}`: {e}", op.name)));
+        }
         for i in 0..self.nodes.len() {
             let shape = self.check_node(i);
             let node = &self.nodes[i];
@@ -87,10 +90,13 @@ impl Graph {
 
 fn too_new((major, minor): (u32, u32), message: &str) -> Error {
     let host = format!("{}.{}", API.0, API.1);
-    match message.split("unknown variant `").nth(1).and_then(|m| m.split('`').next()) {
-        Some(op) if (major, minor) > API => {
-            Error(format!("needs op `{op}` (api {major}.{minor}), this host has api {host}: update the host"))
-        }
+    let named = |kind: &str| message.split(kind).nth(1).and_then(|m| m.split('`').next());
+    let unknown = |what, name| {
+        Error(format!("needs {what} `{name}` (api {major}.{minor}), this host has api {host}: update the host"))
+    };
+    match (named("unknown variant `"), named("unknown field `")) {
+        (Some(op), _) if (major, minor) > API => unknown("op", op),
+        (_, Some(field)) if (major, minor) > API => unknown("field", field),
         _ => Error(format!("the graph (api {major}.{minor}) does not fit api {host}: {message}")),
     }
 }

@@ -26,6 +26,26 @@ impl Config {
     }
 }
 
+/// One value for all layers, or one for each.
+#[derive(Clone, PartialEq, Debug, serde::Deserialize)]
+#[serde(untagged)]
+pub enum PerLayer<T> {
+    /// The same everywhere.
+    All(T),
+    /// By layer.
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerLayer<T> {
+    /// The value of a layer; `None` past the last one.
+    pub fn at(&self, layer: usize) -> Option<T> {
+        match self {
+            PerLayer::All(value) => Some(*value),
+            PerLayer::Each(values) => values.get(layer).copied(),
+        }
+    }
+}
+
 /// Reads one field: absent gives the default; null gives `None` to an option and the default to the rest.
 #[doc(hidden)]
 pub fn parse_field<T: DeserializeOwned>(config: &Config, keys: &[&str], default: Option<T>) -> Result<T> {

@@ -1,10 +1,10 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{Dim, RopeSpec};
+use crate::{CustomId, CustomOp, Dim, RopeSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 0);
+pub const API: (u32, u32) = (1, 1);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -77,7 +77,7 @@ pub struct CacheSpec {
 pub enum Op {
     /// The token ids of this step. -> `[tokens]`
     Tokens {},
-    /// Rows of a table [n, dim]. `[rows]` -> [rows, dim]
+    /// Rows of a table [n, dim]; ids beyond it take row 0. `[rows]` -> [rows, dim]
     Embedding {
         /// [n, dim]
         weight: WeightId,
@@ -141,6 +141,30 @@ pub enum Op {
         /// The summand.
         by: f32,
     },
+    /// x * weight, which is `[dim]`, as long as the last dimension.
+    MulWeight {
+        /// The factors.
+        weight: WeightId,
+    },
+    /// The square root, element by element.
+    Sqrt {},
+    /// The mean of the last dimension, which becomes 1.
+    Mean {},
+    /// Row by row a product of two small matrices. [rows, m, k] and [rows, k, n] -> [rows, m, n]
+    Matmul {},
+    /// The activation xIELU, arXiv:2411.13010, whose parameters are weights of one element:
+    /// a = softplus(alpha_p), b = beta + softplus(alpha_n); a x^2 + beta x above 0, and
+    /// b (expm1(min(x, eps)) - x) + beta x below.
+    Xielu {
+        /// Before its softplus.
+        alpha_p: WeightId,
+        /// Before its softplus.
+        alpha_n: WeightId,
+        /// The slope at 0.
+        beta: WeightId,
+        /// Slightly below 0.
+        eps: WeightId,
+    },
     /// The same elements under another shape.
     Reshape {
         /// As many elements.
@@ -173,8 +197,40 @@ pub enum Op {
         /// How.
         spec: AttentionSpec,
     },
+    /// Latent attention, arXiv:2405.04434, of queries [tokens, heads, nope] and [tokens, heads, rope] over latents
+    /// [tokens, rank] and rotated keys [tokens, rope] that all heads share -> [tokens, heads, v]. Only latents and
+    /// rotated keys are cached: head h has the keys `key[h] latent` beside the rotated one, and the values
+    /// `value[h] latent`.
+    LatentAttention {
+        /// [heads, nope, rank]
+        key: WeightId,
+        /// [heads, v, rank]
+        value: WeightId,
+        /// How.
+        spec: AttentionSpec,
+    },
+    /// Each channel's weighted sum of its last values in the sequence, the row's own last: zeros come before the
+    /// first. [tokens, channels] -> [tokens, channels]
+    CausalConv1d {
+        /// [channels, kernel]
+        weight: WeightId,
+        /// `[channels]`
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<WeightId>,
+    },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs {},
+    /// An op of the plugin's own. [rows, ..] of each input -> [rows, ..dims]. Since api 1.1.
+    Custom {
+        /// Which.
+        custom: CustomId,
+        /// What it takes beside its inputs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        weights: Vec<WeightId>,
+        /// Whether one more input is the same result, made of the vocabulary's ops.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        decomposed: bool,
+    },
 }
 
 impl Op {
@@ -194,27 +250,38 @@ impl Op {
             Op::Div {} => "div",
             Op::MulScalar { .. } => "mul_scalar",
             Op::AddScalar { .. } => "add_scalar",
+            Op::MulWeight { .. } => "mul_weight",
+            Op::Sqrt {} => "sqrt",
+            Op::Mean {} => "mean",
+            Op::Matmul {} => "matmul",
+            Op::Xielu { .. } => "xielu",
             Op::Reshape { .. } => "reshape",
             Op::Slice { .. } => "slice",
             Op::Concat {} => "concat",
             Op::Rope { .. } => "rope",
             Op::Kv { .. } => "kv",
             Op::Attention { .. } => "attention",
+            Op::LatentAttention { .. } => "latent_attention",
+            Op::CausalConv1d { .. } => "causal_conv1d",
             Op::Outputs {} => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
     /// The weights that this op reads.
     pub fn weights(&self) -> impl Iterator<Item = WeightId> {
-        let pair = match self {
-            Op::Embedding { weight } => [Some(*weight), None],
-            Op::Linear { weight, bias } => [Some(*weight), *bias],
-            Op::RmsNorm { weight, .. } => [*weight, None],
-            Op::LayerNorm { weight, bias, .. } => [*weight, *bias],
-            Op::Attention { spec } => [spec.sinks, None],
-            _ => [None, None],
+        let all = match self {
+            Op::Embedding { weight } | Op::MulWeight { weight } => [Some(*weight), None, None, None],
+            Op::Linear { weight, bias } | Op::CausalConv1d { weight, bias } => [Some(*weight), *bias, None, None],
+            Op::RmsNorm { weight, .. } => [*weight, None, None, None],
+            Op::LayerNorm { weight, bias, .. } => [*weight, *bias, None, None],
+            Op::Attention { spec } => [spec.sinks, None, None, None],
+            Op::LatentAttention { key, value, spec } => [Some(*key), Some(*value), spec.sinks, None],
+            Op::Xielu { alpha_p, alpha_n, beta, eps } => [alpha_p, alpha_n, beta, eps].map(|w| Some(*w)),
+            _ => [None; 4],
         };
-        pair.into_iter().flatten()
+        let list: &[WeightId] = if let Op::Custom { weights, .. } = self { weights } else { &[] };
+        all.into_iter().flatten().chain(list.iter().copied())
     }
 }
 
@@ -300,6 +367,9 @@ pub struct Graph {
     pub weights: Vec<WeightNode>,
     /// Rotary embeddings.
     pub ropes: Vec<RopeSpec>,
+    /// Ops of the plugin's own. Since api 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Vec<CustomOp>,
     /// Source lines, for errors and profiles.
     pub places: Vec<String>,
     /// The node whose rows are the logits.

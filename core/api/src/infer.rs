@@ -1,6 +1,6 @@
 //! The shape of each result, from the shapes of what it takes. Plugin and host run the same function.
 
-use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, dim::same_count};
+use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, custom, dim::same_count};
 
 /// A message about shapes; the caller adds op and place.
 type Inferred<T> = Result<T, String>;
@@ -17,7 +17,19 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
         (Op::Linear { weight, bias }, [x]) => linear(g, *weight, *bias, x),
         (Op::RmsNorm { weight, .. }, [x]) => norm(g, *weight, None, x),
         (Op::LayerNorm { weight, bias, .. }, [x]) => norm(g, *weight, *bias, x),
-        (Op::Activation { .. } | Op::Clamp { .. } | Op::MulScalar { .. } | Op::AddScalar { .. }, [x]) => Ok(x.to_vec()),
+        (Op::Activation { .. } | Op::Clamp { .. } | Op::MulScalar { .. } | Op::AddScalar { .. } | Op::Sqrt {}, [x]) => {
+            Ok(x.to_vec())
+        }
+        (Op::MulWeight { weight }, [x]) => match (g.weight_shape(*weight), last(x)?) {
+            (&[dim], d) if dim == d => Ok(x.to_vec()),
+            (w, d) => Err(format!("wants a weight [{d}] for {x:?}, found {w:?}")),
+        },
+        (Op::Mean {}, [x]) => last(x).map(|_| with_last(x, 1)),
+        (Op::Matmul {}, [a, b]) => matmul(a, b),
+        (Op::Xielu { .. }, [x]) => {
+            let shape = op.weights().map(|w| g.weight_shape(w)).find(|s| s.iter().any(|n| *n != 1));
+            shape.map_or(Ok(x.to_vec()), |s| Err(format!("wants parameters of one element, found {s:?}")))
+        }
         (Op::Add {} | Op::Sub {} | Op::Mul {} | Op::Div {}, [a, b]) => broadcast(a, b),
         (Op::Reshape { shape }, [x]) if same_count(shape, x) => Ok(shape.clone()),
         (Op::Reshape { shape }, [x]) => Err(format!("{x:?} does not hold as many elements as {shape:?}")),
@@ -39,10 +51,31 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
             Err(format!("wants keys [tokens, groups, dk] and values [tokens, groups, dv], found {k:?} and {v:?}"))
         }
         (Op::Attention { spec }, [q, kv]) => attention(g, spec.sinks, q, kv),
+        (Op::LatentAttention { key, value, spec }, [q_nope, q_rope, latent, k_rope]) => {
+            let weights = (g.weight_shape(*key), g.weight_shape(*value));
+            latent_attention(g, spec.sinks, weights, [q_nope, q_rope, latent, k_rope])
+        }
+        (Op::CausalConv1d { weight, bias }, [x]) => match (g.weight_shape(*weight), bias.map(|b| g.weight_shape(b)), x)
+        {
+            (&[channels, kernel], b, [rows, dim])
+                if *dim == channels.into()
+                    && *rows == Sym::Tokens.into()
+                    && kernel > 0
+                    && b.is_none_or(|b| b == [channels]) =>
+            {
+                Ok(x.to_vec())
+            }
+            (w, b, _) => Err(format!(
+                "wants [tokens, channels], a weight [channels, kernel] and a bias [channels], found {x:?}, {w:?} and {b:?}"
+            )),
+        },
         (Op::Outputs {}, [x]) => match x {
             [rows, rest @ ..] if *rows == Sym::Tokens.into() => Ok([&[Sym::Outputs.into()], rest].concat()),
             _ => Err(format!("wants rows of tokens, found {x:?}")),
         },
+        (Op::Custom { custom, weights, decomposed }, inputs) if !inputs.is_empty() => {
+            custom::infer(g, *custom, weights, *decomposed, inputs)
+        }
         (_, inputs) => Err(format!("does not take {} inputs", inputs.len())),
     }
 }
@@ -132,6 +165,42 @@ fn attention(g: &Graph, sinks: Option<WeightId>, q: &[Dim], kv: &[Dim]) -> Infer
         return Err(format!("sinks {s:?} do not fit {heads:?} heads"));
     }
     Ok(vec![*rows, *heads, *dv])
+}
+
+fn matmul(a: &[Dim], b: &[Dim]) -> Inferred<Vec<Dim>> {
+    match (a, b) {
+        ([rows, m, k], [rows_b, k_b, n]) if rows == rows_b && k == k_b => Ok(vec![*rows, *m, *n]),
+        _ => Err(format!("wants [rows, m, k] and [rows, k, n], found {a:?} and {b:?}")),
+    }
+}
+
+fn latent_attention(
+    g: &Graph,
+    sinks: Option<WeightId>,
+    (key, value): (&[usize], &[usize]),
+    inputs: [&[Dim]; 4],
+) -> Inferred<Vec<Dim>> {
+    let wrong = || {
+        Err(format!(
+            "wants queries [tokens, heads, nope] and [tokens, heads, rope], latents [tokens, rank], keys [tokens, rope] \
+             and weights [heads, nope, rank] and [heads, v, rank], found {inputs:?}, {key:?} and {value:?}"
+        ))
+    };
+    let (&[heads, nope, rank], &[value_heads, v, value_rank]) = (key, value) else { return wrong() };
+    let ([_, _, rope], tokens) = (inputs[1], Dim::from(Sym::Tokens)) else { return wrong() };
+    let wanted: [&[Dim]; 4] = [
+        &[tokens, heads.into(), nope.into()],
+        &[tokens, heads.into(), *rope],
+        &[tokens, rank.into()],
+        &[tokens, *rope],
+    ];
+    if inputs != wanted || (heads, rank) != (value_heads, value_rank) {
+        return wrong();
+    }
+    match sinks.map(|s| g.weight_shape(s)) {
+        Some(s) if s != [heads] => Err(format!("sinks {s:?} do not fit {heads} heads")),
+        _ => Ok(vec![tokens, heads.into(), v.into()]),
+    }
 }
 
 /// The shape that a weight expression must have; `None` where it is free (a checkpoint's tensor) or,

@@ -36,10 +36,12 @@
 mod architecture;
 mod check;
 mod config;
+mod custom;
 mod dim;
 mod error;
 mod graph;
 mod infer;
+mod plain;
 pub mod plugin;
 mod recorder;
 mod rope;
@@ -47,16 +49,21 @@ mod tensor;
 mod weights;
 
 pub use architecture::{Architecture, Declaration, Kind, Registration, registered};
-pub use config::{Config, parse_field};
+pub use config::{Config, PerLayer, parse_field};
+pub use custom::{Constant, Custom, CustomId, CustomOp, custom};
 pub use dim::{Dim, Sym};
 pub use error::{Error, Result};
 pub use graph::{
     API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
 };
-pub use recorder::{Index, record};
+pub use plain::{Plain, PlainRow};
+pub use recorder::{Index, record, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
-pub use tensor::{Kv, Step, Tensor, attention, concat, kv};
-pub use weights::{Embedding, LayerNorm, Linear, RmsNorm, Weight, Weights};
+pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention};
+pub use weights::{Conv1d, Embedding, LatentHeads, LayerNorm, Linear, RmsNorm, Weight, Weights, Xielu};
+
+/// For parts of a configuration that a file leaves out.
+pub use serde_json::json;
 
 #[doc(hidden)]
 pub mod private {

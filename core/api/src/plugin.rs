@@ -1,9 +1,12 @@
 //! The boundary in both directions: what a plugin library exports, and the messages in the bytes.
 //!
 //! Messages are JSON. A host sends [`RecordRequest`] to the entry `record` and gets an encoded
-//! [`crate::Graph`]; `describe` gives a [`Description`]. Entries and fields are only ever added.
+//! [`crate::Graph`], the same to the entry `tensors` and gets an [`Index`], and [`PlainRequest`] to the entry `plain`
+//! and gets numbers; `describe` gives a [`Description`]. Entries and fields are only ever added.
 
-use crate::{API, Config, Declaration, Index, record, registered};
+pub use crate::plain::{PlainRequest, from_bytes, to_bytes};
+
+use crate::{API, Architecture, Config, Declaration, Index, record, registered, tensors};
 use abi_stable::{
     export_root_module,
     prefix_type::PrefixTypeTrait,
@@ -61,17 +64,45 @@ pub fn describe() -> Description {
 
 /// Runs an entry point; errors are messages for people.
 pub fn call(entry: &str, request: &[u8]) -> Result<Vec<u8>, String> {
-    if entry != "record" {
-        return Err(format!("unknown entry `{entry}`: this plugin has api {}.{} and knows `record`", API.0, API.1));
+    match entry {
+        "record" => call_record(request),
+        "plain" => call_plain(request),
+        "tensors" => call_tensors(request),
+        _ => {
+            let (major, minor) = API;
+            Err(format!(
+                "unknown entry `{entry}`: this plugin has api {major}.{minor} and knows `record`, `plain` and `tensors`"
+            ))
+        }
     }
+}
+
+fn call_record(request: &[u8]) -> Result<Vec<u8>, String> {
     let request: RecordRequest = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
     if request.graph != "text" {
         return Err(format!("{} has no graph `{}`", request.architecture, request.graph));
     }
-    let found = registered().into_iter().find(|r| r.architecture.declaration().name == request.architecture);
-    let architecture = found.ok_or(format!("no architecture `{}` in this library", request.architecture))?.architecture;
+    let architecture = architecture(&request.architecture)?;
     let graph = record(architecture, &Config::from(request.config), request.index).map_err(|e| e.0)?;
     graph.encode().map_err(|e| e.0)
+}
+
+fn call_tensors(request: &[u8]) -> Result<Vec<u8>, String> {
+    let request: RecordRequest = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
+    let index = tensors(architecture(&request.architecture)?, &Config::from(request.config)).map_err(|e| e.0)?;
+    serde_json::to_vec(&index).map_err(|e| e.to_string())
+}
+
+fn call_plain(request: &[u8]) -> Result<Vec<u8>, String> {
+    let (request, values) = PlainRequest::decode(request)?;
+    let plain = architecture(&request.architecture)?.plain(&request.op);
+    let plain = plain.ok_or(format!("{} has no plain form of the op `{}`", request.architecture, request.op))?;
+    Ok(to_bytes(&request.run(plain, &request.cut(&values))))
+}
+
+fn architecture(name: &str) -> Result<&'static dyn Architecture, String> {
+    let found = registered().into_iter().find(|r| r.architecture.declaration().name == name);
+    Ok(found.ok_or(format!("no architecture `{name}` in this library"))?.architecture)
 }
 
 /// Runs `f` and turns a panic into an error: past this crate it could not be caught any more.

@@ -38,6 +38,8 @@ pub(crate) type Shape = Vec<Dim>;
 pub(crate) struct Recorder {
     pub graph: Graph,
     pub index: Index,
+    /// Whether a tensor that is asked for and absent is taken to be there.
+    pub open: bool,
     pub used: BTreeSet<String>,
     pub ignored: Vec<String>,
     errors: Vec<String>,
@@ -118,13 +120,13 @@ impl Recorder {
         })
     }
 
-    fn finish(mut self, output: NodeId) -> Result<Graph> {
+    fn finish(mut self, output: NodeId) -> Result<(Graph, Index)> {
         self.graph.output = output;
         if self.errors.is_empty() {
             self.note_unused();
             self.note_output();
         }
-        if self.errors.is_empty() { Ok(self.graph) } else { Err(self.error()) }
+        if self.errors.is_empty() { Ok((self.graph, self.index)) } else { Err(self.error()) }
     }
 
     /// Everything that went wrong, as one error.
@@ -180,8 +182,17 @@ fn matches(glob: &str, name: &str) -> bool {
 
 /// Records one architecture for one configuration and the tensors of one checkpoint.
 pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    let recorder = Recorder { index, graph: Graph { api: API, ..Graph::default() }, ..Recorder::default() };
-    RECORDER.set(Some(recorder));
+    run(architecture, config, Recorder { index, ..Recorder::default() }).map(|(graph, _)| graph)
+}
+
+/// The tensors that an architecture uses for a configuration, without what is optional: what a checkpoint made up
+/// for it has to hold.
+pub fn tensors(architecture: &dyn Architecture, config: &Config) -> Result<Index> {
+    run(architecture, config, Recorder { open: true, ..Recorder::default() }).map(|(_, index)| index)
+}
+
+fn run(architecture: &dyn Architecture, config: &Config, recorder: Recorder) -> Result<(Graph, Index)> {
+    RECORDER.set(Some(Recorder { graph: Graph { api: API, ..Graph::default() }, ..recorder }));
     // A panic leaves the recorder behind; the next recording replaces it.
     let output = catch_unwind(AssertUnwindSafe(|| architecture.text(config, &Weights::root(), &Step::begin())));
     let recorder = RECORDER.take().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Handles into the graph being recorded.
 
 use crate::{
-    Activation, AttentionSpec, CacheSpec, Dim, Op, RopeSpec,
+    Activation, AttentionSpec, CacheSpec, Dim, LatentHeads, Op, RopeSpec, Weight,
     recorder::{POISON, Shape, with},
     rope::UNSOUND,
 };
@@ -114,6 +114,24 @@ impl Tensor {
         self.activation(Activation::Relu)
     }
 
+    /// The square root of every element.
+    #[track_caller]
+    pub fn sqrt(self) -> Tensor {
+        self.then(Op::Sqrt {})
+    }
+
+    /// The mean of the last dimension. [.., n] -> [.., 1]
+    #[track_caller]
+    pub fn mean(self) -> Tensor {
+        self.then(Op::Mean {})
+    }
+
+    /// Row by row a product of two small matrices. [rows, m, k] and [rows, k, n] -> [rows, m, n]
+    #[track_caller]
+    pub fn matmul(self, other: Tensor) -> Tensor {
+        push(Op::Matmul {}, &[self, other])
+    }
+
     /// An activation that the configuration names.
     #[track_caller]
     pub fn activation(self, function: Activation) -> Tensor {
@@ -210,6 +228,29 @@ pub fn kv(k: Tensor, v: Tensor, cache: CacheSpec) -> Kv {
 #[track_caller]
 pub fn attention(q: Tensor, kv: &Kv, spec: &AttentionSpec) -> Tensor {
     push(Op::Attention { spec: spec.clone() }, &[q, Tensor(kv.0)])
+}
+
+/// Latent attention, arXiv:2405.04434: all heads share one latent [tokens, rank] and one rotated key [tokens, rope] a
+/// token, and nothing else is cached. Queries are [tokens, heads, nope] and, rotated, [tokens, heads, rope];
+/// -> [tokens, heads, v].
+#[track_caller]
+pub fn latent_attention(
+    [q_nope, q_rope]: [Tensor; 2],
+    [latent, k_rope]: [Tensor; 2],
+    heads: &LatentHeads,
+    spec: &AttentionSpec,
+) -> Tensor {
+    let op = Op::LatentAttention { key: heads.key.id(), value: heads.value.id(), spec: spec.clone() };
+    push(op, &[q_nope, q_rope, latent, k_rope])
+}
+
+/// Each element times the weight's at its place in the last dimension.
+impl std::ops::Mul<Weight> for Tensor {
+    type Output = Tensor;
+    #[track_caller]
+    fn mul(self, by: Weight) -> Tensor {
+        self.then(Op::MulWeight { weight: by.id() })
+    }
 }
 
 macro_rules! arithmetic {

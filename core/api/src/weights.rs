@@ -46,6 +46,37 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
+/// A causal convolution of each channel on its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Conv1d {
+    /// [channels, kernel]
+    pub weight: Weight,
+    /// `[channels]`
+    pub bias: Option<Weight>,
+}
+
+/// What makes keys and values of a latent, head by head, arXiv:2405.04434.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LatentHeads {
+    /// [heads, nope, rank]
+    pub key: Weight,
+    /// [heads, v, rank]
+    pub value: Weight,
+}
+
+/// The parameters of the activation xIELU, arXiv:2411.13010, of one element each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Xielu {
+    /// Before its softplus.
+    pub alpha_p: Weight,
+    /// Before its softplus.
+    pub alpha_n: Weight,
+    /// The slope at 0.
+    pub beta: Weight,
+    /// Slightly below 0.
+    pub eps: Weight,
+}
+
 /// A table of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Embedding {
@@ -103,6 +134,36 @@ impl Weights {
         LayerNorm { weight: w.tensor("weight", &[dim]), bias: w.optional("bias", &[dim]), eps }
     }
 
+    /// `name.weight` [channels, 1, kernel], or [channels, kernel, 1] as MLX writes it, and `name.bias` `[channels]` where
+    /// the checkpoint has one.
+    pub fn conv1d(&self, name: &str, channels: usize, kernel: usize) -> Conv1d {
+        let w = self.at(name);
+        let mlx = [channels, kernel, 1];
+        let weight = match w.is_shaped("weight", &mlx) {
+            true => w.tensor("weight", &mlx).transpose(),
+            false => w.tensor("weight", &[channels, 1, kernel]),
+        };
+        Conv1d { weight: weight.reshape(&[channels, kernel]), bias: w.optional("bias", &[channels]) }
+    }
+
+    /// `kv_b_proj.weight` [heads * (nope + v), rank], whose rows are each head's keys and then its values; or MLX's
+    /// `embed_q.weight` [heads, rank, nope] and `unembed_out.weight` [heads, v, rank].
+    pub fn latent_heads(&self, heads: usize, [nope, v]: [usize; 2], rank: usize) -> LatentHeads {
+        if self.has("embed_q.weight") {
+            let key = self.tensor("embed_q.weight", &[heads, rank, nope]).transpose();
+            return LatentHeads { key, value: self.tensor("unembed_out.weight", &[heads, v, rank]) };
+        }
+        let both = self.tensor("kv_b_proj.weight", &[heads * (nope + v), rank]).reshape(&[heads, nope + v, rank]);
+        LatentHeads { key: both.slice(1, 0, nope), value: both.slice(1, nope, v) }
+    }
+
+    /// `name.alpha_p`, `name.alpha_n`, `name.beta` and `name.eps`, which have no dimension or one of 1.
+    pub fn xielu(&self, name: &str) -> Xielu {
+        let w = self.at(name);
+        let scalar = |name| w.tensor(name, if w.is_shaped(name, &[1]) { &[1] } else { &[] });
+        Xielu { alpha_p: scalar("alpha_p"), alpha_n: scalar("alpha_n"), beta: scalar("beta"), eps: scalar("eps") }
+    }
+
     /// `name.weight` [n, dim].
     pub fn embedding(&self, name: &str, shape: [usize; 2]) -> Embedding {
         Embedding { weight: self.at(name).tensor("weight", &shape) }
@@ -112,6 +173,11 @@ impl Weights {
     /// the checkpoint holds no head of its own (one that it holds wins, as in `transformers`).
     pub fn head(&self, name: &str, embedding: &Embedding, tied: bool, shape: [usize; 2]) -> Linear {
         if tied && !self.at(name).has("weight") { embedding.as_linear() } else { self.linear(name, shape) }
+    }
+
+    fn is_shaped(&self, name: &str, shape: &[usize]) -> bool {
+        let name = self.name(name);
+        with(|r| r.index.get(&name).is_some_and(|found| found == shape))
     }
 
     fn optional(&self, name: &str, shape: &[usize]) -> Option<Weight> {
@@ -129,6 +195,10 @@ impl Recorder {
         self.used.insert(name.to_owned());
         match self.index.get(name) {
             Some(found) if found == shape => true,
+            None if self.open => {
+                self.index.insert(name.to_owned(), shape.to_vec());
+                true
+            }
             Some(found) => {
                 self.misfit(format!("{name}: expected {shape:?} by config.json, file has {found:?}"));
                 false
@@ -277,6 +347,23 @@ impl LayerNorm {
     #[track_caller]
     pub fn forward(&self, x: Tensor) -> Tensor {
         push(Op::LayerNorm { weight: Some(self.weight.0), bias: self.bias.map(|b| b.0), eps: self.eps }, &[x])
+    }
+}
+
+impl Conv1d {
+    /// Over the rows of each sequence; never across sequences. [tokens, channels] -> [tokens, channels]
+    #[track_caller]
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        push(Op::CausalConv1d { weight: self.weight.0, bias: self.bias.map(|b| b.0) }, &[x])
+    }
+}
+
+impl Xielu {
+    /// Element by element.
+    #[track_caller]
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        let [alpha_p, alpha_n, beta, eps] = [self.alpha_p.0, self.alpha_n.0, self.beta.0, self.eps.0];
+        push(Op::Xielu { alpha_p, alpha_n, beta, eps }, &[x])
     }
 }
 

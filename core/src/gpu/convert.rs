@@ -25,6 +25,7 @@ pub(super) fn post(steps: &[Post], mut inputs: impl Iterator<Item = View>) -> Ve
             Post::Scale(c) => kernels::Post::Scale(c),
             Post::AddScalar(c) => kernels::Post::AddScalar(c),
             Post::Clamp(min, max) => kernels::Post::Clamp(min, max),
+            Post::Sqrt => kernels::Post::Sqrt,
             Post::Add => kernels::Post::Add(next()),
             Post::Mul => kernels::Post::Mul(next()),
         })

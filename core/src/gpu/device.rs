@@ -130,9 +130,24 @@ impl Gpu {
 
     /// Compiles one of our own kernels.
     pub fn compile(&self, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
+        self.pipeline(kernel, |descriptor| self.trusted_module(descriptor), false)
+    }
+
+    /// Compiles a kernel that is not ours: with bounds checks on every access, bounded loops, and cleared
+    /// workgroup memory.
+    pub fn compile_checked(&self, kernel: &Kernel) -> Result<wgpu::ComputePipeline> {
+        self.pipeline(kernel, |descriptor| self.device.create_shader_module(descriptor), true)
+    }
+
+    fn pipeline(
+        &self,
+        kernel: &Kernel,
+        module: impl FnOnce(wgpu::ShaderModuleDescriptor<'_>) -> wgpu::ShaderModule,
+        zero_initialize_workgroup_memory: bool,
+    ) -> Result<wgpu::ComputePipeline> {
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(kernel.source.as_str().into());
-        let module = self.trusted_module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
+        let module = module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
         let entries: Vec<_> = kernel.bindings.iter().enumerate().map(|(i, access)| layout_entry(i, *access)).collect();
         let bindings = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(&kernel.name),
@@ -149,7 +164,7 @@ impl Gpu {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
+                zero_initialize_workgroup_memory,
                 ..Default::default()
             },
             cache: self.pipelines.as_ref().map(|c| c.lock().unwrap_or_else(|e| e.into_inner()).cache.clone()).as_ref(),

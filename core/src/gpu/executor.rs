@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program},
+    program::{Op, Program, custom},
     weights::fold,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -90,6 +90,10 @@ impl WgpuExecutor {
         capacity: Capacity,
         report: &dyn Fn(u64),
     ) -> Result<WgpuExecutor> {
+        for op in &program.custom {
+            custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
+        }
+        let program = custom::for_device(program);
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
@@ -104,6 +108,7 @@ impl WgpuExecutor {
 
     /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
     pub fn estimate(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let program = &custom::for_device(program.clone());
         let plan = plan(program, |sym| rows(sym, capacity))?;
         check_sizes(gpu, program, &plan, capacity)?;
         let workspace = Workspace::of(gpu, program, capacity).bytes() + plan.buffers.iter().sum::<u64>();
@@ -147,7 +152,10 @@ impl WgpuExecutor {
             let pipeline = match self.pipelines.get(&launch.kernel.source) {
                 Some(pipeline) => pipeline.clone(),
                 None => {
-                    let pipeline = self.model.gpu.compile(&launch.kernel)?;
+                    let pipeline = match launch.checked {
+                        true => self.model.gpu.compile_checked(&launch.kernel)?,
+                        false => self.model.gpu.compile(&launch.kernel)?,
+                    };
                     self.pipelines.insert(launch.kernel.source.clone(), pipeline.clone());
                     pipeline
                 }

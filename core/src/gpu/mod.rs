@@ -9,6 +9,7 @@ mod phase;
 mod pipelines;
 mod plan;
 mod profile;
+mod rare;
 mod step;
 mod tune;
 mod weights;

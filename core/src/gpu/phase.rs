@@ -50,6 +50,8 @@ pub(super) struct Launch<'a> {
     pub kernel: Kernel,
     pub buffers: Vec<&'a wgpu::Buffer>,
     pub rows: Sym,
+    /// Whether it is a plugin's, and compiled with every check.
+    pub checked: bool,
     /// The weights that it multiplies by; none for what is no product.
     pub weights: Weights,
     /// A product with so many rows at most, whose work can be shared out in other ways.
@@ -72,8 +74,8 @@ pub(super) fn few(rows: usize) -> Option<u32> {
 
 /// Writes out a program's dispatches.
 pub(super) struct Emitter<'a> {
-    model: &'a Model,
-    kind: Kind,
+    pub(super) model: &'a Model,
+    pub(super) kind: Kind,
     launches: Vec<Launch<'a>>,
 }
 
@@ -88,18 +90,23 @@ impl<'a> Emitter<'a> {
         Ok(emitter.launches)
     }
 
-    fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
+    pub(super) fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
-        self.launches.push(Launch { kernel, buffers, rows, weights: Weights::default(), tunable: None });
+        let weights = Weights::default();
+        self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
     }
 
-    fn place(&self, id: NodeId) -> Result<Place> {
+    pub(super) fn last(&mut self) -> Option<&mut Launch<'a>> {
+        self.launches.last_mut()
+    }
+
+    pub(super) fn place(&self, id: NodeId) -> Result<Place> {
         let node = &self.model.program.nodes[id];
         let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
         self.model.plan.places[id].ok_or_else(none)
     }
 
-    fn buffer(&self, place: Place) -> &'a wgpu::Buffer {
+    pub(super) fn buffer(&self, place: Place) -> &'a wgpu::Buffer {
         &self.model.activations[place.buffer]
     }
 
@@ -125,7 +132,14 @@ impl<'a> Emitter<'a> {
             }
             Op::Prepare(p) => self.prepare(id, p),
             Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
+            Op::Xielu(parameters) => self.xielu(id, *parameters),
+            Op::Mean => self.mean(id),
+            Op::RowMatMul => self.row_matmul(id),
+            Op::HeadLinear(h) => self.head_linear(id, h),
+            Op::Conv(conv) => self.conv(id, conv),
             Op::Outputs => self.outputs(id),
+            Op::Custom { custom, weights, .. } => self.custom(id, *custom, weights),
         }
     }
 
@@ -137,6 +151,7 @@ impl<'a> Emitter<'a> {
                 rows: step::TOKENS,
                 first: segment.first,
                 count: segment.rows,
+                total: model.program.weight_shape(weight)[0] as u32,
                 dim: table.cols,
                 format: segment.format,
                 scale,
@@ -251,8 +266,13 @@ impl<'a> Emitter<'a> {
     fn elementwise(&mut self, id: NodeId, op: elementwise::Op, inputs: usize, steps: &[program::Post]) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let node = &model.program.nodes[id];
-        let places = node.inputs[..inputs].iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
-        for p in &places {
+        let mut places = node.inputs[..inputs].iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        for p in &mut places {
+            if p.view.heads == 1 && p.view.dim == out.view.dim {
+                // One head for all of them: they lie no distance apart.
+                p.view =
+                    View { heads: out.view.heads, head: if out.view.heads == 1 { p.view.head } else { 0 }, ..p.view };
+            }
             let repeats = p.view.dim == 1 && (p.view.heads == 1 || p.view.heads == out.view.heads);
             if p.view.width() != out.view.width() && !repeats {
                 let what = "this repetition of a dimension is not supported on GPUs";
@@ -290,6 +310,20 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
+    /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
+    fn custom(&mut self, id: NodeId, custom: usize, weights: &[u32]) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let inputs = &model.program.nodes[id].inputs;
+        let places = inputs.iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;
+        let mut buffers: Vec<_> = places.iter().map(|p| self.buffer(*p)).collect();
+        buffers.extend(weights.iter().map(|w| &model.vectors[w]));
+        buffers.push(self.buffer(out));
+        let kernel = program::custom::kernel(&model.program.custom[custom]);
+        let (rows, weights) = (model.program.rows(id), Weights::default());
+        self.launches.push(Launch { kernel, buffers, rows, checked: true, weights, tunable: None });
+        Ok(())
+    }
+
     fn prepare(&mut self, id: NodeId, p: &Prepare) -> Result<()> {
         let model = self.model;
         let node = &model.program.nodes[id];
@@ -309,7 +343,11 @@ impl<'a> Emitter<'a> {
             Ok(prepare::Heads { input, view: place.view, steps: steps.collect() })
         };
         let q = p.q.as_ref().map(|h| heads(self, h)).transpose()?;
-        let kv = p.kv.as_ref().map(|kv| Ok::<_, Error>((heads(self, &kv.k)?, heads(self, &kv.v)?))).transpose()?;
+        let kv = p.kv.as_ref().map(|kv| {
+            let k = heads(self, &kv.k)?;
+            Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
+        });
+        let kv = kv.transpose()?;
         let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
         let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
         let view = out.map_or(View::rows(1), |o| o.view);
@@ -336,6 +374,7 @@ impl<'a> Emitter<'a> {
             window: spec.window.map(|w| w.min(u32::MAX as usize) as u32),
             softcap: spec.softcap,
             sinks: spec.sinks.is_some(),
+            latent: sizes.latent,
             q: q.view,
             out: out.view,
         };
@@ -366,7 +405,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A node's post steps, and the buffers that they take.
-    fn post(&self, id: NodeId, steps: &[program::Post]) -> Result<(Vec<Post>, Vec<&'a wgpu::Buffer>)> {
+    pub(super) fn post(&self, id: NodeId, steps: &[program::Post]) -> Result<(Vec<Post>, Vec<&'a wgpu::Buffer>)> {
         let program = &self.model.program;
         let inputs = &program.nodes[id].inputs[program.post_inputs(id)];
         let places = inputs.iter().map(|i| self.place(*i)).collect::<Result<Vec<_>>>()?;

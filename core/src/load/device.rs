@@ -133,7 +133,7 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 
 /// Refuses a cache that cannot be, before anything is allocated.
 fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.groups * (c.dk + c.dv) * size_of::<f32>()).sum();
+    let per_token: usize = program.caches.iter().map(|c| c.width() * size_of::<f32>()).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
-        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20 }; 2];
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
         let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }

@@ -61,7 +61,8 @@ fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
     let (source, plugin) = choose(sources, checkpoint.config(), path)?;
     let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    Ok(Recorded { checkpoint, source, plugin, program: lower(&graph) })
+    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
+    Ok(Recorded { checkpoint, source, plugin, program })
 }
 
 /// What the model at `path` will take of its device's memory.

@@ -8,7 +8,8 @@ use object::{Architecture, BinaryFormat, FileKind, Object, ObjectKind, ObjectSec
 /// Checks that these bytes are a whole dynamic library for this process that exports a plugin's root
 /// module, or says what they are instead. Contents are not checked, only headers.
 pub fn check(bytes: &[u8]) -> Result<(), String> {
-    let kind = FileKind::parse(bytes).map_err(|_| "is not a dynamic library".to_owned())?;
+    let kind = FileKind::parse(bytes)
+        .map_err(|_| "is not a dynamic library: take it away, or copy it here again".to_owned())?;
     let bytes = match kind {
         FileKind::MachOFat32 => slice(MachOFatFile32::parse(bytes).map_err(damaged)?.arches(), bytes)?,
         FileKind::MachOFat64 => slice(MachOFatFile64::parse(bytes).map_err(damaged)?.arches(), bytes)?,
@@ -21,28 +22,32 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
 }
 
 fn damaged(e: object::Error) -> String {
-    format!("is damaged or cut off: {e}")
+    format!("is damaged or cut off: {e}: copy it here again")
 }
 
 /// This machine's part of a universal library.
 fn slice<'a, A: FatArch>(arches: &[A], bytes: &'a [u8]) -> Result<&'a [u8], String> {
     let ours = arches.iter().find(|a| Some(a.architecture()) == architecture());
-    ours.ok_or("holds no code for this machine")?.data(bytes).map_err(damaged)
+    ours.ok_or("holds no code for this machine: build the plugin on it")?.data(bytes).map_err(damaged)
 }
 
 fn check_machine(file: &object::File<'_>) -> Result<(), String> {
     if file.format() != format() {
-        return Err(format!("is a {:?} file, this system loads {:?}", file.format(), format()));
+        let (found, ours) = (file.format(), format());
+        return Err(format!("is a {found:?} file, this system loads {ours:?}: build the plugin on this system"));
     }
     if let Some(ours) = architecture().filter(|ours| *ours != file.architecture()) {
-        return Err(format!("is for {:?}, this program for {ours:?}", file.architecture()));
+        let theirs = file.architecture();
+        return Err(format!("is for {theirs:?}, this program for {ours:?}: build the plugin for {ours:?}"));
     }
     if file.is_little_endian() != cfg!(target_endian = "little") {
-        return Err("has the wrong byte order".into());
+        return Err("has the wrong byte order: build the plugin on this machine".into());
     }
     match file.kind() {
         ObjectKind::Dynamic => Ok(()),
-        kind => Err(format!("is not a dynamic library, but of kind {kind:?}")),
+        kind => Err(format!(
+            "is not a dynamic library, but of kind {kind:?}: build the plugin with crate-type = [\"cdylib\"]"
+        )),
     }
 }
 
@@ -52,7 +57,7 @@ fn check_extent(file: &object::File<'_>, len: u64) -> Result<(), String> {
     let sections = file.sections().filter_map(|s| s.file_range());
     let end = segments.chain(sections).map(|(start, size)| start.saturating_add(size)).max().unwrap_or(0);
     if end > len {
-        return Err(format!("is cut off: its headers promise {end} bytes, it has {len}"));
+        return Err(format!("is cut off: its headers promise {end} bytes, it has {len}: copy it here again"));
     }
     Ok(())
 }
@@ -68,7 +73,55 @@ fn check_export(file: &object::File<'_>) -> Result<(), String> {
             return Ok(());
         }
     }
-    Err("is a library, but no Tamarack plugin: it exports no root module".into())
+    Err("is a library, but no Tamarack plugin: it exports no root module: take it away, or register an architecture in it"
+        .into())
+}
+
+/// What a plugin that only describes never calls: networks, processes, threads, other libraries, changes to files.
+const FOREIGN: &[&str] = &[
+    "socket",
+    "connect",
+    "bind",
+    "listen",
+    "getaddrinfo",
+    "fork",
+    "vfork",
+    "execve",
+    "execv",
+    "execvp",
+    "posix_spawn",
+    "posix_spawnp",
+    "system",
+    "popen",
+    "pthread_create",
+    "dlopen",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "mkdir",
+    "rmdir",
+    "truncate",
+    "ftruncate64",
+    "kill",
+    "WSAStartup",
+    "CreateProcessW",
+    "CreateThread",
+    "LoadLibraryExW",
+    "DeleteFileW",
+];
+
+/// The functions that a library takes from the system and that no plugin needs.
+pub fn foreign_imports(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let file = object::File::parse(bytes).map_err(damaged)?;
+    let imports = file.imports().map_err(damaged)?;
+    let names = imports.into_iter().filter_map(|import| match import.ok()?.name() {
+        object::NameOrOrdinal::Name(name) => Some(String::from_utf8_lossy(name).trim_start_matches('_').to_owned()),
+        _ => None,
+    });
+    let mut foreign: Vec<String> = names.filter(|name| FOREIGN.contains(&name.as_str())).collect();
+    foreign.sort();
+    foreign.dedup();
+    Ok(foreign)
 }
 
 const fn format() -> BinaryFormat {

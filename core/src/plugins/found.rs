@@ -1,14 +1,27 @@
 //! One architecture, whichever way it came into the program.
 
-use super::library::Library;
-use crate::{Error, Result};
+use super::{
+    library::Library,
+    limit::{TIME_LIMIT, within},
+};
+use crate::{
+    Error, Result,
+    program::custom::{PlainOps, validate_all},
+};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tamarack_api::{
     Architecture, Config, Declaration, Graph, Index,
-    plugin::{RecordRequest, guarded},
+    plugin::{RecordRequest, from_bytes, guarded},
 };
+
+/// Bytes of an encoded graph: twice what the largest one that is allowed takes.
+const MAX_GRAPH: usize = 64 << 20;
+/// What recording is called where it does not end.
+const RECORDING: &str = "recording the model";
+/// How errors begin that are the plugin's own.
+const BROKEN: &[&str] = &["panicked: ", RECORDING];
 
 /// Where an architecture comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,9 +61,11 @@ struct Inner {
     version: String,
     source: Source,
     code: Code,
+    limit: Duration,
 }
 
 /// What records.
+#[derive(Clone)]
 pub(super) enum Code {
     Here(&'static dyn Architecture),
     Library(Arc<Library>),
@@ -58,7 +73,15 @@ pub(super) enum Code {
 
 impl Found {
     pub(super) fn new(declaration: Declaration, [package, version]: [&str; 2], source: Source, code: Code) -> Found {
-        Found(Arc::new(Inner { declaration, package: package.into(), version: version.into(), source, code }))
+        let [package, version] = [package, version].map(str::to_owned);
+        Found(Arc::new(Inner { declaration, package, version, source, code, limit: TIME_LIMIT }))
+    }
+
+    /// The same, which may take so long.
+    pub(super) fn within(self, limit: Duration) -> Found {
+        let Inner { declaration, package, version, source, code, .. } = &*self.0;
+        let (declaration, package, version) = (declaration.clone(), package.clone(), version.clone());
+        Found(Arc::new(Inner { declaration, package, version, source: source.clone(), code: code.clone(), limit }))
     }
 
     /// What it serves.
@@ -95,38 +118,73 @@ impl Found {
     ///
     /// # Errors
     /// [`Error::Model`] if configuration, tensors and architecture do not fit together, and
-    /// [`Error::Plugin`] if the plugin panicked or sent what is no graph. Both begin with
-    /// [`Found::origin`].
+    /// [`Error::Plugin`] if the plugin panicked, did not come to an end or sent what is no graph. Both begin
+    /// with [`Found::origin`].
     pub fn record(&self, graph: &str, config: &Value, index: Index) -> Result<Graph> {
-        let model = |e: String| match e.starts_with("panicked: ") {
+        let model = |e: String| match BROKEN.iter().any(|start| e.starts_with(start)) {
             true => self.broken(e),
             false => Error::Model(format!("{}: {e}", self.origin())),
         };
         match &self.0.code {
             Code::Here(architecture) => {
-                let mut graph = guarded(|| self.record_here(*architecture, graph, config, index)).map_err(model)?;
+                let (architecture, graph, config) = (*architecture, graph.to_owned(), Config::from(config.clone()));
+                let here = move || guarded(|| record_here(architecture, &graph, &config, index));
+                let mut graph = within(self.0.limit, RECORDING, here).map_err(model)?;
                 graph.check().map_err(|e| self.broken(e.0))?;
                 Ok(graph)
             }
             Code::Library(library) => {
-                let request = self.request(graph, config, index)?;
-                let reply = library.call("record", &request).map_err(model)?;
+                let (request, library) = (self.request(graph, config, index)?, library.clone());
+                let there = move || library.call("record", &request);
+                let reply = within(self.0.limit, RECORDING, there).map_err(model)?;
+                if reply.len() > MAX_GRAPH {
+                    let (found, most) = (reply.len() >> 20, MAX_GRAPH >> 20);
+                    return Err(self.broken(format!("sent a graph of {found} MiB, no model has one of {most} MiB")));
+                }
                 Graph::decode(&reply).map_err(|e| self.broken(e.0))
+            }
+        }
+        .and_then(|graph| validate_all(&graph).map_err(|e| self.broken(e)).map(|()| graph))
+    }
+
+    /// The tensors that it uses for a `config.json`, without those that are optional.
+    ///
+    /// # Errors
+    /// As for [`Found::record`]. A library that was built for api 1.0 cannot tell.
+    pub fn tensors(&self, config: &Value) -> Result<Index> {
+        let failed = |e: String| self.broken(e);
+        match &self.0.code {
+            Code::Here(architecture) => {
+                let (architecture, config) = (*architecture, Config::from(config.clone()));
+                let here = move || guarded(|| tamarack_api::tensors(architecture, &config).map_err(|e| e.0));
+                within(self.0.limit, RECORDING, here).map_err(failed)
+            }
+            Code::Library(library) => {
+                let (request, library) = (self.request("text", config, Index::new())?, library.clone());
+                let reply = within(self.0.limit, RECORDING, move || library.call("tensors", &request));
+                serde_json::from_slice(&reply.map_err(failed)?).map_err(|e| failed(format!("its tensors: {e}")))
             }
         }
     }
 
-    fn record_here(
-        &self,
-        architecture: &dyn Architecture,
-        graph: &str,
-        config: &Value,
-        index: Index,
-    ) -> Result<Graph, String> {
-        if graph != "text" {
-            return Err(format!("has no graph `{graph}`"));
-        }
-        tamarack_api::record(architecture, &Config::from(config.clone()), index).map_err(|e| e.0)
+    /// Its custom ops in plain arithmetic, which it computes itself.
+    pub fn plain_ops(&self) -> PlainOps {
+        let found = self.clone();
+        PlainOps::new(move |mut request, values| {
+            request.architecture.clone_from(&found.declaration().name);
+            match &found.0.code {
+                Code::Here(architecture) => guarded(|| {
+                    let plain = architecture.plain(&request.op).ok_or_else(|| "it has no plain form".to_owned())?;
+                    Ok(request.run(plain, values))
+                }),
+                Code::Library(library) => {
+                    let (request, library) = (request.encode(values)?, library.clone());
+                    let reply = within(found.0.limit, "a plain form", move || library.call("plain", &request))?;
+                    Ok(from_bytes(&reply))
+                }
+            }
+            .map_err(|e| format!("{}: {e}", found.origin()))
+        })
     }
 
     /// Whether both are the same entry of one registry.
@@ -143,6 +201,13 @@ impl Found {
     fn broken(&self, message: String) -> Error {
         Error::Plugin(format!("{}: {message}", self.origin()))
     }
+}
+
+fn record_here(architecture: &dyn Architecture, graph: &str, config: &Config, index: Index) -> Result<Graph, String> {
+    if graph != "text" {
+        return Err(format!("has no graph `{graph}`"));
+    }
+    tamarack_api::record(architecture, config, index).map_err(|e| e.0)
 }
 
 impl fmt::Debug for Found {
@@ -179,25 +244,26 @@ mod tests {
         let source = Source::File("/plugins/fake.so".into());
         let found = Found::new(Declaration::llm("fake", &["fake"]), ["pack", "0.3.0"], source, code);
         let graph = |nodes: Value, output: u32| json!({ "graph": { "api": [1, 9], "nodes": nodes, "weights": [], "ropes": [], "places": ["a.rs:1"], "output": output } });
+        let host = format!("{}.{}", tamarack_api::API.0, tamarack_api::API.1);
         for (config, expected) in [
-            (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent"),
-            (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco"),
-            (json!({ "graph": 7 }), "Plugin: the graph (api 1.0) does not fit api 1.0"),
-            (graph(json!([]), 0), "Plugin: the output is not logits"),
+            (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent".into()),
+            (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco".into()),
+            (json!({ "graph": 7 }), format!("Plugin: the graph (api {host}) does not fit api {host}")),
+            (graph(json!([]), 0), "Plugin: the output is not logits".into()),
             (
                 graph(json!([{ "op": { "warp_drive": {} }, "at": 0 }]), 0),
-                "Plugin: needs op `warp_drive` (api 1.9), this host has api 1.0: update the host",
+                format!("Plugin: needs op `warp_drive` (api 1.9), this host has api {host}: update the host"),
             ),
             (
                 graph(json!([{ "op": { "outputs": {} }, "inputs": [3], "at": 0 }]), 0),
-                "Plugin: a.rs:1: outputs: takes node 3, which does not come before it",
+                "Plugin: a.rs:1: outputs: takes node 3, which does not come before it".into(),
             ),
         ] {
             let e = found.record("text", &config, Index::new()).unwrap_err();
             let kind = if matches!(e, Error::Model(_)) { "Model" } else { "Plugin" };
             let e = e.to_string();
             let e = e.strip_prefix("fake (pack 0.3.0, /plugins/fake.so): ").unwrap_or_else(|| panic!("{e}"));
-            assert!(format!("{kind}: {e}").starts_with(expected), "{kind}: {e}");
+            assert!(format!("{kind}: {e}").starts_with(&expected), "{kind}: {e}");
         }
     }
 

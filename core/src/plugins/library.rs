@@ -1,14 +1,17 @@
 //! A plugin library: from a path to the two functions of its root module.
 
-use super::binary;
+use super::{binary, limit::within};
 use abi_stable::{
     library::{LibraryError, lib_header_from_path},
     std_types::{RResult, RSlice},
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, io::Read, path::Path};
+use std::{collections::BTreeSet, fs, io::Read, path::Path, time::Duration};
 use tamarack_abi::PluginRef;
 use tamarack_api::{API, plugin::Description};
+
+/// What helps where a plugin speaks otherwise than its version of the api should.
+const REBUILD: &str = "rebuild the plugin with a released tamarack-api";
 
 /// No plugin is longer than this, in bytes.
 const MAX_LEN: u64 = 256 << 20;
@@ -19,12 +22,16 @@ pub struct Library(PluginRef);
 impl Library {
     /// Loads the library at `path`, a link or the file itself, and asks what it holds; errors say what
     /// is wrong with the file, without its path.
-    pub fn open(path: &Path) -> Result<(Library, Description), String> {
+    pub fn open(path: &Path, limit: Duration) -> Result<(Library, Description), String> {
         let bytes = read(path)?;
         binary::check(&bytes)?;
-        let library = Library(load(path, &bytes)?);
-        let description = library.describe()?;
-        Ok((library, description))
+        let path = path.to_owned();
+        // The library's initialisers and the authors' declarations run.
+        within(limit, "loading it", move || {
+            let library = Library(load(&path, &bytes)?);
+            let description = library.describe()?;
+            Ok((library, description))
+        })
     }
 
     /// Runs an entry point of the plugin, which catches its own panics.
@@ -38,13 +45,14 @@ impl Library {
     fn describe(&self) -> Result<Description, String> {
         let bytes = self.0.describe()();
         if bytes.is_empty() {
-            return Err("panicked in Architecture::declaration".into());
+            return Err("panicked in Architecture::declaration: ask its author to mend it".into());
         }
-        let json: Value = serde_json::from_slice(&bytes).map_err(|e| format!("its description is not JSON: {e}"))?;
+        let json: Value =
+            serde_json::from_slice(&bytes).map_err(|e| format!("its description is not JSON: {e}: {REBUILD}"))?;
         // First of all, since another major version may describe itself differently.
         check_api(&json["api"])?;
         let description: Description =
-            serde_json::from_value(json).map_err(|e| format!("its description does not fit: {e}"))?;
+            serde_json::from_value(json).map_err(|e| format!("its description does not fit: {e}: {REBUILD}"))?;
         check_names(&description)?;
         Ok(description)
     }
@@ -53,8 +61,8 @@ impl Library {
 /// A newer minor version may load: only a graph with an op that this host lacks is refused, when it is
 /// recorded.
 fn check_api(api: &Value) -> Result<(), String> {
-    let (major, minor): (u32, u32) =
-        serde_json::from_value(api.clone()).map_err(|e| format!("its description names no api version: {e}"))?;
+    let (major, minor): (u32, u32) = serde_json::from_value(api.clone())
+        .map_err(|e| format!("its description names no api version: {e}: {REBUILD}"))?;
     let remedy = match major.cmp(&API.0) {
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Less => "rebuild the plugin",
@@ -66,30 +74,44 @@ fn check_api(api: &Value) -> Result<(), String> {
 fn check_names(description: &Description) -> Result<(), String> {
     let mut names = BTreeSet::new();
     if let Some(d) = description.architectures.iter().find(|d| !names.insert(&d.declaration.name)) {
-        return Err(format!("holds two architectures of the name `{}`", d.declaration.name));
+        let name = &d.declaration.name;
+        return Err(format!("holds two architectures of the name `{name}`: give one another name"));
     }
-    if names.is_empty() { Err("registers no architecture".into()) } else { Ok(()) }
+    if names.is_empty() {
+        Err("registers no architecture: its source needs a line `register!(..);`".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads a file that only its owner and group can change.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let target = path.canonicalize().map_err(|e| e.to_string())?;
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let target = path.canonicalize().map_err(unreadable)?;
     for directory in [path, &target].into_iter().filter_map(|p| p.parent()) {
         // A bare file name has the empty path as its parent.
         refuse_world_writable(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })?;
     }
     refuse_world_writable(&target)?;
-    let metadata = fs::metadata(&target).map_err(|e| e.to_string())?;
+    let metadata = fs::metadata(&target).map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err("is not a regular file".into());
+        return Err("is not a regular file: take it away".into());
     }
     let mut bytes = Vec::new();
-    let file = fs::File::open(&target).map_err(|e| e.to_string())?;
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    let file = fs::File::open(&target).map_err(unreadable)?;
+    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_LEN {
-        return Err(format!("is longer than {} MiB, no plugin is", MAX_LEN >> 20));
+        return Err(format!("is longer than {} MiB, no plugin is: take it away, or strip it", MAX_LEN >> 20));
     }
     Ok(bytes)
+}
+
+/// What the system says of a file, and what to do.
+fn unreadable(e: std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => format!("{e}: a link to nothing, mend it or take it away"),
+        std::io::ErrorKind::PermissionDenied => format!("{e}: give this user the right to read it (chmod u+r)"),
+        _ => e.to_string(),
+    }
 }
 
 /// Refuses a file or directory in which every user of the machine could plant code.
@@ -137,7 +159,10 @@ fn private_copy(bytes: &[u8]) -> std::io::Result<tempfile::TempPath> {
 fn root_module(path: &Path) -> Result<PluginRef, String> {
     let module = lib_header_from_path(path).and_then(|header| header.init_root_module());
     module.map_err(|e| match e {
-        LibraryError::OpenError { err, .. } => err.to_string().replace(&format!("{}: ", path.display()), ""),
+        LibraryError::OpenError { err, .. } => {
+            let reason = err.to_string().replace(&format!("{}: ", path.display()), "");
+            format!("the system cannot load it: {reason}: build the plugin on this machine")
+        }
         other => readable(&other.to_string()),
     })
 }
@@ -148,7 +173,7 @@ fn readable(message: &str) -> String {
     let blocks = message.split("\n\n").filter_map(|block| block.trim_start().strip_prefix("Error:"));
     let errors: Vec<String> = blocks.take(4).map(squeezed).collect();
     let text = if errors.is_empty() { squeezed(message) } else { errors.join("; ") };
-    format!("does not fit this host: {}", text.chars().take(600).collect::<String>())
+    format!("does not fit this host: {}: {REBUILD}", text.chars().take(600).collect::<String>())
 }
 
 #[cfg(test)]
@@ -186,15 +211,13 @@ pub(super) mod tests {
     #[test]
     fn descriptions_are_checked() {
         const ONE: &str = r#"{"declaration":{"name":"a","model_types":["a"]},"package":"p","version":"1"}"#;
+        let host = format!("this host has api {}.{}", API.0, API.1);
         for (found, expected) in [
             (described!(""), "panicked in Architecture::declaration"),
             (described!("{"), "its description is not JSON"),
             (described!("{}"), "its description names no api version"),
-            (
-                described!(r#"{"api":[2,3],"anything":1}"#),
-                "was built for api 2.3, this host has api 1.0: update the host",
-            ),
-            (described!(r#"{"api":[0,9]}"#), "was built for api 0.9, this host has api 1.0: rebuild the plugin"),
+            (described!(r#"{"api":[2,3],"anything":1}"#), &format!("was built for api 2.3, {host}: update the host")),
+            (described!(r#"{"api":[0,9]}"#), &format!("was built for api 0.9, {host}: rebuild the plugin")),
             (described!(r#"{"api":[1,0],"architectures":[{}]}"#), "its description does not fit: missing field"),
             (described!(r#"{"api":[1,0],"architectures":[]}"#), "registers no architecture"),
             (
@@ -224,11 +247,12 @@ pub(super) mod tests {
         let (ours, theirs) = (layout!(u32), layout!(u64));
         let long = check_layout_compatibility(ours, theirs).unwrap_err().to_string();
         let short = readable(&long);
-        assert!(short.len() <= 640 && short.len() < long.len(), "{} of {}", short.len(), long.len());
+        assert!(short.len() <= 700 && short.len() < long.len(), "{} of {}", short.len(), long.len());
         assert!(short.starts_with("does not fit this host: "), "{short}");
         for part in ["Expected:", "Found:", "u32", "u64"] {
             assert!(short.contains(part), "{part} is missing: {short}");
         }
-        assert_eq!(readable("\nother \n  reason\n"), "does not fit this host: other reason");
+        let other = readable("\nother \n  reason\n");
+        assert_eq!(other, format!("does not fit this host: other reason: {REBUILD}"));
     }
 }

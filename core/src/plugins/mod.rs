@@ -16,7 +16,24 @@
 mod binary;
 mod found;
 mod library;
+mod limit;
 mod registry;
+mod watch;
+
+use std::path::Path;
+
+/// The functions that a library takes from the system although a plugin needs none of them: to reach a network, to
+/// start processes and threads, to change files.
+///
+/// # Errors
+/// [`crate::Error::Plugin`] with the path: it cannot be read, or is no library.
+pub fn foreign_imports(path: &Path) -> crate::Result<Vec<String>> {
+    let wrong = |e: String| crate::Error::Plugin(format!("{}: {e}", path.display()));
+    let bytes = library::read(path).map_err(wrong)?;
+    binary::check(&bytes).and_then(|()| binary::foreign_imports(&bytes)).map_err(wrong)
+}
 
 pub use found::{Found, Source};
+pub use limit::TIME_LIMIT;
 pub use registry::{Failure, Listed, Listing, PLUGIN_PATH, Registry, user_directory};
+pub use watch::{Change, Watch};

@@ -3,6 +3,7 @@
 use super::{
     found::{Code, Found, Source},
     library::{Library, refuse_world_writable},
+    limit::TIME_LIMIT,
 };
 use crate::{Error, Result};
 use serde::{Serialize, Serializer};
@@ -13,6 +14,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tamarack_api::{Architecture, Declaration, Kind, Registration, plugin::guarded, private::inventory};
 
@@ -44,6 +46,8 @@ pub struct Registry {
     /// In order of precedence.
     plugins: Vec<(Rank, Found)>,
     failures: Vec<Failure>,
+    /// How long a library may take to load, and then to record.
+    limit: Option<Duration>,
 }
 
 /// A plugin that is not available.
@@ -138,6 +142,14 @@ impl Registry {
         }
     }
 
+    /// Loads one library that has come into a plugin directory; the model types that it serves.
+    pub(super) fn load_from_directory(&mut self, path: &Path) -> Result<Vec<String>, String> {
+        let found = self.open(path)?;
+        let types = found.iter().flat_map(|f| f.declaration().model_types.clone()).collect();
+        self.insert(Rank::Directory, found);
+        Ok(types)
+    }
+
     /// Loads one library, which then wins over all directories.
     ///
     /// # Errors
@@ -146,6 +158,12 @@ impl Registry {
         let found = self.open(path).map_err(|e| Error::Plugin(format!("{}: {e}", path.display())))?;
         self.insert(Rank::Explicit, found);
         Ok(())
+    }
+
+    /// How long a plugin that is added from now on may take to load, and then to record a model, in place of
+    /// [`super::TIME_LIMIT`].
+    pub fn set_time_limit(&mut self, limit: Duration) {
+        self.limit = Some(limit);
     }
 
     /// Adds an architecture of the program's own, which then wins over all directories.
@@ -178,6 +196,7 @@ impl Registry {
 
     fn insert_registered(&mut self, architecture: &'static dyn Architecture, declaration: Declaration) {
         let found = Found::new(declaration, ["", ""], Source::Registered, Code::Here(architecture));
+        let found = found.within(self.limit());
         self.insert(Rank::Explicit, vec![found]);
     }
 
@@ -192,7 +211,7 @@ impl Registry {
     /// The same among architectures of one kind.
     pub(crate) fn find_kind(&self, model_type: &str, kind: Kind) -> Result<Found> {
         let plugins = self.plugins.iter().filter(|(_, p)| p.declaration().kind == kind);
-        let only = Registry { plugins: plugins.cloned().collect(), failures: self.failures.clone() };
+        let only = Registry { plugins: plugins.cloned().collect(), ..self.clone() };
         only.find(model_type).map_err(|e| match self.winner(model_type) {
             Some(other) => {
                 let (origin, is) = (other.origin(), called(other.declaration().kind));
@@ -263,14 +282,20 @@ impl Registry {
 
     /// Opens a library, or keeps the reason why not.
     fn open(&mut self, path: &Path) -> Result<Vec<Found>, String> {
-        let opened = Library::open(path);
+        // What was wrong with the file before may be mended.
+        self.failures.retain(|f| f.path != path);
+        let opened = Library::open(path, self.limit());
         let (library, description) = opened.inspect_err(|e| self.fail(path, e.clone()))?;
-        let library = Arc::new(library);
+        let (library, limit) = (Arc::new(library), self.limit());
         let found = description.architectures.into_iter().map(|d| {
             let code = Code::Library(library.clone());
-            Found::new(d.declaration, [&d.package, &d.version], Source::File(path.to_owned()), code)
+            Found::new(d.declaration, [&d.package, &d.version], Source::File(path.to_owned()), code).within(limit)
         });
         Ok(found.collect())
+    }
+
+    fn limit(&self) -> Duration {
+        self.limit.unwrap_or(TIME_LIMIT)
     }
 
     fn insert(&mut self, rank: Rank, found: Vec<Found>) {
@@ -298,7 +323,7 @@ fn declaration(architecture: &'static dyn Architecture) -> Result<Declaration> {
 }
 
 /// The paths in a directory that are named as this system names libraries, sorted.
-fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
     refuse_world_writable(directory)?;
     let entries = fs::read_dir(directory).and_then(|d| d.collect::<Result<Vec<_>, _>>()).map_err(|e| e.to_string())?;
     let named = |path: &PathBuf| path.extension() == Some(env::consts::DLL_EXTENSION.as_ref());

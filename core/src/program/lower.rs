@@ -1,34 +1,69 @@
-//! From the recorded vocabulary to the host's, one node for one: nothing is fused yet.
+//! From the recorded vocabulary to the host's, almost one node for one: nothing is fused yet.
 
-use super::{Binary, Cache, Heads, KvHeads, MatMul, Node, Norm, Op, Post, Prepare, Program};
-use tamarack_api::{Graph, Op as Recorded, WeightId};
+use super::{
+    Binary, Cache, CacheId, Conv, HeadLinear, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Program,
+};
+use tamarack_api::{AttentionSpec, Dim, Graph, Op as Recorded, Sym, WeightExpr, WeightId, WeightNode};
 
 /// The program that does exactly what the graph says. The graph has been checked.
 pub fn lower(graph: &Graph) -> Program {
-    let mut program = Program {
-        weights: graph.weights.clone(),
-        ropes: graph.ropes.clone(),
-        output: graph.output as usize,
-        ..Program::default()
-    };
+    let (weights, ropes, custom) = (graph.weights.clone(), graph.ropes.clone(), graph.custom.clone());
+    let mut lowering = Lowering { program: Program { weights, ropes, custom, ..Program::default() }, at: Vec::new() };
     for (i, node) in graph.nodes.iter().enumerate() {
-        let inputs: Vec<usize> = node.inputs.iter().map(|i| *i as usize).collect();
+        lowering.node(node, graph.place(i as u32));
+    }
+    Program { output: lowering.at[graph.output as usize], ..lowering.program }
+}
+
+struct Lowering {
+    program: Program,
+    /// Where each recorded node's result is: a recorded operation may be several of the program's.
+    at: Vec<NodeId>,
+}
+
+impl Lowering {
+    fn push(&mut self, op: Op, inputs: Vec<NodeId>, shape: Vec<Dim>, place: &str) -> NodeId {
+        self.program.nodes.push(Node { op, inputs, shape, place: place.to_owned() });
+        self.program.nodes.len() - 1
+    }
+
+    fn cache(&mut self, cache: Cache) -> CacheId {
+        self.program.caches.push(cache);
+        self.program.caches.len() - 1
+    }
+
+    fn node(&mut self, node: &tamarack_api::Node, place: &str) {
+        let inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.at[*i as usize]).collect();
         let mut shape = node.shape.clone();
         let op = match &node.op {
             Recorded::Kv { .. } => {
                 let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
-                program.caches.push(Cache { groups, dk, dv });
                 shape.truncate(1); // the result is the cache itself, not a tensor
-                let plain = |input| Heads { input, steps: Vec::new() };
-                let kv = KvHeads { k: plain(0), v: plain(1), cache: program.caches.len() - 1 };
-                Op::Prepare(Prepare { q: None, kv: Some(kv) })
+                let cache = self.cache(Cache { groups, dk, dv, latent: false });
+                write(cache, Some(1))
             }
             Recorded::Attention { spec } => {
-                let cache = match &program.nodes[inputs[1]].op {
+                let cache = match &self.program.nodes[inputs[1]].op {
                     Op::Prepare(Prepare { kv: Some(kv), .. }) => kv.cache,
                     _ => 0, // a checked graph has a cache here
                 };
                 Op::Attend { cache, spec: spec.clone() }
+            }
+            Recorded::LatentAttention { key, value, spec } => {
+                let out = self.latent_attention(*key, *value, spec, &inputs, place);
+                self.at.push(out);
+                return;
+            }
+            Recorded::CausalConv1d { weight, bias } => {
+                // Pairs of channels are what a cache holds.
+                let dk = shape[1].constant().unwrap_or(0).next_multiple_of(2);
+                let cache = self.cache(Cache { groups: 1, dk, dv: 0, latent: false });
+                Op::Conv(Conv { weight: *weight, bias: *bias, cache, gated: false, post: Vec::new() })
+            }
+            Recorded::Xielu { alpha_p, alpha_n, beta, eps } => {
+                let expr = WeightExpr::Concat(vec![*alpha_p, *alpha_n, *beta, *eps]);
+                self.program.weights.push(WeightNode { expr, shape: vec![4] });
+                Op::Xielu(self.program.weights.len() as WeightId - 1)
             }
             Recorded::Tokens {} => Op::Tokens,
             Recorded::Embedding { weight } => Op::Embedding { weight: *weight, scale: 1.0 },
@@ -41,6 +76,10 @@ pub fn lower(graph: &Graph) -> Program {
             }
             Recorded::MulScalar { by } => Op::Map(vec![Post::Scale(*by)]),
             Recorded::AddScalar { by } => Op::Map(vec![Post::AddScalar(*by)]),
+            Recorded::MulWeight { weight } => Op::MulWeight { weight: *weight, post: Vec::new() },
+            Recorded::Sqrt {} => Op::Map(vec![Post::Sqrt]),
+            Recorded::Mean {} => Op::Mean,
+            Recorded::Matmul {} => Op::RowMatMul,
             Recorded::Add {} => binary(Binary::Add),
             Recorded::Sub {} => binary(Binary::Sub),
             Recorded::Mul {} => binary(Binary::Mul),
@@ -50,10 +89,54 @@ pub fn lower(graph: &Graph) -> Program {
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
             Recorded::Outputs {} => Op::Outputs,
+            Recorded::Custom { custom, weights, decomposed } => {
+                Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }
+            }
         };
-        program.nodes.push(Node { op, inputs, shape, place: graph.place(i as u32).to_owned() });
+        let out = self.push(op, inputs, shape, place);
+        self.at.push(out);
     }
-    program
+
+    /// In its absorbed form: all heads attend to one cached row of latent and rotated key, with queries that the
+    /// keys' weights have been applied to; the values' weights come after.
+    fn latent_attention(
+        &mut self,
+        key: WeightId,
+        value: WeightId,
+        spec: &AttentionSpec,
+        inputs: &[NodeId],
+        place: &str,
+    ) -> NodeId {
+        let (tokens, heads) = (Dim::from(Sym::Tokens), self.program.dims(inputs[0])[0]);
+        let (rank, rope) = (self.program.width(inputs[2]), self.program.width(inputs[3]));
+        let shape = |heads: usize, dim: usize| vec![tokens, heads.into(), dim.into()];
+        let cache = self.cache(Cache { groups: 1, dk: rank + rope, dv: rank, latent: true });
+
+        let row = self.push(Op::Concat, vec![inputs[2], inputs[3]], vec![tokens, (rank + rope).into()], place);
+        let row = self.push(Op::Reshape, vec![row], shape(1, rank + rope), place);
+        let written = self.push(write(cache, None), vec![row], vec![tokens], place);
+
+        // What a file stores transposed is taken as it lies there: quantized weights cannot be turned.
+        let (weight, transposed) = match self.program.weights[key as usize].expr {
+            WeightExpr::Transpose(of) => (of, false),
+            _ => (key, true),
+        };
+        let to_latent = Op::HeadLinear(HeadLinear { weight, transposed });
+        let queries = self.push(to_latent, vec![inputs[0]], shape(heads, rank), place);
+        let queries = self.push(Op::Concat, vec![queries, inputs[1]], shape(heads, rank + rope), place);
+
+        let seen =
+            self.push(Op::Attend { cache, spec: spec.clone() }, vec![queries, written], shape(heads, rank), place);
+        let v = self.program.weight_shape(value)[1];
+        let values = Op::HeadLinear(HeadLinear { weight: value, transposed: false });
+        self.push(values, vec![seen], shape(heads, v), place)
+    }
+}
+
+/// Keys are the first input.
+fn write(cache: CacheId, values: Option<usize>) -> Op {
+    let plain = |input| Heads { input, steps: Vec::new() };
+    Op::Prepare(Prepare { q: None, kv: Some(KvHeads { k: plain(0), v: values.map(plain), cache }) })
 }
 
 fn binary(op: Binary) -> Op {

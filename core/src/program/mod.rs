@@ -1,17 +1,20 @@
 //! The host's own form of a recorded graph: the vocabulary plus fused operations that no plugin can
 //! send. Executors run this; [`rewrite`] makes it short.
 
+pub mod custom;
 mod lower;
+mod ops;
 mod rewrite;
 mod rules;
 mod tidy;
 
 pub use lower::lower;
+pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
 use std::{collections::BTreeSet, ops::Range};
-use tamarack_api::{Activation, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
+use tamarack_api::{Activation, CustomOp, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
 
 /// A node's place in [`Program::nodes`].
 pub type NodeId = usize;
@@ -29,6 +32,10 @@ pub struct Program {
     pub ropes: Vec<RopeSpec>,
     /// Key and value caches.
     pub caches: Vec<Cache>,
+    /// Ops of the plugin's own.
+    pub custom: Vec<CustomOp>,
+    /// Those in plain arithmetic, if the plugin is at hand.
+    pub plain: Option<custom::PlainOps>,
     /// The logits [outputs, vocabulary].
     pub output: NodeId,
 }
@@ -55,6 +62,8 @@ pub struct Cache {
     pub dk: usize,
     /// Elements of a value.
     pub dv: usize,
+    /// Whether a value is the beginning of its key, and not stored: a latent's.
+    pub latent: bool,
 }
 
 /// What a node does. Where an op has `post` steps, each `Add` and `Mul` takes the next input after
@@ -81,6 +90,19 @@ pub enum Op {
     },
     /// Element by element, beginning with the input itself.
     Map(Vec<Post>),
+    /// Element by element times a vector as long as the last dimension.
+    MulWeight {
+        /// The vector.
+        weight: WeightId,
+        /// And then.
+        post: Vec<Post>,
+    },
+    /// xIELU; the vector has its four parameters, see [`tamarack_api::Op::Xielu`].
+    Xielu(WeightId),
+    /// The mean of the last dimension, which becomes 1.
+    Mean,
+    /// [rows, m, k] and [rows, k, n] -> [rows, m, n]
+    RowMatMul,
     /// Element by element of two inputs; a dimension of 1 repeats.
     Binary {
         /// Which.
@@ -111,8 +133,21 @@ pub enum Op {
         /// How.
         spec: tamarack_api::AttentionSpec,
     },
+    /// [tokens, heads, k] -> [tokens, heads, n], every head by a matrix of its own.
+    HeadLinear(HeadLinear),
+    /// A causal convolution of each channel over the rows of its sequence, which go to a cache.
+    Conv(Conv),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
+    /// An op of the plugin's own.
+    Custom {
+        /// Index into [`Program::custom`].
+        custom: usize,
+        /// What it takes beside its inputs.
+        weights: Vec<WeightId>,
+        /// Whether the last input is the same result, made of other operations.
+        decomposed: bool,
+    },
 }
 
 /// A matrix product with what is fused into it: y = post(glu(norm(x) W^T + b)).
@@ -154,6 +189,8 @@ pub enum Post {
     AddScalar(f32),
     /// v into [min, max]
     Clamp(f32, f32),
+    /// v = sqrt(v)
+    Sqrt,
     /// v = v + input
     Add,
     /// v = v * input
@@ -189,8 +226,8 @@ pub struct Prepare {
 pub struct KvHeads {
     /// Keys.
     pub k: Heads,
-    /// Values.
-    pub v: Heads,
+    /// Values; none where the cache is latent.
+    pub v: Option<Heads>,
     /// Where they go.
     pub cache: CacheId,
 }
@@ -237,7 +274,7 @@ impl Norm {
 impl Prepare {
     /// Queries, keys and values, those that there are.
     pub fn heads(&self) -> impl Iterator<Item = &Heads> {
-        self.q.iter().chain(self.kv.iter().flat_map(|kv| [&kv.k, &kv.v]))
+        self.q.iter().chain(self.kv.iter().flat_map(|kv| std::iter::once(&kv.k).chain(&kv.v)))
     }
 
     /// The norms of all heads, in the same order.
@@ -264,6 +301,10 @@ impl Op {
             Op::Norm { norm, .. } if norm.center => "layer_norm",
             Op::Norm { .. } => "rms_norm",
             Op::Map(_) => "map",
+            Op::MulWeight { .. } => "mul_weight",
+            Op::Xielu(_) => "xielu",
+            Op::Mean => "mean",
+            Op::RowMatMul => "row_matmul",
             Op::Binary { .. } => "binary",
             Op::Reshape => "reshape",
             Op::Slice { .. } => "slice",
@@ -271,7 +312,10 @@ impl Op {
             Op::Rope(_) => "rope",
             Op::Prepare(_) => "prepare",
             Op::Attend { .. } => "attend",
+            Op::HeadLinear(_) => "head_linear",
+            Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
+            Op::Custom { .. } => "custom",
         }
     }
 
@@ -328,6 +372,10 @@ impl Program {
                 }
                 Op::Norm { norm, .. } => vectors.extend(norm.weights()),
                 Op::Attend { spec, .. } => vectors.extend(spec.sinks),
+                Op::HeadLinear(h) => matrices.extend([h.weight]),
+                Op::Conv(c) => vectors.extend([c.weight].into_iter().chain(c.bias)),
+                Op::MulWeight { weight, .. } | Op::Xielu(weight) => vectors.extend([*weight]),
+                Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
                 _ => {}
             }
@@ -345,7 +393,8 @@ impl Program {
     pub fn post_inputs(&self, id: NodeId) -> Range<usize> {
         let inputs = self.nodes[id].inputs.len();
         let first = match &self.nodes[id].op {
-            Op::Binary { .. } => 2,
+            Op::Binary { .. } | Op::RowMatMul => 2,
+            Op::Conv(c) => c.inputs(),
             _ => 1,
         };
         first..inputs

@@ -1,6 +1,6 @@
 //! The rules. Each is a few lines; a test runs the program with every rule, and with each left out.
 
-use super::{Binary, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule};
+use super::{Binary, Conv, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule};
 use tamarack_api::{Activation, WeightId};
 
 /// All rules, in the order in which they must run: what is more particular comes first.
@@ -10,6 +10,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "matmuls of one input into one", apply: siblings },
     Rule { name: "norm into matmul", apply: norm_into_matmul },
     Rule { name: "gated product", apply: gated_product },
+    Rule { name: "product into the convolution of it", apply: product_into_conv },
     Rule { name: "map into what makes its input", apply: map_into_producer },
     Rule { name: "sum or product into what makes one side", apply: binary_into_producer },
     Rule { name: "steps of keys and values into the cache write", apply: prepare_kv },
@@ -126,6 +127,18 @@ fn gated_product(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
     Some(())
 }
 
+/// conv(a * b)
+fn product_into_conv(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
+    let Op::Conv(conv) = r.op(i).clone() else { return None };
+    let x = r.inputs(i)[0];
+    let (Op::Binary { op: Binary::Mul, post }, &[a, b]) = (r.op(x), r.inputs(x)) else { return None };
+    if conv.gated || !post.is_empty() || !r.is_used_once(x) || r.dims(a) != r.dims(b) {
+        return None;
+    }
+    r.replace(i, Op::Conv(Conv { gated: true, ..conv }), vec![a, b]);
+    Some(())
+}
+
 /// f(op(x)), where nothing else uses op(x)
 fn map_into_producer(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
     let Op::Map(steps) = r.op(i).clone() else { return None };
@@ -165,9 +178,12 @@ fn binary_into_producer(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
 fn absorb(r: &mut Rewriter<'_>, i: NodeId, x: NodeId, steps: &[Post], more: Vec<NodeId>) -> Option<()> {
     let (mut op, mut inputs) = (r.op(x).clone(), r.inputs(x).to_vec());
     match &mut op {
-        Op::MatMul(MatMul { post, .. }) | Op::Norm { post, .. } | Op::Binary { post, .. } | Op::Map(post) => {
-            post.extend(steps);
-        }
+        Op::MatMul(MatMul { post, .. })
+        | Op::Norm { post, .. }
+        | Op::Binary { post, .. }
+        | Op::MulWeight { post, .. }
+        | Op::Conv(Conv { post, .. })
+        | Op::Map(post) => post.extend(steps),
         _ => return None,
     }
     inputs.extend(more);
@@ -178,21 +194,20 @@ fn absorb(r: &mut Rewriter<'_>, i: NodeId, x: NodeId, steps: &[Post], more: Vec<
 /// Norm, rope and scale of keys (and values) happen on the way into the cache.
 fn prepare_kv(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
     let Op::Prepare(Prepare { q: None, kv: Some(kv) }) = r.op(i).clone() else { return None };
-    let (k, v) = (r.inputs(i)[kv.k.input], r.inputs(i)[kv.v.input]);
-    let ((k, k_steps), (v, v_steps)) = (peel(r, k), peel(r, v));
-    if k_steps.is_empty() && v_steps.is_empty() {
+    let mut inputs = Vec::new();
+    let mut peeled = |heads: Heads| {
+        let (from, mut steps) = peel(r, r.inputs(i)[heads.input]);
+        let found = !steps.is_empty();
+        steps.extend(heads.steps);
+        inputs.push(from);
+        (Heads { input: inputs.len() - 1, steps }, found)
+    };
+    let (k, v) = (peeled(kv.k), kv.v.map(peeled));
+    if !k.1 && !v.as_ref().is_some_and(|v| v.1) {
         return None;
     }
-    let steps = |mut first: Vec<HeadStep>, then: Vec<HeadStep>| {
-        first.extend(then);
-        first
-    };
-    let kv = KvHeads {
-        k: Heads { input: 0, steps: steps(k_steps, kv.k.steps) },
-        v: Heads { input: 1, steps: steps(v_steps, kv.v.steps) },
-        cache: kv.cache,
-    };
-    r.replace(i, Op::Prepare(Prepare { q: None, kv: Some(kv) }), vec![k, v]);
+    let kv = KvHeads { k: k.0, v: v.map(|v| v.0), cache: kv.cache };
+    r.replace(i, Op::Prepare(Prepare { q: None, kv: Some(kv) }), inputs);
     Some(())
 }
 
@@ -209,10 +224,9 @@ fn prepare_q(r: &mut Rewriter<'_>, i: NodeId) -> Option<()> {
     let Op::Prepare(Prepare { q: None, kv: Some(kv) }) = r.op(writer).clone() else { return None };
     // An earlier layer's cache has other users, or queries of its own.
     if r.is_used_once(writer) && !r.depends_on(from, writer) {
-        let inputs = vec![r.inputs(writer)[kv.k.input], r.inputs(writer)[kv.v.input], from];
-        let (k, v) = (Heads { input: 0, ..kv.k }, Heads { input: 1, ..kv.v });
-        let kv = Some(KvHeads { k, v, cache: kv.cache });
-        let op = Op::Prepare(Prepare { q: Some(Heads { input: 2, steps }), kv });
+        let mut inputs = r.inputs(writer).to_vec();
+        inputs.push(from);
+        let op = Op::Prepare(Prepare { q: Some(Heads { input: inputs.len() - 1, steps }), kv: Some(kv) });
         let both = r.add(Node { op, inputs, shape, place });
         r.replace(i, Op::Attend { cache, spec }, vec![both, both]);
         return Some(());

@@ -5,7 +5,7 @@ use crate::{
     Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
-    program::{Op, Program},
+    program::{Node, Op, Program},
     weights::{Matrix, fold},
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -35,7 +35,7 @@ impl Reference {
     /// Prepares a program for steps up to `capacity`.
     pub fn load(program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Reference> {
         let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.groups * (c.dk + c.dv)]).collect();
+        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.width()]).collect();
         let mut last_use: Vec<usize> = (0..program.nodes.len()).collect();
         for (i, node) in program.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|j| last_use[*j] = i);
@@ -50,6 +50,7 @@ impl Reference {
             done: VecDeque::new(),
             program,
         };
+        reference.check_custom()?;
         reference.fold(checkpoint)?;
         Ok(reference)
     }
@@ -61,9 +62,36 @@ impl Reference {
             let vector = fold(&program.weights, id, checkpoint)?;
             values += vector.rows() * vector.cols();
         }
-        let kv: usize = program.caches.iter().map(|c| slots * c.groups * (c.dk + c.dv)).sum();
+        let kv: usize = program.caches.iter().map(|c| slots * c.width()).sum();
         let bytes = |values: usize| (values * size_of::<f32>()) as u64;
         Ok(MemoryUse { weights: bytes(values), kv: bytes(kv), workspace: 0 })
+    }
+
+    /// Refuses an op that only a GPU can run.
+    fn check_custom(&self) -> Result<()> {
+        for node in &self.program.nodes {
+            let Op::Custom { custom, decomposed: false, .. } = &node.op else { continue };
+            let op = &self.program.custom[*custom];
+            let wrong = |e: String| crate::Error::Model(format!("{}: {e}: choose a GPU to run it", node.place));
+            let plain = self.program.plain.as_ref();
+            let plain = plain.ok_or_else(|| wrong(format!("custom op `{}` has no plain form here", op.name)))?;
+            let nothing: Vec<&[f32]> = vec![&[]; op.inputs + op.weights];
+            plain.compute(op, 0, &nothing, 0).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// What a custom op stands for, or its plain form.
+    fn custom(&self, node: &Node, id: usize, x: &[&[f32]]) -> Result<Vec<f32>> {
+        let (custom, weights) = match &node.op {
+            Op::Custom { decomposed: false, custom, weights } => (&self.program.custom[*custom], weights),
+            _ => return Ok(x.last().map(|x| x.to_vec()).unwrap_or_default()),
+        };
+        let rows = x[0].len() / self.program.width(node.inputs[0]).max(1);
+        let values: Vec<&[f32]> = x.iter().copied().chain(weights.iter().map(|w| &self.vectors[w][..])).collect();
+        let plain =
+            self.program.plain.as_ref().map(|p| p.compute(custom, rows, &values, rows * self.program.width(id)));
+        plain.unwrap_or(Ok(Vec::new())).map_err(|e| crate::Error::Plugin(format!("{}: {e}", node.place)))
     }
 
     fn fold(&mut self, checkpoint: &Checkpoint) -> Result<()> {
@@ -91,7 +119,10 @@ impl Reference {
         for i in 0..values.len() {
             let node = self.program.nodes[i].clone();
             let inputs: Vec<&[f32]> = node.inputs.iter().map(|j| values[*j].as_deref().unwrap_or(&[])).collect();
-            let value = self.eval(i, &inputs, &context);
+            let value = match &node.op {
+                Op::Custom { .. } => self.custom(&node, i, &inputs)?,
+                _ => self.eval(i, &inputs, &context),
+            };
             values[i] = Some(value);
             for j in node.inputs {
                 if self.last_use[j] == i && !keep(j) {
@@ -111,7 +142,8 @@ impl Reference {
                 let (table, dim) = (&self.weights[weight], self.program.width(i));
                 let mut out = vec![0.0; c.tokens.len() * dim];
                 for (row, token) in out.chunks_exact_mut(dim).zip(&c.tokens) {
-                    table.row(*token as usize, row);
+                    let token = *token as usize;
+                    table.row(if token < table.rows() { token } else { 0 }, row);
                     row.iter_mut().for_each(|v| *v *= scale);
                 }
                 out
@@ -124,6 +156,19 @@ impl Reference {
             Op::Binary { op, post } => {
                 fused::post(fused::binary(*op, x[0], &dims(0), x[1], &dims(1), &self.program.dims(i)), post, &x[2..])
             }
+            Op::MulWeight { weight, post } => {
+                let weight = &self.vectors[weight];
+                let y = x[0].iter().enumerate().map(|(i, v)| v * weight[i % weight.len()]).collect();
+                fused::post(y, post, &x[1..])
+            }
+            Op::Xielu(parameters) => {
+                let p = &self.vectors[parameters];
+                x[0].iter().map(|v| ops::xielu(*v, [p[0], p[1], p[2], p[3]])).collect()
+            }
+            Op::Mean => ops::mean(x[0], dims(0).last().copied().unwrap_or(1)),
+            Op::RowMatMul => ops::row_matmul(x[0], x[1], dims(0)[0], dims(0)[1], dims(1)[1]),
+            Op::HeadLinear(h) => self.head_linear(h, x[0], &dims(0)),
+            Op::Conv(conv) => self.conv(conv, x, c),
             Op::Reshape => x[0].to_vec(),
             Op::Slice { dim, start } => fused::slice(x[0], &dims(0), dim - 1, *start, self.program.dims(i)[dim - 1]),
             Op::Concat => {
@@ -133,6 +178,7 @@ impl Reference {
             Op::Rope(rope) => self.rope(*rope, x[0], &dims(0), c),
             Op::Prepare(p) => self.prepare(p, &node.inputs, x, c),
             Op::Attend { cache, spec } => self.attend(*cache, spec, x[0], dims(0)[0], c),
+            Op::Custom { .. } => Vec::new(), // see `Reference::custom`
             Op::Outputs => {
                 let width = self.program.width(i);
                 c.step.outputs.iter().flat_map(|o| x[0][o.row as usize * width..][..width].to_vec()).collect()

@@ -4,7 +4,10 @@ use super::{
     executor::{Context, Reference},
     ops,
 };
-use crate::program::{Binary, HeadStep, Heads, MatMul, NodeId, Norm, Post, Prepare};
+use crate::{
+    exec::Row,
+    program::{Binary, Conv, HeadLinear, HeadStep, Heads, MatMul, NodeId, Norm, Post, Prepare},
+};
 use tamarack_api::{AttentionSpec, RopeId};
 
 impl Reference {
@@ -52,9 +55,10 @@ impl Reference {
             })
         };
         if let Some(kv) = &p.kv {
-            let (k, v) = (walk(self, &kv.k), walk(self, &kv.v));
+            let (k, v) = (walk(self, &kv.k), kv.v.as_ref().map(|v| walk(self, v)).unwrap_or_default());
             let cache = self.program.caches[kv.cache];
-            let (k_width, v_width) = (cache.groups * cache.dk, cache.groups * cache.dv);
+            let k_width = cache.groups * cache.dk;
+            let v_width = cache.width() - k_width;
             for (r, row) in c.step.rows.iter().enumerate() {
                 let at = c.step.slot(row) * (k_width + v_width);
                 let slot = &mut self.caches[kv.cache][at..][..k_width + v_width];
@@ -75,7 +79,8 @@ impl Reference {
     ) -> Vec<f32> {
         use rayon::prelude::*;
         let (sizes, data) = (self.program.caches[cache], &self.caches[cache]);
-        let (k_width, width) = (sizes.groups * sizes.dk, sizes.groups * (sizes.dk + sizes.dv));
+        let width = sizes.width();
+        let values_at = if sizes.latent { 0 } else { sizes.groups * sizes.dk };
         let how = ops::Attend {
             heads,
             groups: sizes.groups,
@@ -90,10 +95,57 @@ impl Reference {
             let start = spec.window.map_or(0, |w| end.saturating_sub(w));
             let slot = |p: usize| &data[c.step.slot_at(row, p) * width..][..width];
             let key = |p: usize, g: usize| &slot(p)[g * sizes.dk..][..sizes.dk];
-            let value = |p: usize, g: usize| &slot(p)[k_width + g * sizes.dv..][..sizes.dv];
+            let value = |p: usize, g: usize| &slot(p)[values_at + g * sizes.dv..][..sizes.dv];
             ops::attend(q, &how, start..end, key, value)
         };
         q.par_chunks_exact(heads * sizes.dk).enumerate().flat_map_iter(one).collect()
+    }
+}
+
+impl Reference {
+    /// `dims`: [heads, k].
+    pub(super) fn head_linear(&self, h: &HeadLinear, x: &[f32], dims: &[usize]) -> Vec<f32> {
+        let (weight, shape) = (&self.weights[&h.weight], self.program.weight_shape(h.weight));
+        let (rows, cols) = (shape[1], shape[2]);
+        let n = if h.transposed { cols } else { rows };
+        let mut y = vec![0.0; x.len() / dims[1] * n];
+        let mut row = vec![0.0; cols];
+        for i in 0..dims[0] * rows {
+            weight.row(i, &mut row);
+            let (head, i) = (i / rows, i % rows);
+            for (x, y) in x.chunks_exact(dims[0] * dims[1]).zip(y.chunks_exact_mut(dims[0] * n)) {
+                let (x, y) = (&x[head * dims[1]..][..dims[1]], &mut y[head * n..][..n]);
+                if h.transposed {
+                    y.iter_mut().zip(&row).for_each(|(y, w)| *y += x[i] * w);
+                } else {
+                    y[i] = ops::dot(x, &row);
+                }
+            }
+        }
+        y
+    }
+
+    pub(super) fn conv(&mut self, conv: &Conv, x: &[&[f32]], c: &Context<'_>) -> Vec<f32> {
+        let width = self.program.caches[conv.cache].width();
+        let [channels, kernel] = *self.program.weight_shape(conv.weight) else { return Vec::new() };
+        let gated: Vec<f32> = match conv.gated {
+            true => x[0].iter().zip(x[1]).map(|(a, b)| a * b).collect(),
+            false => x[0].to_vec(),
+        };
+        let cache = &mut self.caches[conv.cache];
+        for (row, x) in c.step.rows.iter().zip(gated.chunks_exact(channels)) {
+            cache[c.step.slot(row) * width..][..channels].copy_from_slice(x);
+        }
+        let (weight, bias) = (&self.vectors[&conv.weight], conv.bias.map(|b| &self.vectors[&b]));
+        let one = |row: &Row, channel: usize| {
+            let taps = (0..kernel).filter(|back| *back <= row.index as usize).map(|back| {
+                let x = cache[c.step.slot_at(row, row.index as usize - back) * width + channel];
+                x * weight[channel * kernel + kernel - 1 - back]
+            });
+            taps.sum::<f32>() + bias.map_or(0.0, |b| b[channel])
+        };
+        let y = c.step.rows.iter().flat_map(|row| (0..channels).map(move |channel| (row, channel)));
+        post(y.map(|(row, channel)| one(row, channel)).collect(), &conv.post, &x[conv.inputs()..])
     }
 }
 
@@ -108,6 +160,7 @@ pub(super) fn post(mut y: Vec<f32>, steps: &[Post], inputs: &[&[f32]]) -> Vec<f3
                 Post::Scale(c) => *v * c,
                 Post::AddScalar(c) => *v + c,
                 Post::Clamp(min, max) => v.max(*min).min(*max),
+                Post::Sqrt => v.sqrt(),
                 Post::Add => *v + other[i],
                 Post::Mul => *v * other[i],
             };

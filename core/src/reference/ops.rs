@@ -150,6 +150,30 @@ pub fn activation(f: Activation, x: f32) -> f32 {
     }
 }
 
+/// xIELU with the parameters alpha_p, alpha_n, beta and eps, arXiv:2411.13010.
+pub fn xielu(x: f32, [alpha_p, alpha_n, beta, eps]: [f32; 4]) -> f32 {
+    let softplus = |x: f32| x.max(0.0) + (-x.abs()).exp().ln_1p();
+    if x > 0.0 {
+        softplus(alpha_p) * x * x + beta * x
+    } else {
+        (beta + softplus(alpha_n)) * (x.min(eps).exp_m1() - x) + beta * x
+    }
+}
+
+/// The mean of each row of `dim` values.
+pub fn mean(x: &[f32], dim: usize) -> Vec<f32> {
+    x.chunks_exact(dim).map(|row| row.iter().sum::<f32>() / dim as f32).collect()
+}
+
+/// Row by row, [m, k] times [k, n].
+pub fn row_matmul(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+    let one = |(a, b): (&[f32], &[f32])| {
+        let element = |i: usize| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum();
+        (0..m * n).map(element).collect::<Vec<f32>>()
+    };
+    a.chunks_exact(m * k).zip(b.chunks_exact(k * n)).flat_map(one).collect()
+}
+
 /// The error function to 1.2e-7, by the rational Chebyshev fit of Numerical Recipes, section 6.2.
 pub fn erf(x: f32) -> f32 {
     const C: [f64; 10] = [

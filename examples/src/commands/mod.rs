@@ -7,4 +7,5 @@ pub mod devices;
 pub mod inspect;
 mod model;
 mod output;
+pub mod plugin;
 pub mod plugins;

@@ -27,7 +27,16 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
     }
     for format in formats() {
         let dim = if format.block() < 32 { 64 } else { 256 };
-        let spec = Embedding { rows: step::TOKENS, first: 3, count: 9, dim, format, scale: 2.0, out: View::rows(dim) };
+        let spec = Embedding {
+            rows: step::TOKENS,
+            first: 3,
+            count: 9,
+            total: 12,
+            dim,
+            format,
+            scale: 2.0,
+            out: View::rows(dim),
+        };
         list.push((LEAST, embedding(&spec)));
     }
     list

@@ -3,17 +3,21 @@
 use crate::DEVICES;
 use tamarack_kernels::attend::{Attend, Keys};
 use tamarack_kernels::bandwidth;
+use tamarack_kernels::conv::Conv;
 use tamarack_kernels::elementwise::{Elementwise, Op};
+use tamarack_kernels::heads::HeadLinear;
 use tamarack_kernels::norm::{Norm, NormKind};
 use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
 use tamarack_kernels::sample::Sample;
-use tamarack_kernels::{Activation, Caps, Kernel, Post, View};
+use tamarack_kernels::small::{Mean, RowMatMul};
+use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 
 /// Every option and every odd size, on the most and the least able device and those between.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
     let mut list = Vec::new();
     for caps in DEVICES {
-        let kernels = [norms(&caps), elementwise(&caps), prepare(&caps), attend(&caps), sample(&caps)].concat();
+        let kernels =
+            [norms(&caps), elementwise(&caps), prepare(&caps), attend(&caps), rare(&caps), sample(&caps)].concat();
         list.push((caps, bandwidth::read(1 << 30, &caps)));
         list.extend(kernels.into_iter().map(|kernel| (caps, kernel)));
     }
@@ -52,6 +56,7 @@ fn elementwise(caps: &Caps) -> Vec<Kernel> {
         Op::Mul,
         Op::Div,
         Op::Glu(Activation::Silu),
+        Op::Xielu,
         Op::Clamp { min: f32::NEG_INFINITY, max: 7.0 },
     ];
     let mut list = Vec::new();
@@ -75,7 +80,7 @@ fn prepare(caps: &Caps) -> Vec<Kernel> {
         ]
     };
     let heads = |input, n, dim| Heads { input, view: View::heads(n, dim), steps: steps(input) };
-    let kv = Some((heads(1, 2, 80), heads(0, 2, 96)));
+    let kv = Some((heads(1, 2, 80), Some(heads(0, 2, 96))));
     let both = Prepare { q: Some(heads(0, 6, 80)), kv, inputs: 2, tables: vec![20, 24], out: View::heads(6, 80) };
     let (q, kv) = (Prepare { kv: None, ..both.clone() }, Prepare { q: None, ..both.clone() });
     [both, q, kv].map(|p| p.kernel(caps)).into()
@@ -95,6 +100,7 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
         (128, 128, 192, 128),
         (8, 4, 256, 256),
         (4, 1, 512, 512),
+        (16, 1, 576, 512),
     ];
     for (heads, kv_heads, dk, dv) in shapes {
         let plain = Attend {
@@ -106,13 +112,39 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
             window: None,
             softcap: None,
             sinks: false,
+            latent: false,
             q: View::heads(heads, dk),
             out: View::heads(heads, dv),
         };
         let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
-        for spec in [plain, full] {
+        let latent = Attend { latent: true, kv_heads: 1, ..plain.clone() };
+        for spec in [plain, full, latent] {
             list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| spec.vector(caps, keys)));
             list.extend([spec.reduce(caps), spec.tiled(caps)]);
+        }
+    }
+    list
+}
+
+fn rare(caps: &Caps) -> Vec<Kernel> {
+    let mut list = Vec::new();
+    for (heads, dim) in [(1, 1), (3, 75), (1, 2048)] {
+        let view = View { offset: 1, row: 9999, heads, head: dim + 2, dim };
+        list.push(Mean { x: view, out: View::heads(heads, 1) }.kernel(caps));
+        for post in [Vec::new(), post(heads, dim)] {
+            let inputs = vec![view; if post.is_empty() { 1 } else { 2 }];
+            let conv = Conv { inputs, kernel: 3, bias: !post.is_empty(), post, out: View::rows(heads * dim) };
+            list.push(conv.kernel(caps));
+        }
+    }
+    let (a, b, out) = (View::heads(4, 3), View { head: 90, ..View::heads(3, 80) }, View::heads(4, 80));
+    list.push(RowMatMul { a, b, out }.kernel(caps));
+    let affine = Format::Affine { bits: 4, group: 32, scales: Scales::F16 };
+    for (format, k, n) in [(Format::F32, 33, 7), (Format::Bf16, 128, 512), (affine, 512, 128), (affine, 128, 512)] {
+        let x = View { offset: 3, ..View::heads(16, k) };
+        for transposed in [false, true].into_iter().filter(|t| format != affine || *t == (n == 512)) {
+            let spec = HeadLinear { rows: step::TOKENS, format, transposed, x, out: View::heads(16, n) };
+            list.extend([1, 8].map(|tile| spec.kernel(caps, tile)));
         }
     }
     list

@@ -130,7 +130,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
                 let slot = slot_of(table, min(block + i / VALUE_PIECES, hi - 1u)) * SLOT_WORDS;
                 let piece = i % VALUE_PIECES;
                 pieces[i / VALUE_PIECES * PIECE_STRIDE + piece] =
-                    value_piece(slot + KV_HEADS * (DK / 2u) + kv_head * (DV / 2u), piece);
+                    value_piece(slot + VALUES_AT + kv_head * (DV / 2u), piece);
             }
             {{for i in VALUE_PIECES_EACH}}
             {{for d in EIGHT}}

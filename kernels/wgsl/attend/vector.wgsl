@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
         {{end u}}
         {{for u in FOUR}}
         {{for i in VALUE_PIECES_EACH}}
-        let v{{u}}_{{i}} = value_piece(slot{{u}} + KV_HEADS * (DK / 2u) + kv_head * (DV / 2u), value_piece{{i}});
+        let v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * (DV / 2u), value_piece{{i}});
         {{end i}}
         {{end u}}
         let hidden = vec4<u32>(key0, key1, key2, key3) >= vec4<u32>(hi);

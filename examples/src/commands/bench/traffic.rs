@@ -34,8 +34,9 @@ impl Traffic {
                 Op::Attend { cache, spec } => {
                     let cache = program.caches[*cache];
                     // Keys and values are f16.
-                    caches.push(((cache.groups * (cache.dk + cache.dv) * 2) as u64, spec.window));
+                    caches.push(((cache.width() * 2) as u64, spec.window));
                 }
+                Op::HeadLinear(h) => weights += matrix_bytes(&fold(&program.weights, h.weight, checkpoint)?),
                 _ => {}
             }
         }

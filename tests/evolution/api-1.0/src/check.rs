@@ -1,0 +1,96 @@
+//! Encoding and decoding of graphs. What a plugin sends is believed in nothing: it is decoded, its
+//! references checked, and every shape inferred again.
+
+use crate::{API, Dim, Error, Graph, Node, Op, Result, WeightExpr, infer, recorder::MAX_NODES};
+
+const MAX_ELEMENTS: usize = 1 << 40;
+
+impl Graph {
+    /// The graph as it crosses the boundary.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error(format!("the graph cannot be encoded: {e}")))
+    }
+
+    /// Reads and checks what a plugin sent.
+    pub fn decode(bytes: &[u8]) -> Result<Graph> {
+        let json: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|e| Error(format!("the graph is not JSON: {e}")))?;
+        let api: (u32, u32) = serde_json::from_value(json["api"].clone()).unwrap_or(API);
+        let mut graph: Graph = serde_path_to_error::deserialize(json).map_err(|e| too_new(api, &e.to_string()))?;
+        graph.check()?;
+        Ok(graph)
+    }
+
+    /// Checks every reference and infers every shape.
+    pub fn check(&mut self) -> Result<()> {
+        if self.nodes.len() > MAX_NODES || self.weights.len() > MAX_NODES {
+            return Err(Error(format!("{} nodes are more than {MAX_NODES}", self.nodes.len())));
+        }
+        for i in 0..self.weights.len() {
+            self.check_weight(i).map_err(|e| Error(format!("weight {i}: {e}")))?;
+        }
+        if let Some(i) = self.ropes.iter().position(|r| !r.is_sound()) {
+            return Err(Error(format!("rope {i} {}", crate::rope::UNSOUND)));
+        }
+        for i in 0..self.nodes.len() {
+            let shape = self.check_node(i);
+            let node = &self.nodes[i];
+            self.nodes[i].shape =
+                shape.map_err(|e| Error(format!("{}: {}: {e}", self.place(i as u32), node.op.name())))?;
+        }
+        match self.shape(self.output) {
+            [_, d] if d.constant().is_some() => Ok(()),
+            found => Err(Error(format!("the output is not logits [rows, vocabulary]: {found:?}"))),
+        }
+    }
+
+    fn check_weight(&self, i: usize) -> Result<(), String> {
+        let node = &self.weights[i];
+        if let Some(p) = node.expr.parts().iter().find(|p| **p as usize >= i) {
+            return Err(format!("takes weight {p}, which does not come before it"));
+        }
+        let count = node.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if node.shape.len() > 4 || count.is_none_or(|n| n > MAX_ELEMENTS) {
+            return Err(format!("the shape {:?} is absurd", node.shape));
+        }
+        match &node.expr {
+            WeightExpr::AddScalar(_, c) | WeightExpr::MulScalar(_, c) if !c.is_finite() => Err("not finite".into()),
+            expr if infer::weight_shape_fits(self, expr, &node.shape) => Ok(()),
+            expr => Err(format!("{expr:?} cannot have shape {:?}", node.shape)),
+        }
+    }
+
+    fn check_node(&self, i: usize) -> Result<Vec<Dim>, String> {
+        let Node { op, inputs, .. } = &self.nodes[i];
+        if let Some(j) = inputs.iter().find(|j| **j as usize >= i) {
+            return Err(format!("takes node {j}, which does not come before it"));
+        }
+        if let Some(w) = op.weights().find(|w| *w as usize >= self.weights.len()) {
+            return Err(format!("takes weight {w}, of {}", self.weights.len()));
+        }
+        for (place, j) in inputs.iter().enumerate() {
+            let is_cache = matches!(self.nodes[*j as usize].op, Op::Kv { .. });
+            if is_cache != (matches!(op, Op::Attention { .. }) && place == 1) {
+                return Err("a cache goes to attention, and nothing else does".into());
+            }
+        }
+        let shapes: Vec<&[Dim]> = inputs.iter().map(|j| self.shape(*j)).collect();
+        let shape = infer::infer(self, op, &shapes)?;
+        let constants = shape.iter().skip(1).map(|d| d.constant());
+        let width = constants.clone().try_fold(1usize, |n, d| n.checked_mul(d?));
+        match (shape.first().and_then(|d| d.sym()), width) {
+            (Some(_), Some(1..=0x7fff_ffff)) => Ok(shape),
+            _ => Err(format!("the result {shape:?} is not [rows, ..] with constant rest")),
+        }
+    }
+}
+
+fn too_new((major, minor): (u32, u32), message: &str) -> Error {
+    let host = format!("{}.{}", API.0, API.1);
+    match message.split("unknown variant `").nth(1).and_then(|m| m.split('`').next()) {
+        Some(op) if (major, minor) > API => {
+            Error(format!("needs op `{op}` (api {major}.{minor}), this host has api {host}: update the host"))
+        }
+        _ => Error(format!("the graph (api {major}.{minor}) does not fit api {host}: {message}")),
+    }
+}

@@ -1,0 +1,325 @@
+//! The recorded form: what crosses the plugin boundary, as JSON.
+
+use crate::{Dim, RopeSpec};
+use serde::{Deserialize, Serialize};
+
+/// The version of the vocabulary: a new op or field raises the second number.
+pub const API: (u32, u32) = (1, 0);
+
+/// A node's place in [`Graph::nodes`].
+pub type NodeId = u32;
+/// A weight's place in [`Graph::weights`].
+pub type WeightId = u32;
+/// A rope's place in [`Graph::ropes`].
+pub type RopeId = u32;
+
+/// An activation function, under PyTorch's names; a configuration may also use `transformers`' ones.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x * sigmoid(x)
+    #[serde(alias = "swish")]
+    Silu,
+    /// x * Phi(x), by the error function
+    Gelu,
+    /// gelu's approximation by tanh
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_new", alias = "gelu_fast")]
+    GeluTanh,
+    /// max(x, 0)
+    Relu,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+    /// tanh(x)
+    Tanh,
+}
+
+/// How scores become probabilities, and what each row sees. A row never sees later rows.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionSpec {
+    /// Factor on each score.
+    pub scale: f32,
+    /// A key is seen iff the query's position less its own is smaller than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// Scores become `c * tanh(score / c)`, after the scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softcap: Option<f32>,
+    /// One more logit per head `[heads]`, which takes probability and gives no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sinks: Option<WeightId>,
+}
+
+impl AttentionSpec {
+    /// Scores divided by the root of the head's size, arXiv:1706.03762.
+    pub fn causal(head_dim: usize) -> AttentionSpec {
+        AttentionSpec { scale: (head_dim as f32).powf(-0.5), window: None, softcap: None, sinks: None }
+    }
+
+    /// With a sliding window of so many positions, the row itself counted.
+    pub fn window(self, window: Option<usize>) -> AttentionSpec {
+        AttentionSpec { window, ..self }
+    }
+}
+
+/// What a cache need not keep.
+#[derive(Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSpec {
+    /// Rows this far behind the newest are never looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+}
+
+/// One operation. Shapes: `[rows, ..]` with rows symbolic and the rest constant.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// The token ids of this step. -> `[tokens]`
+    Tokens {},
+    /// Rows of a table [n, dim]. `[rows]` -> [rows, dim]
+    Embedding {
+        /// [n, dim]
+        weight: WeightId,
+    },
+    /// x W^T + b. [.., k] -> [.., n]
+    Linear {
+        /// [n, k]
+        weight: WeightId,
+        /// `[n]`
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<WeightId>,
+    },
+    /// Over the last dimension, arXiv:1910.07467. The weight is `[dim]`, or [heads, dim] for [rows, heads, dim].
+    RmsNorm {
+        /// Absent: 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<WeightId>,
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// Over the last dimension, arXiv:1607.06450. The weight as for [`Op::RmsNorm`].
+    LayerNorm {
+        /// Absent: 1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<WeightId>,
+        /// `[dim]`. Absent: 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<WeightId>,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Element by element.
+    Activation {
+        /// Which.
+        function: Activation,
+    },
+    /// Element by element into [min, max].
+    Clamp {
+        /// Absent: unbounded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        min: Option<f32>,
+        /// Absent: unbounded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max: Option<f32>,
+    },
+    /// Element by element; a dimension of 1 repeats.
+    Add {},
+    /// Likewise.
+    Sub {},
+    /// Likewise.
+    Mul {},
+    /// Likewise.
+    Div {},
+    /// x * by
+    MulScalar {
+        /// The factor.
+        by: f32,
+    },
+    /// x + by
+    AddScalar {
+        /// The summand.
+        by: f32,
+    },
+    /// The same elements under another shape.
+    Reshape {
+        /// As many elements.
+        shape: Vec<Dim>,
+    },
+    /// A range of a constant dimension.
+    Slice {
+        /// Which dimension, not the first.
+        dim: usize,
+        /// Its first index.
+        start: usize,
+        /// How many.
+        len: usize,
+    },
+    /// Parts side by side along the last dimension.
+    Concat {},
+    /// Rotary embedding of [rows, heads, dim], arXiv:2104.09864.
+    Rope {
+        /// Which rope.
+        rope: RopeId,
+    },
+    /// Appends keys [tokens, groups, dk] and values [tokens, groups, dv] to a cache of their own.
+    Kv {
+        /// What the cache need not keep.
+        #[serde(default)]
+        cache: CacheSpec,
+    },
+    /// Queries [tokens, heads, dk] and a [`Op::Kv`] -> [tokens, heads, dv]; groups divide heads.
+    Attention {
+        /// How.
+        spec: AttentionSpec,
+    },
+    /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
+    Outputs {},
+}
+
+impl Op {
+    /// The op's name in the encoding.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Tokens {} => "tokens",
+            Op::Embedding { .. } => "embedding",
+            Op::Linear { .. } => "linear",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::Activation { .. } => "activation",
+            Op::Clamp { .. } => "clamp",
+            Op::Add {} => "add",
+            Op::Sub {} => "sub",
+            Op::Mul {} => "mul",
+            Op::Div {} => "div",
+            Op::MulScalar { .. } => "mul_scalar",
+            Op::AddScalar { .. } => "add_scalar",
+            Op::Reshape { .. } => "reshape",
+            Op::Slice { .. } => "slice",
+            Op::Concat {} => "concat",
+            Op::Rope { .. } => "rope",
+            Op::Kv { .. } => "kv",
+            Op::Attention { .. } => "attention",
+            Op::Outputs {} => "outputs",
+        }
+    }
+
+    /// The weights that this op reads.
+    pub fn weights(&self) -> impl Iterator<Item = WeightId> {
+        let pair = match self {
+            Op::Embedding { weight } => [Some(*weight), None],
+            Op::Linear { weight, bias } => [Some(*weight), *bias],
+            Op::RmsNorm { weight, .. } => [*weight, None],
+            Op::LayerNorm { weight, bias, .. } => [*weight, *bias],
+            Op::Attention { spec } => [spec.sinks, None],
+            _ => [None, None],
+        };
+        pair.into_iter().flatten()
+    }
+}
+
+/// One recorded operation.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// What it does.
+    pub op: Op,
+    /// What it takes: earlier nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<NodeId>,
+    /// Index into [`Graph::places`]: where the author wrote it.
+    pub at: u32,
+    /// The shape of the result. Not encoded: each side infers it with the same function.
+    #[serde(skip)]
+    pub shape: Vec<Dim>,
+}
+
+/// A weight: a tensor of the checkpoint, or an expression over weights that the host folds at load.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WeightExpr {
+    /// The tensor of this full name.
+    Tensor(String),
+    /// A range of one dimension.
+    Slice {
+        /// Of this weight.
+        of: WeightId,
+        /// Along this dimension.
+        dim: usize,
+        /// Its first index.
+        start: usize,
+    },
+    /// Parts of one shape under a new first dimension.
+    Stack(Vec<WeightId>),
+    /// Parts along the first dimension.
+    Concat(Vec<WeightId>),
+    /// The same elements; the last dimension stays.
+    Reshape(WeightId),
+    /// The last two dimensions exchanged.
+    Transpose(WeightId),
+    /// Every element plus a number.
+    AddScalar(WeightId, f32),
+    /// Every element times a number.
+    MulScalar(WeightId, f32),
+}
+
+impl WeightExpr {
+    /// The weights that this expression is made of.
+    pub fn parts(&self) -> &[WeightId] {
+        match self {
+            WeightExpr::Tensor(_) => &[],
+            WeightExpr::Stack(parts) | WeightExpr::Concat(parts) => parts,
+            WeightExpr::Slice { of, .. }
+            | WeightExpr::Reshape(of)
+            | WeightExpr::Transpose(of)
+            | WeightExpr::AddScalar(of, _)
+            | WeightExpr::MulScalar(of, _) => std::slice::from_ref(of),
+        }
+    }
+}
+
+/// A weight and its shape, all constants.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightNode {
+    /// What it is.
+    pub expr: WeightExpr,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// What one architecture recorded for one checkpoint.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graph {
+    /// The vocabulary's version that the plugin was built with.
+    pub api: (u32, u32),
+    /// Operations; each takes only earlier ones.
+    pub nodes: Vec<Node>,
+    /// Weights; each expression takes only earlier ones.
+    pub weights: Vec<WeightNode>,
+    /// Rotary embeddings.
+    pub ropes: Vec<RopeSpec>,
+    /// Source lines, for errors and profiles.
+    pub places: Vec<String>,
+    /// The node whose rows are the logits.
+    pub output: NodeId,
+}
+
+impl Graph {
+    /// The inferred shape of a node; empty for a number that is no node.
+    pub fn shape(&self, id: NodeId) -> &[Dim] {
+        self.nodes.get(id as usize).map_or(&[], |n| &n.shape)
+    }
+
+    /// The shape of a weight; empty for a number that is none.
+    pub fn weight_shape(&self, id: WeightId) -> &[usize] {
+        self.weights.get(id as usize).map_or(&[], |w| &w.shape)
+    }
+
+    /// The source line that recorded a node.
+    pub fn place(&self, id: NodeId) -> &str {
+        let at = self.nodes.get(id as usize).map_or(u32::MAX, |n| n.at);
+        self.places.get(at as usize).map_or("?", |p| p)
+    }
+}

@@ -1,0 +1,64 @@
+//! All that a plugin sees.
+//!
+//! A plugin describes; the host computes. An [`Architecture`] runs once when a model is loaded and
+//! records a graph: from `config.json` and the names and shapes of the checkpoint's tensors to
+//! [`Tensor`]s, which are handles without data. The host fuses, plans and runs what was recorded.
+//!
+//! ```
+//! use tamarack_api::*;
+//!
+//! /// One norm and a tied head: the smallest language model.
+//! struct Bigram;
+//!
+//! config! { struct BigramConfig { hidden_size: usize, vocab_size: usize, eps as "rms_norm_eps": f32 = 1e-6 } }
+//!
+//! impl Architecture for Bigram {
+//!     fn declaration(&self) -> Declaration {
+//!         Declaration::llm("bigram", &["bigram"])
+//!     }
+//!     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
+//!         let c = BigramConfig::parse(config)?;
+//!         let embed = w.embedding("embed_tokens", [c.vocab_size, c.hidden_size]);
+//!         let x = w.rms_norm("norm", c.hidden_size, c.eps).forward(embed.forward(step.tokens()));
+//!         Ok(embed.as_linear().forward(step.outputs(x)))
+//!     }
+//! }
+//! register!(Bigram);
+//!
+//! let index = [("embed_tokens.weight", vec![16, 4]), ("norm.weight", vec![4])];
+//! let index = index.map(|(name, shape)| (name.to_owned(), shape)).into_iter().collect();
+//! let config = Config::from(serde_json::json!({ "hidden_size": 4, "vocab_size": 16 }));
+//! let graph = record(&Bigram, &config, index)?;
+//! assert_eq!(format!("{:?}", graph.shape(graph.output)), "[outputs, 16]");
+//! # Ok::<(), Error>(())
+//! ```
+
+mod architecture;
+mod check;
+mod config;
+mod dim;
+mod error;
+mod graph;
+mod infer;
+pub mod plugin;
+mod recorder;
+mod rope;
+mod tensor;
+mod weights;
+
+pub use architecture::{Architecture, Declaration, Kind, Registration, registered};
+pub use config::{Config, parse_field};
+pub use dim::{Dim, Sym};
+pub use error::{Error, Result};
+pub use graph::{
+    API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
+};
+pub use recorder::{Index, record};
+pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
+pub use tensor::{Kv, Step, Tensor, attention, concat, kv};
+pub use weights::{Embedding, LayerNorm, Linear, RmsNorm, Weight, Weights};
+
+#[doc(hidden)]
+pub mod private {
+    pub use inventory;
+}

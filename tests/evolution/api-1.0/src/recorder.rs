@@ -1,0 +1,252 @@
+//! The graph that a thread is recording, and everything that went wrong on the way.
+
+use crate::{
+    API, Architecture, Config, Dim, Error, Graph, Node, NodeId, Op, Result, Sym, WeightExpr, WeightId, WeightNode,
+    infer, tensor::Step, weights::Weights,
+};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
+};
+
+/// The names and shapes of a checkpoint's tensors.
+pub type Index = BTreeMap<String, Vec<usize>>;
+
+/// The handle of what failed. Everything made of it fails too, silently: the first error is told.
+pub(crate) const POISON: u32 = u32::MAX;
+
+/// Errors after which recording stops: more of them tell nobody more.
+const MAX_ERRORS: usize = 64;
+/// Errors that a message lists.
+const SHOWN: usize = 5;
+/// What a user can do about tensors that are absent or misshapen.
+const REMEDY: &str = ": do config.json and the weights belong together, and are all files there?";
+/// Calls after which recording stops. The largest mixtures of experts take a million.
+const MAX_CALLS: usize = 1 << 22;
+/// Operations in a graph.
+pub(crate) const MAX_NODES: usize = 1 << 18;
+
+/// What a recording that has gone too far unwinds with: an author's loop over an absurd number of layers
+/// has no other way out.
+struct Stopped;
+
+/// A rank-0 shape for poisoned handles.
+pub(crate) type Shape = Vec<Dim>;
+
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub graph: Graph,
+    pub index: Index,
+    pub used: BTreeSet<String>,
+    pub ignored: Vec<String>,
+    errors: Vec<String>,
+    is_misfit: bool,
+    calls: usize,
+    places: HashMap<String, u32>,
+    weights: HashMap<String, WeightId>,
+}
+
+thread_local!(static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) });
+
+/// Works on the recorder of this thread.
+pub(crate) fn with<R>(f: impl FnOnce(&mut Recorder) -> R) -> R {
+    let (result, goes_on) = RECORDER.with_borrow_mut(|r| match r {
+        Some(recorder) => (f(recorder), recorder.goes_on()),
+        // An author's mistake, caught at the boundary and reported with this message.
+        None => panic!("tensors and weights exist only while Architecture::text runs, on its own thread"),
+    });
+    if goes_on { result } else { resume_unwind(Box::new(Stopped)) }
+}
+
+impl Recorder {
+    /// Counts a call, and says whether there may be another one.
+    fn goes_on(&mut self) -> bool {
+        self.calls += 1;
+        self.calls < MAX_CALLS && self.graph.nodes.len() <= MAX_NODES && self.errors.len() < MAX_ERRORS
+    }
+
+    /// Notes an error of the author's line `at`.
+    pub fn fail(&mut self, at: &Location<'_>, message: String) {
+        self.errors.push(format!("{}:{}: {message}", at.file(), at.line()));
+    }
+
+    /// Notes an error of the files.
+    pub fn misfit(&mut self, message: String) {
+        self.is_misfit = true;
+        if !self.errors.contains(&message) {
+            self.errors.push(message);
+        }
+    }
+
+    /// Records an operation.
+    pub fn push(&mut self, at: &Location<'_>, op: Op, inputs: &[NodeId]) -> NodeId {
+        if inputs.contains(&POISON) || op.weights().any(|w| w == POISON) {
+            return POISON;
+        }
+        let shapes: Vec<&[Dim]> = inputs.iter().map(|i| self.graph.shape(*i)).collect();
+        match infer::infer(&self.graph, &op, &shapes) {
+            Ok(shape) => {
+                let at = self.place(at);
+                self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), at, shape });
+                self.graph.nodes.len() as NodeId - 1
+            }
+            Err(e) => {
+                self.fail(at, format!("{}: {e}", op.name()));
+                POISON
+            }
+        }
+    }
+
+    /// Records a weight; the same expression is the same weight.
+    pub fn weight(&mut self, expr: WeightExpr, shape: Vec<usize>) -> WeightId {
+        if expr.parts().contains(&POISON) {
+            return POISON;
+        }
+        let weights = &mut self.graph.weights;
+        *self.weights.entry(format!("{expr:?} {shape:?}")).or_insert_with(|| {
+            weights.push(WeightNode { expr, shape });
+            weights.len() as WeightId - 1
+        })
+    }
+
+    fn place(&mut self, at: &Location<'_>) -> u32 {
+        let places = &mut self.graph.places;
+        *self.places.entry(format!("{}:{}", at.file(), at.line())).or_insert_with_key(|place| {
+            places.push(place.clone());
+            places.len() as u32 - 1
+        })
+    }
+
+    fn finish(mut self, output: NodeId) -> Result<Graph> {
+        self.graph.output = output;
+        if self.errors.is_empty() {
+            self.note_unused();
+            self.note_output();
+        }
+        if self.errors.is_empty() { Ok(self.graph) } else { Err(self.error()) }
+    }
+
+    /// Everything that went wrong, as one error.
+    fn error(mut self) -> Error {
+        if self.errors.is_empty() {
+            let (calls, nodes) = (self.calls, self.graph.nodes.len());
+            self.errors.push(format!(
+                "recording does not end: {calls} calls have made {nodes} operations, room is for {MAX_CALLS} and \
+                 {MAX_NODES}: is a size in config.json absurd?"
+            ));
+        }
+        let n = self.errors.len();
+        let remedy = if self.is_misfit { REMEDY } else { "" };
+        if n == 1 {
+            return Error(format!("{}{remedy}", self.errors[0]));
+        }
+        let shown: String = self.errors.iter().take(SHOWN).map(|e| format!("\n  {e}")).collect();
+        let more = if n > SHOWN { format!("\n  and {} more", n - SHOWN) } else { String::new() };
+        let least = if n < MAX_ERRORS { "" } else { "at least " };
+        Error(format!("{least}{n} errors{remedy}{shown}{more}"))
+    }
+
+    fn note_unused(&mut self) {
+        let ignored = |name: &str| self.ignored.iter().any(|glob| matches(glob, name));
+        let unused: Vec<&String> = self.index.keys().filter(|k| !self.used.contains(*k) && !ignored(k)).collect();
+        if let [first, ..] = unused[..] {
+            let (n, all, shape) = (unused.len(), self.index.len(), &self.index[first]);
+            let message = format!(
+                "the architecture does not use {n} of the checkpoint's {all} tensors, the first is {first} {shape:?}: \
+                 the model may be of another kind, or the plugin must `ignore` them"
+            );
+            self.errors.push(message);
+        }
+    }
+
+    fn note_output(&mut self) {
+        let shape = self.graph.shape(self.graph.output);
+        if !matches!(shape, [rows, vocab] if *rows == Sym::Outputs.into() && vocab.constant().is_some()) {
+            self.errors.push(format!("the text model must return logits [outputs, vocabulary], it returns {shape:?}"));
+        }
+    }
+}
+
+/// Whether `name` matches `glob`, in which `*` stands for any text.
+fn matches(glob: &str, name: &str) -> bool {
+    match glob.split_once('*') {
+        None => glob == name,
+        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
+            rest.char_indices().map(|(i, _)| i).chain([rest.len()]).any(|i| matches(tail, &rest[i..]))
+        }),
+    }
+}
+
+/// Records one architecture for one configuration and the tensors of one checkpoint.
+pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
+    let recorder = Recorder { index, graph: Graph { api: API, ..Graph::default() }, ..Recorder::default() };
+    RECORDER.set(Some(recorder));
+    // A panic leaves the recorder behind; the next recording replaces it.
+    let output = catch_unwind(AssertUnwindSafe(|| architecture.text(config, &Weights::root(), &Step::begin())));
+    let recorder = RECORDER.take().unwrap_or_default();
+    match output {
+        Ok(Ok(tensor)) => recorder.finish(tensor.0),
+        Ok(Err(e)) => Err(e),
+        Err(stopped) if stopped.is::<Stopped>() => Err(recorder.error()),
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Declaration, RopeSpec, Tensor};
+
+    /// What to do with the token ids.
+    type Text = fn(&Weights, Tensor) -> Tensor;
+
+    /// Records its function.
+    struct Doing(Text);
+
+    impl Architecture for Doing {
+        fn declaration(&self) -> Declaration {
+            Declaration::llm("doing", &["doing"])
+        }
+        fn text(&self, _: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
+            Ok((self.0)(w, step.tokens()))
+        }
+    }
+
+    fn error(text: Text) -> String {
+        record(&Doing(text), &Config::from(serde_json::Value::Null), Index::new()).unwrap_err().0
+    }
+
+    #[test]
+    fn loops_over_absurd_sizes_end() {
+        let absent = error(|w, x| (0..usize::MAX).fold(x, |x, i| w.at(i).linear("q", [2, 3]).forward(x)));
+        let first = "at least 64 errors: do config.json and the weights belong together, and are all files there?\n  \
+                     0.q.weight: expected [2, 3] by config.json, absent from the file\n";
+        assert!(absent.starts_with(first) && absent.ends_with("\n  and 59 more"), "{absent}");
+        let endless = error(|_, x| (0..usize::MAX).fold(x, |x, _| x * 2.0));
+        assert!(endless.contains("have made 262145 operations, room is for 4194304 and 262144: is a"), "{endless}");
+        let idle = error(|w, x| (0..usize::MAX).fold(x, |x, _| if w.has("y") { x * 2.0 } else { x }));
+        assert!(idle.starts_with("recording does not end: 4194304 calls have made 1 operations"), "{idle}");
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_where_they_are_used() {
+        let wrong: [(&str, Text); 4] = [
+            ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(1 << 40, 1e4))),
+            ("rope: has frequencies that", |_, x| x.rope(&RopeSpec::new(8, f64::NAN))),
+            ("slice: 18446744073709551615..", |_, x| x.split([usize::MAX, usize::MAX])[1]),
+            ("split_heads: 0 is not a multiple of 0", |_, x| x.split_heads(0)),
+        ];
+        for (message, text) in wrong {
+            let e = error(text);
+            assert!(e.contains("recorder.rs:") && e.contains(message), "{e}");
+        }
+    }
+
+    #[test]
+    fn globs() {
+        assert!(matches("*.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq"));
+        assert!(matches("mtp.*.x", "mtp.0.y.x") && matches("a", "a") && matches("*", ""));
+        assert!(!matches("*.inv_freq", "inv_freq") && !matches("a*b", "ac") && !matches("a", "ab"));
+    }
+}

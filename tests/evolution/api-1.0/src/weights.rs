@@ -1,0 +1,294 @@
+//! Weights by checkpoint name, and the leaves that are made of them.
+
+use crate::{
+    Op, WeightExpr,
+    recorder::{POISON, Recorder, with},
+    tensor::{Tensor, push},
+};
+use std::{fmt::Display, panic::Location};
+
+/// A place in the checkpoint's tree of names.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    prefix: String,
+}
+
+/// A weight, or an expression over weights that the host folds at load. No data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weight(u32);
+
+/// x W^T + b
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Linear {
+    /// [n, k]
+    pub weight: Weight,
+    /// `[n]`
+    pub bias: Option<Weight>,
+}
+
+/// Root-mean-square norm, arXiv:1910.07467.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RmsNorm {
+    /// `[dim]`; absent: 1.
+    pub weight: Option<Weight>,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Layer norm, arXiv:1607.06450.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LayerNorm {
+    /// `[dim]`
+    pub weight: Weight,
+    /// `[dim]`
+    pub bias: Option<Weight>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// A table of rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Embedding {
+    /// [n, dim]
+    pub weight: Weight,
+}
+
+impl Weights {
+    pub(crate) fn root() -> Weights {
+        Weights { prefix: String::new() }
+    }
+
+    /// The subtree under `path`, a name or a number.
+    pub fn at(&self, path: impl Display) -> Weights {
+        Weights { prefix: format!("{}{path}.", self.prefix) }
+    }
+
+    /// Whether the checkpoint holds this tensor.
+    pub fn has(&self, name: &str) -> bool {
+        let name = self.name(name);
+        with(|r| r.index.contains_key(&name))
+    }
+
+    /// The first of these names that the checkpoint holds; the first of all if it holds none.
+    pub fn first_of<'a>(&self, names: &[&'a str]) -> &'a str {
+        names.iter().find(|n| self.has(n)).or(names.first()).copied().unwrap_or("")
+    }
+
+    /// Tensors that this architecture knowingly leaves out; `*` stands for any text.
+    pub fn ignore(&self, glob: &str) {
+        let glob = self.name(glob);
+        with(|r| r.ignored.push(glob));
+    }
+
+    /// A tensor of exactly this shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Weight {
+        let name = self.name(name);
+        Weight(with(|r| if r.take(&name, shape) { r.weight(WeightExpr::Tensor(name), shape.to_vec()) } else { POISON }))
+    }
+
+    /// `name.weight` [n, k], and `name.bias` `[n]` where the checkpoint has one.
+    pub fn linear(&self, name: &str, shape: [usize; 2]) -> Linear {
+        let w = self.at(name);
+        Linear { weight: w.tensor("weight", &shape), bias: w.optional("bias", &shape[..1]) }
+    }
+
+    /// `name.weight` `[dim]`.
+    pub fn rms_norm(&self, name: &str, dim: usize, eps: f32) -> RmsNorm {
+        RmsNorm { weight: Some(self.at(name).tensor("weight", &[dim])), eps }
+    }
+
+    /// `name.weight` `[dim]`, and `name.bias` `[dim]` where the checkpoint has one.
+    pub fn layer_norm(&self, name: &str, dim: usize, eps: f32) -> LayerNorm {
+        let w = self.at(name);
+        LayerNorm { weight: w.tensor("weight", &[dim]), bias: w.optional("bias", &[dim]), eps }
+    }
+
+    /// `name.weight` [n, dim].
+    pub fn embedding(&self, name: &str, shape: [usize; 2]) -> Embedding {
+        Embedding { weight: self.at(name).tensor("weight", &shape) }
+    }
+
+    /// The output head: `name.weight`, or the embedding table where the configuration ties them and
+    /// the checkpoint holds no head of its own (one that it holds wins, as in `transformers`).
+    pub fn head(&self, name: &str, embedding: &Embedding, tied: bool, shape: [usize; 2]) -> Linear {
+        if tied && !self.at(name).has("weight") { embedding.as_linear() } else { self.linear(name, shape) }
+    }
+
+    fn optional(&self, name: &str, shape: &[usize]) -> Option<Weight> {
+        self.has(name).then(|| self.tensor(name, shape))
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+impl Recorder {
+    /// Marks a tensor as used, or notes what is wrong with it.
+    fn take(&mut self, name: &str, shape: &[usize]) -> bool {
+        self.used.insert(name.to_owned());
+        match self.index.get(name) {
+            Some(found) if found == shape => true,
+            Some(found) => {
+                self.misfit(format!("{name}: expected {shape:?} by config.json, file has {found:?}"));
+                false
+            }
+            None => {
+                self.misfit(format!("{name}: expected {shape:?} by config.json, absent from the file"));
+                false
+            }
+        }
+    }
+}
+
+impl Weight {
+    #[track_caller]
+    fn derive(self, f: impl FnOnce(&[usize]) -> Result<(WeightExpr, Vec<usize>), String>) -> Weight {
+        let at = Location::caller();
+        Weight(with(|r| match f(r.graph.weight_shape(self.0)) {
+            _ if self.0 == POISON => POISON,
+            Ok((expr, shape)) => r.weight(expr, shape),
+            Err(e) => {
+                r.fail(at, e);
+                POISON
+            }
+        }))
+    }
+
+    /// `len` indices of a dimension, from `start` on.
+    #[track_caller]
+    pub fn slice(self, dim: usize, start: usize, len: usize) -> Weight {
+        self.derive(|shape| match shape.get(dim) {
+            Some(n) if start.checked_add(len).is_some_and(|end| end <= *n) => {
+                let mut to = shape.to_vec();
+                to[dim] = len;
+                Ok((WeightExpr::Slice { of: self.0, dim, start }, to))
+            }
+            _ => Err(format!("slice: {len} from {start} of dimension {dim} is not inside {shape:?}")),
+        })
+    }
+
+    /// The same elements; the last dimension stays.
+    #[track_caller]
+    pub fn reshape(self, to: &[usize]) -> Weight {
+        self.derive(|shape| {
+            let count = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let same = count(shape).is_some() && count(shape) == count(to) && shape.last() == to.last();
+            same.then(|| (WeightExpr::Reshape(self.0), to.to_vec()))
+                .ok_or(format!("reshape: {shape:?} to {to:?} does not keep the elements and the last dimension"))
+        })
+    }
+
+    /// The last two dimensions exchanged.
+    #[track_caller]
+    pub fn transpose(self) -> Weight {
+        self.derive(|shape| match shape {
+            [outer @ .., a, b] => Ok((WeightExpr::Transpose(self.0), [outer, &[*b, *a]].concat())),
+            _ => Err(format!("transpose: {shape:?} has no two dimensions")),
+        })
+    }
+
+    /// Parts along the first dimension.
+    #[track_caller]
+    pub fn concat(parts: &[Weight]) -> Weight {
+        Weight::join(parts, |shapes, ids| {
+            let rows = shapes.iter().map(|s| s.first().copied().unwrap_or(0)).sum();
+            let rest = shapes[0].get(1..).unwrap_or(&[]);
+            let fits = shapes.iter().all(|s| s.get(1..) == Some(rest));
+            fits.then(|| (WeightExpr::Concat(ids), [&[rows], rest].concat()))
+        })
+    }
+
+    /// Parts of one shape under a new first dimension.
+    #[track_caller]
+    pub fn stack(parts: &[Weight]) -> Weight {
+        Weight::join(parts, |shapes, ids| {
+            let fits = shapes.iter().all(|s| s == &shapes[0]);
+            fits.then(|| (WeightExpr::Stack(ids), [&[shapes.len()], shapes[0].as_slice()].concat()))
+        })
+    }
+
+    #[track_caller]
+    fn join(parts: &[Weight], f: impl FnOnce(&[Vec<usize>], Vec<u32>) -> Option<(WeightExpr, Vec<usize>)>) -> Weight {
+        let at = Location::caller();
+        let ids: Vec<u32> = parts.iter().map(|w| w.0).collect();
+        if ids.contains(&POISON) {
+            return Weight(POISON);
+        }
+        Weight(with(|r| {
+            let shapes: Vec<Vec<usize>> = ids.iter().map(|w| r.graph.weight_shape(*w).to_vec()).collect();
+            let joined = if shapes.is_empty() { None } else { f(&shapes, ids) };
+            match joined {
+                Some((expr, shape)) => r.weight(expr, shape),
+                None => {
+                    r.fail(at, format!("parts {shapes:?} do not fit together"));
+                    POISON
+                }
+            }
+        }))
+    }
+
+    /// For [`crate::AttentionSpec::sinks`].
+    pub fn id(self) -> crate::WeightId {
+        self.0
+    }
+}
+
+impl std::ops::Add<f32> for Weight {
+    type Output = Weight;
+    #[track_caller]
+    fn add(self, by: f32) -> Weight {
+        self.derive(|shape| Ok((WeightExpr::AddScalar(self.0, by), shape.to_vec())))
+    }
+}
+
+impl std::ops::Mul<f32> for Weight {
+    type Output = Weight;
+    #[track_caller]
+    fn mul(self, by: f32) -> Weight {
+        self.derive(|shape| Ok((WeightExpr::MulScalar(self.0, by), shape.to_vec())))
+    }
+}
+
+impl Linear {
+    /// [.., k] -> [.., n]
+    #[track_caller]
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        push(Op::Linear { weight: self.weight.0, bias: self.bias.map(|b| b.0) }, &[x])
+    }
+}
+
+impl RmsNorm {
+    /// Gemma stores the weight less one.
+    #[track_caller]
+    pub fn plus_one(self) -> RmsNorm {
+        RmsNorm { weight: self.weight.map(|w| w + 1.0), ..self }
+    }
+
+    /// Over the last dimension.
+    #[track_caller]
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        push(Op::RmsNorm { weight: self.weight.map(|w| w.0), eps: self.eps }, &[x])
+    }
+}
+
+impl LayerNorm {
+    /// Over the last dimension.
+    #[track_caller]
+    pub fn forward(&self, x: Tensor) -> Tensor {
+        push(Op::LayerNorm { weight: Some(self.weight.0), bias: self.bias.map(|b| b.0), eps: self.eps }, &[x])
+    }
+}
+
+impl Embedding {
+    /// `[rows]` -> [rows, dim]
+    #[track_caller]
+    pub fn forward(&self, ids: Tensor) -> Tensor {
+        push(Op::Embedding { weight: self.weight.0 }, &[ids])
+    }
+
+    /// The same table as an output head.
+    pub fn as_linear(&self) -> Linear {
+        Linear { weight: self.weight, bias: None }
+    }
+}

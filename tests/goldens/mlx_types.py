@@ -1,0 +1,168 @@
+"""A tiny random model of every type, quantized by `mlx-lm` to 4 and to 8 bits, and what it then computes in f32.
+
+    python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0 'mlx[cpu]==0.32.4' mlx-lm==0.32.2
+    venv/bin/python tests/goldens/mlx_types.py [TYPE...]
+
+Rewrites mlx_types/TYPE-4bit and -8bit for every type of CASES, or for the given ones. `mlx-lm` computes the logits,
+but for the types of DEQUANTIZED, which it computes otherwise than `transformers` does: there `transformers`
+computes with the dequantized weights. README.md says what the files hold.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import mlx.core as mx
+import torch
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_config, save_model
+from safetensors.torch import save_file
+from transformers.utils import logging
+
+from architectures import GREEDY, MARGIN, PROMPT, Mlx, Transformers, greedy, random_value
+
+HERE = Path(__file__).parent / "mlx_types"
+GROUP = 32
+
+# Rows are whole groups, but for what a case makes them.
+BASE = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 80,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None,
+}
+GEMMA = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8}
+GEMMA3 = {"sliding_window_pattern": 2, "rope_local_base_freq": 100.0, "rope_scaling": None}
+TOWER = {"model_type": "siglip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+         "image_size": 28, "patch_size": 14}
+MLA = {"q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 8, "v_head_dim": 16, "num_key_value_heads": 4}
+
+# What each type has beyond BASE.
+CASES = {
+    "apertus": {"mlp_bias": False, "attention_bias": False, "post_norm": False, "qk_norm": True, "tie_word_embeddings": False,
+                "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "cohere": {"logit_scale": 0.7, "layer_norm_eps": 1e-5},
+    "cohere2": {"logit_scale": 0.7, "layer_norm_eps": 1e-5, "sliding_window": 7, "sliding_window_pattern": 2, "head_dim": 8},
+    "ernie4_5": {"head_dim": 8, "use_bias": False},
+    "exaone4": {"sliding_window": 7, "sliding_window_pattern": "LG", "layer_types": ["sliding_attention", "full_attention"], "head_dim": 8,
+                "tie_word_embeddings": False, "rope_scaling": None},
+    "gemma": {"head_dim": 8},
+    "gemma2": GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 6.0},
+    "gemma3": GEMMA | GEMMA3,
+    "gemma3_text": GEMMA | GEMMA3,
+    "glm4": {"head_dim": 8, "partial_rotary_factor": 0.5, "attention_bias": True},
+    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.6, "attention_multiplier": 0.25, "logits_scaling": 1.3,
+                "attention_bias": False, "mlp_bias": False},
+    "helium": {"head_dim": 8, "attention_bias": False, "mlp_bias": False},
+    "hunyuan_v1_dense": {"head_dim": 8, "use_qk_norm": True, "attention_bias": False, "rope_scaling": None},
+    "internlm2": {"bias": True},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "norm_eps": 1e-5, "block_auto_adjust_ff_dim": False, "conv_bias": False, "conv_L_cache": 3,
+             "block_dim": 32, "block_multiple_of": 32, "block_ffn_dim_multiplier": 1.0},
+    "llama": {},
+    "minicpm": {"scale_emb": 2.0, "scale_depth": 1.4, "dim_model_base": 24},
+    "mistral": {"sliding_window": 8, "head_dim": 8},
+    "olmo2": {},
+    "phi": {"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5, "num_key_value_heads": 4},
+    "phi3": {"sliding_window": None, "rope_scaling": None, "partial_rotary_factor": 0.75, "num_attention_heads": 2},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "seed_oss": {"head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
+    "smollm3": {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
+    "starcoder2": {"norm_epsilon": 1e-5},
+}
+ENGINES = {"internlm2": Mlx, "minicpm": Mlx}
+DEQUANTIZED = ("gemma", "gemma2", "gemma3", "gemma3_text", "mistral", "starcoder2")
+# Text models that stand in a multimodal one here.
+SHELLS = {"gemma3": {"vision_config": TOWER, "mm_tokens_per_image": 4, "image_token_index": 79, "boi_token_index": 78, "eoi_token_index": 77}}
+VOCABULARY = {"gemma3": 77}
+
+
+def configuration(model_type):
+    config = {"model_type": model_type} | BASE | CASES[model_type]
+    if model_type in SHELLS:
+        return {"model_type": model_type, "text_config": config | {"model_type": f"{model_type}_text"}} | SHELLS[model_type]
+    return config
+
+
+def dense(model_type, config, seed, folder):
+    """A model with weights in f16, saved as its engine saves it."""
+    import json
+
+    engine = ENGINES.get(model_type, Transformers)
+    model = engine(config)
+    generator = torch.Generator().manual_seed(seed)
+    start = {name: t.clone() for name, t in model.tensors().items()}
+    for name, tensor in model.tensors().items():
+        tensor.copy_(random_value(name, start[name], generator, {}).half())
+    ids = torch.randint(3, VOCABULARY.get(model_type, BASE["vocab_size"]), (PROMPT,), generator=generator).tolist()
+    model.save(folder, torch.float16)
+    (folder / "config.json").write_text(json.dumps(config))
+    return model, ids
+
+
+def by_mlx(model, ids):
+    """As mlx_affine.py has it: the weights are what the file holds, the arithmetic is f32."""
+    model.set_dtype(mx.float32)
+    cache = make_prompt_cache(model)
+    logits = model(mx.array([ids]), cache=cache)[0]
+    last, tokens, margins = logits[-1], [], []
+    for _ in range(GREEDY):
+        tokens.append(mx.argmax(last).item())
+        runner_up, best = mx.sort(last)[-2:].tolist()
+        margins.append(best - runner_up)
+        last = model(mx.array([tokens[-1:]]), cache=cache)[0, -1]
+    return torch.tensor(logits.tolist()), tokens, margins
+
+
+def by_transformers(model, quantized, ids):
+    """The dequantized weights in the model that they came from."""
+    quantized.set_dtype(mx.float32)
+    values = {n: torch.tensor(v.tolist()) for n, v in tree_flatten(dequantize_model(quantized).parameters())}
+    tensors = model.tensors()
+    # What mlx-lm calls language_model.model, transformers calls model.language_model.
+    named = {n.replace("language_model.model.", "model.language_model."): v for n, v in values.items()}
+    text = {n for n in tensors if not any(part in n for part in ("vision_tower", "multi_modal_projector"))}
+    assert text - {"lm_head.weight"} <= named.keys(), sorted(text - named.keys())
+    for name in text & named.keys():
+        tensors[name].copy_(named[name].view_as(tensors[name]))
+    return greedy(model, ids)
+
+
+def attempt(model_type, bits, seed, folder):
+    config = configuration(model_type)
+    with tempfile.TemporaryDirectory() as work:
+        model, ids = dense(model_type, config, seed, Path(work))
+        quantized, saved = quantize_model(load_model(Path(work), strict=False)[0], config, GROUP, bits)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_model(folder, quantized)
+    save_config(saved, folder / "config.json")
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)
+    again = load_model(folder, strict=False)[0]
+    return ids, *(by_transformers(model, again, ids) if model_type in DEQUANTIZED else by_mlx(again, ids))
+
+
+@torch.no_grad()
+def make(model_type, bits):
+    folder = HERE / f"{model_type}-{bits}bit"
+    for seed in range(1000):
+        ids, logits, tokens, margins = attempt(model_type, bits, seed, folder)
+        if tokens and min(margins) >= MARGIN and len(set(tokens)) > GREEDY // 2:
+            break
+    else:
+        raise SystemExit(f"{folder.name}: no seed gives clear greedy tokens")
+    spread = logits.std(dim=-1).min().item()
+    assert spread >= 1, f"{folder.name}: a spread of {spread}"
+    save_file({"input_ids": torch.tensor(ids, dtype=torch.int32), "logits": logits.contiguous(),
+               "greedy": torch.tensor(tokens, dtype=torch.int32), "margins": torch.tensor(margins)}, folder / "golden.safetensors")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{folder.name}: seed {seed}, spread {spread:.2f}, least margin {min(margins):.3f}, {size} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for name in sys.argv[1:] or CASES:
+        for bits in (4, 8):
+            make(name, bits)

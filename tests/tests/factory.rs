@@ -10,7 +10,7 @@ use tamarack::{
     VlmTypeRegistry, load_container, plugins::Registry, text::Tokenizer,
 };
 use tamarack_api::{Architecture, Config, Declaration, Kind, Step, Tensor, Weights};
-use tamarack_tests::models;
+use tamarack_tests::{models, tiny};
 
 /// Serves llama files with the plugin's own code, under another name and perhaps as another kind.
 struct Renamed(&'static str, &'static [&'static str], Kind);
@@ -136,10 +136,7 @@ impl UserInputProcessor for Sevens {
 }
 
 fn tokenizer() -> Tokenizer {
-    let folder = tempfile::tempdir().expect("a folder");
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/smollm2-tokenizer.json");
-    std::fs::copy(goldens, folder.path().join("tokenizer.json")).expect("copied");
-    Tokenizer::from_dir(folder.path()).expect("a tokenizer")
+    Tokenizer::from_dir(tiny::chat_model().path()).expect("a tokenizer")
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn resident() -> u64 {
 
 /// Loads a model, generates, and lets go of it.
 async fn cycle(factory: &LlmModelFactory, configuration: &ModelConfiguration) {
-    let options = LoadOptions::default().device(Device::Auto).context(4096);
+    let options = LoadOptions::default().device(Device::Auto).context(1 << 16);
     let container = factory.load_container(configuration, options).await.expect("it loads");
     let parameters = GenerateParameters { max_tokens: Some(8), ignore_eos: true, ..Default::default() };
     let clone = container.clone();

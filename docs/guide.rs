@@ -118,7 +118,7 @@
 //! # ModelConfiguration
 //!
 //! ```
-//! # use tamarack::ModelConfiguration;
+//! # use tamarack::{ModelConfiguration, text::ToolCallFormat};
 //! // From the hub.
 //! let configuration = ModelConfiguration::hub("mlx-community/Llama-3.2-3B-Instruct-4bit")
 //!     .default_prompt("Hello")
@@ -132,7 +132,7 @@
 //! let configuration = ModelConfiguration::gguf("/path/to/model.Q4_K_M.gguf");
 //!
 //! // With a format of tool calls.
-//! let configuration = ModelConfiguration::hub("mlx-community/GLM-4-9B-0414-4bit").tool_call_format("glm4");
+//! let configuration = ModelConfiguration::hub("mlx-community/GLM-4-9B-0414-4bit").tool_call_format(ToolCallFormat::Glm4);
 //! ```
 //!
 //! | field | type | what |
@@ -145,7 +145,7 @@
 //! | `extra_eos_tokens` | `BTreeSet<String>` | more tokens that end a text, as the vocabulary spells them |
 //! | `eos_token_ids` | `BTreeSet<u32>` | ids of tokens that end a text; a loaded model's has those of its files |
 //! | `stop_strings` | `Vec<String>` | texts that end a text |
-//! | `tool_call_format` | `Option` | how the model writes tool calls |
+//! | `tool_call_format` | `Option<ToolCallFormat>` | how the model writes tool calls |
 //!
 //! # Factories
 //!

@@ -83,14 +83,18 @@ impl From<Vec<Message>> for UserInput {
 }
 
 /// What a model runs on.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct LmInput {
     /// The prompt.
     pub tokens: Vec<u32>,
+    /// Tools that the model may call.
+    pub tools: Vec<Value>,
+    /// Whether the answer is a turn of a conversation, whose reasoning and tool calls are told apart from its text.
+    pub is_chat: bool,
 }
 
 impl From<Vec<u32>> for LmInput {
     fn from(tokens: Vec<u32>) -> LmInput {
-        LmInput { tokens }
+        LmInput { tokens, ..LmInput::default() }
     }
 }

@@ -15,14 +15,19 @@ pub mod model;
 pub mod plugins;
 pub mod program;
 pub mod reference;
+pub mod session;
 pub mod text;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use generate::{GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, StopReason};
+pub use generate::{
+    GenerateCompletionInfo, GenerateParameters, Generation, GenerationComponents, GenerationStream, PromptCache,
+    StopReason,
+};
 pub use input::{LmInput, UserInput};
 pub use model::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,
     VlmRegistry, VlmTypeRegistry, load_container,
 };
+pub use session::{ChatSession, SessionStream, Tool};

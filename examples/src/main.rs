@@ -7,7 +7,14 @@ mod table;
 
 use clap::{ArgAction, Parser, Subcommand};
 use commands::{
-    bench::Bench, chat::Chat, debug::Debug, devices::Devices, inspect::Inspect, plugin::Plugin, plugins::Plugins,
+    bench::Bench,
+    chat::Chat,
+    debug::Debug,
+    devices::Devices,
+    inspect::Inspect,
+    plugin::Plugin,
+    plugins::Plugins,
+    pull::{Models, Pull, Remove},
 };
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -37,6 +44,9 @@ struct Command {
 #[derive(Subcommand)]
 enum Subcommands {
     Chat(Chat),
+    Pull(Pull),
+    Models(Models),
+    Remove(Remove),
     Plugins(Plugins),
     Plugin(Plugin),
     Inspect(Inspect),
@@ -51,6 +61,9 @@ async fn main() -> ExitCode {
     log(verbose);
     errors::exit_code(match command {
         Subcommands::Chat(chat) => chat.run().await,
+        Subcommands::Pull(pull) => pull.run().await,
+        Subcommands::Models(models) => models.run(),
+        Subcommands::Remove(remove) => remove.run(),
         Subcommands::Plugins(plugins) => plugins.run(),
         Subcommands::Plugin(plugin) => plugin.run(),
         Subcommands::Inspect(inspect) => inspect.run().await,

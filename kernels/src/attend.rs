@@ -1,6 +1,8 @@
 //! Attention over the paged cache, for rows of any number of sequences.
 
 use crate::common::{Lanes, power_of_two, step_functions};
+use crate::prepare::{Heads, Prepare};
+use crate::rounded::Rounded;
 use crate::template::{Bindings, consts, float, render};
 use crate::{Caps, Extent, Kernel, View};
 
@@ -35,10 +37,32 @@ pub struct Attend {
     pub out: View,
 }
 
+/// What a decoding step has attention do besides.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Besides {
+    /// The step before it: q, and the key and value of each row, are made on the way, of which all
+    /// attend to earlier ones only. With queries, keys and values; what it says of `out` is not looked at.
+    pub prepare: Option<Prepare>,
+    /// Whether the step has one row, whose pages are then where no word says.
+    pub alone: bool,
+    /// Whether the results are stored in f32.
+    pub store: bool,
+    /// The results of the only row, rounded.
+    pub next: Option<Rounded>,
+}
+
+impl Default for Besides {
+    fn default() -> Besides {
+        Besides { prepare: None, alone: false, store: true, next: None }
+    }
+}
+
 /// Registers of a thread of the vector kernel that hold queries and sums.
 const REGISTERS: u32 = 128;
-/// Workgroup memory of the vector kernel: what every device has.
-const VECTOR_MEMORY: u32 = 16 << 10;
+/// Workgroup memory of the vector kernel, where there is as much: several workgroups are to fit.
+const VECTOR_MEMORY: u32 = 24 << 10;
+/// Most parts into which keys are split.
+pub const MAX_SPLITS: u32 = 32;
 /// Rows of a tile and keys of a block, best first.
 const TILES: [(u32, u32); 8] = [(64, 32), (32, 32), (32, 16), (16, 16), (8, 16), (8, 8), (4, 8), (4, 4)];
 
@@ -58,41 +82,121 @@ impl Attend {
     /// that share keys.
     ///
     /// With [`Keys::Split`], also for each of the step's parts, and `out` becomes f32
-    /// [rows, heads, splits, dv + 2] for [`Attend::reduce`]: the sum of values, not yet divided,
+    /// [rows, heads, MAX_SPLITS, dv + 2] for [`Attend::reduce`]: the sum of values, not yet divided,
     /// the largest score, and the sum of exponentials relative to it. A part without visible keys
     /// has the sum 0. Sinks are then bound by `reduce` only.
     pub fn vector(&self, caps: &Caps, keys: Keys) -> Kernel {
+        self.vector_with(caps, keys, &Besides::default())
+    }
+
+    /// [`Attend::vector`], and more in the same dispatch. With [`Keys::Split`], `store` and `next` are up to
+    /// [`Attend::reduce_with`].
+    ///
+    /// Bindings: step; q, or what [`Prepare`] reads; the cache; the sinks, if there are some; the next
+    /// norm's weight; out, if stored; the rounded row, if there is one.
+    pub fn vector_with(&self, caps: &Caps, keys: Keys, besides: &Besides) -> Kernel {
+        self.vector_sized(caps, keys, besides, if keys == Keys::Split { 128 } else { 256 })
+    }
+
+    /// The same, in workgroups of at most so many threads.
+    pub fn vector_sized(&self, caps: &Caps, keys: Keys, besides: &Besides, most_threads: u32) -> Kernel {
         let split = keys == Keys::Split;
         let most = caps.subgroups.map_or(8, |(min, _)| min.min(16));
         let lanes = power_of_two(self.key_pieces().max(self.value_pieces())).min(most);
         let (keys_each, values_each) = (self.key_pieces().div_ceil(lanes), self.value_pieces().div_ceil(lanes));
         let group = self.heads / self.kv_heads;
+        let memory = |fold: u32, threads: u32| {
+            // Out, maxima and sums of each team and head, and what summing over lanes takes.
+            let teams = fold * (threads / lanes) * (self.value_pieces() * 32 + 8) + threads * 16;
+            let own = besides.prepare.as_ref().map_or(0, |_| 6 * (self.dk + self.dv) + 4 * fold * self.dk + 32);
+            let rounded = besides.next.filter(|_| !split).map_or(0, |_| fold * self.dv * 4 + threads * 16);
+            teams + own + rounded
+        };
+        let size = |fold: u32| {
+            let fits = |threads: &u32| {
+                *threads <= caps.workgroup_size.min(most_threads)
+                    && memory(fold, *threads) <= VECTOR_MEMORY.min(caps.workgroup_memory)
+            };
+            [256, 128, 64, 32].into_iter().filter(|threads| *threads >= lanes).find(fits)
+        };
         let most_folds = if keys == Keys::Few { 1 } else { 8 };
-        let folds = |fold: &u32| group.is_multiple_of(*fold) && fold * (keys_each + values_each) * 8 <= REGISTERS;
+        let folds = |fold: &u32| {
+            let registers = fold * (keys_each + values_each) * 8;
+            group.is_multiple_of(*fold) && registers <= REGISTERS && size(*fold).is_some_and(|threads| threads >= 64)
+        };
         let fold = (1..=most_folds).rev().find(folds).unwrap_or(1);
-        // Out, maxima and sums of each team, and what summing over lanes takes.
-        let memory = |threads: u32| threads / lanes * (self.value_pieces() * 32 + 8) + threads * 16;
-        let fits = |threads: &u32| *threads <= caps.workgroup_size && memory(*threads) <= VECTOR_MEMORY;
-        let threads = [256, 128, 64, 32].into_iter().find(fits).unwrap_or(lanes);
+        let threads = size(fold).unwrap_or(lanes);
         let teams = threads / lanes;
 
-        let bindings = self.bindings(self.sinks && !split);
-        let store = if split { "out[{{PART_AT}} + d] = v;" } else { "out[{{OUT_AT}} + d] = v / total;" };
-        let mut values = vec![("STORE", store.to_string())];
-        values.extend(
-            self.values(&bindings, &[("TEAMS", teams), ("TEAMS_OUT", teams * self.value_pieces() * 2), ("FOLD", fold)]),
-        );
+        let mut bindings = Bindings::step();
+        match &besides.prepare {
+            Some(prepare) => prepare.bind(&mut bindings),
+            None => bindings.read("q", "f32"),
+        }
+        let element = if self.is_aligned() { "vec4<u32>" } else { "u32" };
+        match &besides.prepare {
+            Some(_) => bindings.write("cache", element),
+            None => bindings.read("cache", element),
+        }
+        if self.sinks && !split {
+            bindings.read("sinks", "f32");
+        }
+        let next = besides.next.as_ref().filter(|_| !split);
+        let next_functions = next.map(|next| next.tile_functions(&mut bindings, caps, threads, fold * self.dv));
+        if split || besides.store {
+            bindings.write("out", "f32");
+        }
+        if next.is_some() {
+            Rounded::bind_out(&mut bindings);
+        }
+        let mut store = String::new();
+        if split {
+            store += "out[{{PART_AT}} + d] = v;\n";
+        } else if besides.store {
+            store += "out[{{OUT_AT}} + d] = v / total;\n";
+        }
+        if next.is_some() {
+            store += "keep((head - first_head) * DV + d, v / total);\n";
+        }
+        let query = match &besides.prepare {
+            Some(_) => "x[fold * DK + min(dim, DK - 1u)]",
+            None => "q[{{Q_AT}} + min(dim, DK - 1u)]",
+        };
+        let mut values = self.own(besides.prepare.as_ref(), threads, fold);
+        values.extend([
+            ("NEXT_FUNCTIONS", next_functions.unwrap_or_default()),
+            ("NEXT", u32::from(next.is_some()).to_string()),
+            ("STORE", store),
+            ("QUERY", query.to_string()),
+            (
+                "PAGES",
+                if besides.alone { "HEADER_WORDS + ROW_WORDS" } else { "step[PAGES_AT] + row_word(row, ROW_TABLE)" }
+                    .to_string(),
+            ),
+            ("LOAD", include_str!("../wgsl/attend/load.wgsl").to_string()),
+        ]);
+        values.extend(self.values(
+            &bindings,
+            &[
+                ("TEAMS", teams),
+                ("TEAMS_ALL", fold * teams),
+                ("TEAMS_OUT", fold * teams * self.value_pieces() * 2),
+                ("FOLD", fold),
+            ],
+        ));
         values.extend(self.sink(!split, "exp(sinks[head] - largest)"));
         values.extend([
-            ("PART_AT", "((row * HEADS + head) * step[SPLITS] + group.z) * (DV + 2u)".to_string()),
+            ("PART_AT", "((row * HEADS + head) * MAX_SPLITS + group.z) * (DV + 2u)".to_string()),
             ("SPLIT", u32::from(split).to_string()),
             ("KEY_PIECES_EACH", keys_each.to_string()),
             ("VALUE_PIECES_EACH", values_each.to_string()),
+            ("ONE", ".x".to_string()),
         ]);
         values.extend(Lanes { threads, lanes, element: "vec4<f32>" }.values(caps));
         let source = render(include_str!("../wgsl/attend/vector.wgsl"), &values);
         let parts = if split { Extent::Splits } else { Extent::Const(1) };
-        let name = self.name(if split { "split" } else { "vector" });
+        let own = if besides.prepare.is_some() { "own " } else { "" };
+        let name = self.name(&format!("{own}{}", if split { "split" } else { "vector" }));
         bindings.kernel(name, source, [Extent::Const(self.heads / fold), Extent::Rows(1), parts])
     }
 
@@ -100,14 +204,45 @@ impl Attend {
     ///
     /// Bindings: step, the parts, the sinks if there are some, out.
     pub fn reduce(&self, caps: &Caps) -> Kernel {
-        let threads = self.dv.next_power_of_two().clamp(32, 128).min(caps.workgroup_size);
+        self.reduce_with(caps, &Besides::default())
+    }
+
+    /// [`Attend::reduce`], which also rounds, or rounds instead.
+    ///
+    /// Bindings: step, the parts, the sinks if there are some, the next norm's weight, out if stored, the
+    /// rounded row if there is one.
+    pub fn reduce_with(&self, caps: &Caps, besides: &Besides) -> Kernel {
+        let threads = 256.min(1 << caps.workgroup_size.max(1).ilog2());
+        let wide = self.dv.next_power_of_two().clamp(32, 128).min(threads);
         let mut bindings = Bindings::step();
         bindings.read("parts", "f32");
         if self.sinks {
             bindings.read("sinks", "f32");
         }
-        bindings.write("out", "f32");
-        let mut values = self.values(&bindings, &[("THREADS", threads)]);
+        let next = besides.next.as_ref();
+        let next_functions = next.map(|next| next.tile_functions(&mut bindings, caps, threads, self.dv));
+        let mut store = String::new();
+        if besides.store {
+            bindings.write("out", "f32");
+            store += "out[{{OUT_AT}} + d] = v / total;\n";
+        }
+        if next.is_some() {
+            Rounded::bind_out(&mut bindings);
+            store += "keep(d, v / total);\n";
+        }
+        let mut values = vec![
+            ("NEXT_FUNCTIONS", next_functions.unwrap_or_default()),
+            ("NEXT", u32::from(next.is_some()).to_string()),
+            ("STORE", store),
+        ];
+        let sizes = [
+            ("THREADS", threads),
+            ("WIDE", wide),
+            ("GROUPS", threads / wide),
+            ("EACH", MAX_SPLITS.div_ceil(threads / wide)),
+            ("CHUNKS", self.dv.div_ceil(wide)),
+        ];
+        values.extend(self.values(&bindings, &sizes));
         values.extend(self.sink(true, "exp(sinks[head] - largest)"));
         let source = render(include_str!("../wgsl/attend/reduce.wgsl"), &values);
         let grid = [Extent::Const(self.heads), Extent::Rows(1), Extent::Const(1)];
@@ -149,6 +284,54 @@ impl Attend {
         values.extend(Lanes { threads: fours * lanes, lanes, element: "vec4<f32>" }.values(caps));
         let source = render(include_str!("../wgsl/attend/tiled.wgsl"), &values);
         bindings.kernel(self.name("tiled"), source, [Extent::Const(self.heads), Extent::Rows(rows), Extent::Const(1)])
+    }
+
+    /// The template values by which a row's own query, key and value are made in workgroups of `threads`
+    /// and `fold` query heads.
+    fn own(&self, prepare: Option<&Prepare>, threads: u32, fold: u32) -> Vec<(&'static str, String)> {
+        let parts = prepare.and_then(|p| {
+            let (k, v) = p.kv.as_ref()?;
+            Some((p, p.q.as_ref()?, k, v.as_ref()?))
+        });
+        let Some((prepare, q, k, v)) = parts else {
+            return vec![("OWN", "0".to_string()), ("OWN_FUNCTIONS", String::new()), ("OWN_MAIN", String::new())];
+        };
+        let (key_base, value_base) = (fold * self.dk, (fold + 1) * self.dk);
+        let queries = (0..fold).map(|g| ("q", q, g * self.dk, format!("first_head + {g}u")));
+        let kv = [("k", k, key_base, "kv_head".to_string()), ("v", v, value_base, "kv_head".to_string())];
+        let heads: Vec<_> = queries.chain(kv).collect();
+        let wide = |part: &Heads| part.view.dim <= threads;
+        let ahead = [q, k, v].into_iter().all(wide) && prepare.tables.iter().all(|pairs| *pairs <= threads);
+        let mut main = String::new();
+        if ahead {
+            main += &prepare.turns();
+            main += &[("q", q), ("k", k), ("v", v)].map(|(role, part)| prepare.ahead(role, part)).concat();
+        }
+        for (_, part, base, head) in &heads {
+            let View { offset, row, head: stride, dim, .. } = part.view;
+            main += &format!(
+                "for (var j = thread; j < {dim}u; j += THREADS) {{\n\
+                 x[{base}u + j] = input{}[{offset}u + row * {row}u + ({head}) * {stride}u + j];\n}}\n",
+                part.input
+            );
+        }
+        main += "workgroupBarrier();\n";
+        for (role, part, base, _) in &heads {
+            main.extend((0..part.steps.len()).map(|i| prepare.step(role, part, i, *base, ahead)));
+        }
+        main += include_str!("../wgsl/attend/own_main.wgsl");
+        let store = match self.is_aligned() {
+            true => include_str!("../wgsl/attend/store_pieces.wgsl"),
+            false => include_str!("../wgsl/attend/store_pieces_unaligned.wgsl"),
+        };
+        vec![
+            ("OWN", "1".to_string()),
+            ("OWN_FUNCTIONS", include_str!("../wgsl/attend/own.wgsl").to_string() + store),
+            ("OWN_MAIN", main),
+            ("OWN_ELEMENTS", (value_base + self.dv).to_string()),
+            ("KEY_BASE", key_base.to_string()),
+            ("VALUE_BASE", value_base.to_string()),
+        ]
     }
 
     /// Pieces of eight elements in a key.
@@ -200,6 +383,7 @@ impl Attend {
             ("VALUE_PIECES", self.value_pieces()),
             ("SLOT_WORDS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 2),
             ("VALUES_AT", if self.latent { 0 } else { self.kv_heads * (self.dk / 2) }),
+            ("MAX_SPLITS", MAX_SPLITS),
         ];
         let pieces = match self.is_aligned() {
             true => include_str!("../wgsl/attend/pieces.wgsl"),

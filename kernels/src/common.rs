@@ -10,7 +10,7 @@ pub(crate) fn step_functions() -> String {
         ("OUTPUTS", step::OUTPUTS),
         ("SPLITS", step::SPLITS),
         ("SPLIT_KEYS", step::SPLIT_KEYS),
-        ("ROWS_AT", step::ROWS_AT),
+        ("HEADER_WORDS", step::HEADER_WORDS),
         ("OUTPUTS_AT", step::OUTPUTS_AT),
         ("PAGES_AT", step::PAGES_AT),
         ("ROW_WORDS", step::ROW_WORDS),

@@ -41,7 +41,7 @@ pub fn embedding(spec: &Embedding) -> Kernel {
         ("BINDINGS", bindings.declarations()),
         ("FUNCTIONS", weights.source()),
         ("ROWS", format!("{}u", spec.rows)),
-        ("ROWS_AT", format!("{}u", step::ROWS_AT)),
+        ("ROWS_AT", format!("{}u", step::HEADER_WORDS)),
         ("ROW_WORDS", step::ROW_WORDS.to_string()),
         ("ROW_TOKEN", step::ROW_TOKEN.to_string()),
         ("SAMPLED", step::SAMPLED.to_string()),

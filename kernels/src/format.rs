@@ -14,7 +14,7 @@
 ///     elements, one a byte, ready for `unpack4xU8` and for `dot4I8Packed`. The low bits of `q` are
 ///     in the wide plane.
 ///   - scales: for each group the pair (scale, bias), as two f16 in one word (scale in the low half)
-///     or as two f32.
+///     or as two f32; or the scales alone, two groups a word, the even one in the low half.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Format {
     /// 32-bit floats.
@@ -41,6 +41,9 @@ pub enum Scales {
     F16,
     /// Otherwise.
     F32,
+    /// As f16 and without biases: the quants count from their middle, value = scale * (q - 2^(bits - 1)).
+    /// A row has an even number of groups.
+    Centered,
 }
 
 impl Format {
@@ -49,6 +52,7 @@ impl Format {
         match self {
             Format::F32 => 1,
             Format::F16 | Format::Bf16 => 2,
+            Format::Affine { group, scales: Scales::Centered, .. } => 2 * (group as usize).max(16),
             Format::Affine { group, .. } => (group as usize).max(32),
         }
     }
@@ -67,6 +71,7 @@ impl Format {
         match self {
             Format::Affine { group, scales: Scales::F16, .. } => cols / group as usize,
             Format::Affine { group, scales: Scales::F32, .. } => cols / group as usize * 2,
+            Format::Affine { group, scales: Scales::Centered, .. } => cols / group as usize / 2,
             _ => 0,
         }
     }
@@ -91,6 +96,7 @@ impl std::fmt::Display for Format {
             Format::F32 => write!(f, "f32"),
             Format::F16 => write!(f, "f16"),
             Format::Bf16 => write!(f, "bf16"),
+            Format::Affine { bits, group, scales: Scales::Centered } => write!(f, "centered{bits} g{group}"),
             Format::Affine { bits, group, .. } => write!(f, "affine{bits} g{group}"),
         }
     }

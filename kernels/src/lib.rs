@@ -18,6 +18,7 @@ pub mod matmul;
 pub mod norm;
 pub mod post;
 pub mod prepare;
+pub mod rounded;
 pub mod sample;
 pub mod small;
 mod spec;

@@ -1,10 +1,12 @@
 //! A matrix times one row, a few rows, or many.
 
 mod integer;
+mod row;
 mod tiled;
 mod vector;
 
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
+pub use row::{Row, RowTuning};
 pub use tiled::{Tile, tiled, tiled_with};
 pub use vector::{Tuning, vector, vector_with};
 

@@ -31,6 +31,11 @@ pub fn bind(posts: &[Post], bindings: &mut Bindings) {
 /// The statements that apply `posts` to `var v: f32`, the value at `row` and `column` (WGSL
 /// expressions of u32).
 pub fn lines(posts: &[Post], row: &str, column: &str) -> String {
+    lines_of(posts, |i, view| format!("post{i}[{}]", element(view, row, column)))
+}
+
+/// The same, where `input` says what the input of a step is.
+pub(crate) fn lines_of(posts: &[Post], input: impl Fn(usize, &View) -> String) -> String {
     let line = |(i, post): (usize, &Post)| match post {
         Post::Activation(f) => format!("v = {};\n", activation(*f, "v")),
         Post::Scale(c) => format!("v *= {};\n", float(*c)),
@@ -38,8 +43,8 @@ pub fn lines(posts: &[Post], row: &str, column: &str) -> String {
         Post::Clamp(low, high) => format!("v = clamp(v, {}, {});\n", float(*low), float(*high)),
         Post::Softcap(c) => format!("v = {c} * bounded_tanh(v / {c});\n", c = float(*c)),
         Post::Sqrt => "v = sqrt(v);\n".to_string(),
-        Post::Add(view) => format!("v += post{i}[{}];\n", element(view, row, column)),
-        Post::Mul(view) => format!("v *= post{i}[{}];\n", element(view, row, column)),
+        Post::Add(view) => format!("v += {};\n", input(i, view)),
+        Post::Mul(view) => format!("v *= {};\n", input(i, view)),
     };
     posts.iter().enumerate().map(line).collect()
 }

@@ -67,15 +67,7 @@ impl Prepare {
     pub fn kernel(&self, caps: &Caps) -> Kernel {
         let parts = self.parts();
         let mut bindings = Bindings::step();
-        (0..self.inputs).for_each(|i| bindings.read(&format!("input{i}"), "f32"));
-        for (role, part, _) in &parts {
-            for (i, step) in part.steps.iter().enumerate() {
-                if matches!(step, HeadStep::Norm { weight: true, .. }) {
-                    bindings.read(&format!("{role}_weight{i}"), "f32");
-                }
-            }
-        }
-        (0..self.tables.len()).for_each(|i| bindings.read(&format!("table{i}"), "vec2<f32>"));
+        self.bind(&mut bindings);
         if self.q.is_some() {
             bindings.write("q_out", "f32");
         }
@@ -83,19 +75,35 @@ impl Prepare {
             bindings.write("cache", "u32");
         }
         // Few threads: a head is short, and there are many.
-        let mut values = Lanes { threads: 32, lanes: 32, element: "f32" }.values(caps);
         let longest = parts.iter().map(|(_, part, _)| part.view.dim).max().unwrap_or(1);
-        values.extend([
+        let mut values = vec![
             ("BINDINGS", bindings.declarations()),
             ("STEP", step_functions()),
             ("HEADS", parts.iter().map(|(role, part, store)| self.function(role, part, store)).collect()),
             ("CALLS", calls(&parts)),
             ("LONGEST", longest.to_string()),
-        ]);
+            ("ONE", String::new()),
+        ];
+        values.extend(Lanes { threads: 32, lanes: 32, element: "f32" }.values(caps));
         let heads = parts.iter().map(|(_, part, _)| part.view.heads).sum();
         let name = format!("prepare {}", parts.iter().map(|p| p.0).collect::<String>());
         let source = render(include_str!("../wgsl/prepare/main.wgsl"), &values);
         bindings.kernel(name, source, [Extent::Rows(1), Extent::Const(heads), Extent::Const(1)])
+    }
+
+    /// Binds the inputs, the norm weights and the rope tables.
+    pub(crate) fn bind(&self, bindings: &mut Bindings) {
+        (0..self.inputs).for_each(|i| bindings.read(&format!("input{i}"), "f32"));
+        let kv = self.kv.iter().flat_map(|(k, v)| [("k", Some(k)), ("v", v.as_ref())]);
+        let kv = kv.filter_map(|(role, part)| Some((role, part?)));
+        for (role, part) in self.q.iter().map(|q| ("q", q)).chain(kv) {
+            for (i, step) in part.steps.iter().enumerate() {
+                if matches!(step, HeadStep::Norm { weight: true, .. }) {
+                    bindings.read(&format!("{role}_weight{i}"), "f32");
+                }
+            }
+        }
+        (0..self.tables.len()).for_each(|i| bindings.read(&format!("table{i}"), "vec2<f32>"));
     }
 
     /// Each part's role, its heads and the statements that store one.
@@ -124,7 +132,7 @@ impl Prepare {
 
     fn function(&self, role: &str, part: &Heads, store: &str) -> String {
         let View { offset, row, head, dim, .. } = part.view;
-        let steps = part.steps.iter().enumerate().map(|(i, step)| self.step(*step, &format!("{role}_weight{i}")));
+        let steps = (0..part.steps.len()).map(|i| self.step(role, part, i, 0, false));
         let values = [
             ("STEPS", steps.collect::<String>()),
             ("STORE", store.to_string()),
@@ -136,24 +144,51 @@ impl Prepare {
         render(include_str!("../wgsl/prepare/heads.wgsl"), &values)
     }
 
-    fn step(&self, step: HeadStep, weight_name: &str) -> String {
-        match step {
-            HeadStep::Norm { eps, weight } => {
-                let weight = if weight { format!(" * {weight_name}[j]") } else { String::new() };
-                render(include_str!("../wgsl/prepare/norm.wgsl"), &[("EPS", float(eps)), ("WEIGHT", weight)])
+    /// Step `i` of a head that begins at `x[base]`. With `ahead`, each thread has what it takes from
+    /// buffers in [`Prepare::ahead`]'s variables.
+    pub(crate) fn step(&self, role: &str, part: &Heads, i: usize, base: u32, ahead: bool) -> String {
+        let weight = if ahead { format!("{role}_gain{i}") } else { format!("{role}_weight{i}[j]") };
+        let (source, mut values) = match part.steps[i] {
+            HeadStep::Norm { eps, weight: weighs } => {
+                let weight = if weighs { format!(" * {weight}") } else { String::new() };
+                (include_str!("../wgsl/prepare/norm.wgsl"), vec![("EPS", float(eps)), ("WEIGHT", weight)])
             }
-            HeadStep::Scale(c) => render(include_str!("../wgsl/prepare/scale.wgsl"), &[("SCALE", float(c))]),
+            HeadStep::Scale(c) => (include_str!("../wgsl/prepare/scale.wgsl"), vec![("SCALE", float(c))]),
             HeadStep::Rope { table, half, pairs } => {
                 let pair = if half { format!("i, i + {pairs}u") } else { "2u * i, 2u * i + 1u".to_string() };
-                let values = [
-                    ("PAIRS", pairs.to_string()),
-                    ("TABLE", format!("table{table}")),
-                    ("TABLE_PAIRS", self.tables.get(table as usize).unwrap_or(&pairs).to_string()),
-                    ("PAIR", pair),
-                ];
-                render(include_str!("../wgsl/prepare/rope.wgsl"), &values)
+                let turn = format!("table{table}[row * {}u + i]", self.pairs(table, pairs));
+                let turn = if ahead { format!("turn{table}") } else { turn };
+                let values = vec![("PAIRS", pairs.to_string()), ("TURN", turn), ("PAIR", pair)];
+                (include_str!("../wgsl/prepare/rope.wgsl"), values)
             }
-        }
+        };
+        values.extend([("BASE", base.to_string()), ("DIM", part.view.dim.to_string())]);
+        render(source, &values)
+    }
+
+    /// Loads what the steps of a head take from buffers, for workgroups of no fewer threads than a head
+    /// has elements: memory answers once for all of it.
+    pub(crate) fn ahead(&self, role: &str, part: &Heads) -> String {
+        let gain = |(i, step): (usize, &HeadStep)| match step {
+            HeadStep::Norm { weight: true, .. } => {
+                Some(format!("let {role}_gain{i} = {role}_weight{i}[min(thread, {}u)];\n", part.view.dim - 1))
+            }
+            _ => None,
+        };
+        part.steps.iter().enumerate().filter_map(gain).collect()
+    }
+
+    /// The same for the rope tables.
+    pub(crate) fn turns(&self) -> String {
+        let turn = |(i, pairs): (usize, &u32)| {
+            format!("let turn{i} = table{i}[row * {pairs}u + min(thread, {}u)];\n", pairs.max(&1) - 1)
+        };
+        self.tables.iter().enumerate().map(turn).collect()
+    }
+
+    /// Pairs of a row of a table.
+    fn pairs(&self, table: u32, pairs: u32) -> u32 {
+        self.tables.get(table as usize).copied().unwrap_or(pairs)
     }
 }
 

@@ -3,9 +3,9 @@
 //! | words | what |
 //! |---|---|
 //! | 0.. [`HEADER_WORDS`] | the header, by the `HEADER_*` indices |
-//! | from header\[`ROWS_AT`\] | one record of [`ROW_WORDS`] words per token row |
+//! | from [`HEADER_WORDS`], so that kernels need not look | one record of [`ROW_WORDS`] words per token row |
+//! | from header\[`PAGES_AT`\], next | page tables: physical page numbers, sequence after sequence |
 //! | from header\[`OUTPUTS_AT`\] | one record of [`OUTPUT_WORDS`] words per output row |
-//! | from header\[`PAGES_AT`\] | page tables: physical page numbers, sequence after sequence |
 //!
 //! A logical position `p` of a sequence whose pages start at `table` lies in cache slot
 //! `pages[table + p / PAGE] * PAGE + p % PAGE`.
@@ -19,8 +19,6 @@ pub const OUTPUTS: u32 = 1;
 pub const SPLITS: u32 = 2;
 /// Header: keys per part of a split attention; a multiple of [`PAGE`].
 pub const SPLIT_KEYS: u32 = 3;
-/// Header: word index of the first row record.
-pub const ROWS_AT: u32 = 4;
 /// Header: word index of the first output record.
 pub const OUTPUTS_AT: u32 = 5;
 /// Header: word index of the page tables.

@@ -69,7 +69,7 @@ impl Weights {
         };
         bindings.read("quants", &element);
         match self.format {
-            Format::Affine { scales: Scales::F16, .. } => bindings.read("scales", "u32"),
+            Format::Affine { scales: Scales::F16 | Scales::Centered, .. } => bindings.read("scales", "u32"),
             Format::Affine { scales: Scales::F32, .. } => bindings.read("scales", "vec2<f32>"),
             _ => {}
         }
@@ -78,11 +78,19 @@ impl Weights {
     /// The functions listed above, with the constants they use.
     pub fn source(&self) -> String {
         let mut sizes = vec![("K", self.k), ("UNITS", self.units()), ("RUNS", self.runs())];
-        let (mut bits, mut pair) = (1, "");
+        let (mut bits, mut place, mut pair) = (1, "", String::new());
         if let Format::Affine { bits: b, group, scales } = self.format {
             let group = u32::from(group);
             sizes.extend([("GROUPS", self.k / group), ("GROUP_UNITS", group / self.columns)]);
-            pair = if scales == Scales::F16 { "unpack2x16float(pair)" } else { "pair" };
+            (place, pair) = match scales {
+                Scales::F16 => ("group", "unpack2x16float(pair)".to_string()),
+                Scales::F32 => ("group", "pair".to_string()),
+                // One half of the word, and from where the quants count.
+                Scales::Centered => {
+                    let one = "unpack2x16float(pair >> (16u * (group % 2u))).x";
+                    ("group / 2u", format!("{one} * vec2<f32>(1.0, -{}.0)", 1 << (b - 1)))
+                }
+            };
             bits = u32::from(b);
         }
         let weight = match self.is_affine() {
@@ -97,7 +105,8 @@ impl Weights {
             ("WORDS", self.words()),
             ("VEC", self.vec.to_string()),
             ("ELEMENT", self.element().to_string()),
-            ("PAIR", pair.to_string()),
+            ("PAIR", pair),
+            ("PLACE", place.to_string()),
         ];
         consts(&sizes) + &render(&[self.snippet(), weight].concat(), &values)
     }

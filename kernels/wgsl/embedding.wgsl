@@ -11,7 +11,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) l
     if (row >= step[{{ROWS}}] || c >= QUADS) {
         return;
     }
-    var token = step[step[{{ROWS_AT}}] + row * {{ROW_WORDS}}u + {{ROW_TOKEN}}u];
+    var token = step[{{ROWS_AT}} + row * {{ROW_WORDS}}u + {{ROW_TOKEN}}u];
     if ((token & {{SAMPLED}}u) != 0u) {
         token = sampled[token & ~{{SAMPLED}}u];
     }

@@ -7,18 +7,6 @@
 {{BINDINGS}}
 {{FUNCTIONS}}
 
-// The second plane is what rounding left of the first, in parts of this.
-const FINE: f32 = 254.0;
-
-// A number that is added to a small one rounds it to an integer, which is then in the lowest bits: 1.5 * 2^23.
-const ROUNDS: f32 = 12582912.0;
-
-// The lowest byte of each.
-fn low_bytes(v: vec4<f32>) -> u32 {
-    let b = bitcast<vec4<u32>>(v);
-    return (b.x & 255u) | ((b.y & 255u) << 8u) | ((b.z & 255u) << 16u) | (b.w << 24u);
-}
-
 // Four runs of four columns, unit after unit, so that neighbours read adjacent vectors.
 {{for p in PLANES}}
 var<workgroup> plane{{p}}: array<vec4<u32>, PLANE>;
@@ -66,16 +54,13 @@ fn quantize(token: u32, row: u32, unit: u32) -> f32 {
     var fine_sum = 0;
 {{end fine}}
 {{for j in RUNS}}
-    let near{{j}} = fma(v{{j}}, vec4<f32>(inverse), vec4<f32>(ROUNDS));
+    let near{{j}} = coarse(v{{j}} * inverse);
     let bytes{{j}} = low_bytes(near{{j}});
     let at{{j}} = (token * PARTS + {{j}}u / 4u) * UNITS + unit;
     plane0[at{{j}}][{{j}}u % 4u] = bytes{{j}};
     sum += dot4I8Packed(bytes{{j}}, 0x01010101u);
 {{for fine in SECOND}}
-    // By its bits: compilers may say that (ROUNDS + v) - ROUNDS is v.
-    let rounded{{j}} = vec4<f32>(bitcast<vec4<i32>>(near{{j}}) - vec4<i32>(bitcast<i32>(ROUNDS)));
-    let rest{{j}} = fma(v{{j}}, vec4<f32>(inverse), -rounded{{j}});
-    let fine_bytes{{j}} = low_bytes(fma(rest{{j}}, vec4<f32>(FINE), vec4<f32>(ROUNDS)));
+    let fine_bytes{{j}} = low_bytes(finer(v{{j}} * inverse, near{{j}}));
     plane1[at{{j}}][{{j}}u % 4u] = fine_bytes{{j}};
     fine_sum += dot4I8Packed(fine_bytes{{j}}, 0x01010101u);
 {{end fine}}

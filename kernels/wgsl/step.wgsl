@@ -5,7 +5,7 @@ fn rows() -> u32 {
 }
 
 fn row_word(row: u32, field: u32) -> u32 {
-    return step[step[ROWS_AT] + row * ROW_WORDS + field];
+    return step[HEADER_WORDS + row * ROW_WORDS + field];
 }
 
 fn output_word(output: u32, field: u32) -> u32 {

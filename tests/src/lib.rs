@@ -7,6 +7,8 @@ pub mod gpu;
 pub mod model;
 pub mod models;
 pub mod plugins;
+pub mod rounded;
 pub mod step;
+pub mod synthetic;
 pub mod tiny;
 pub mod zoo;

@@ -68,7 +68,7 @@ impl Step {
         }
         let pages_at = step.words.len() as u32;
         step.words.extend(step.pages.iter().flatten());
-        let header = [step.rows.len() as u32, 0, splits, split_keys, HEADER_WORDS, 0, pages_at, 0];
+        let header = [step.rows.len() as u32, 0, splits, split_keys, 0, 0, pages_at, 0];
         step.words[..HEADER_WORDS as usize].copy_from_slice(&header);
         step
     }

@@ -2,7 +2,7 @@
 
 use half::f16;
 use tamarack::reference::ops;
-use tamarack_kernels::attend::{Attend, Keys};
+use tamarack_kernels::attend::{Attend, Keys, MAX_SPLITS};
 use tamarack_kernels::{Caps, View, step};
 use tamarack_tests::gpu::{assert_close, both_ways, floats, gather, random, run, spread, words};
 use tamarack_tests::step::{Sequence, Step};
@@ -128,7 +128,7 @@ impl Case {
     fn check_split(&self) {
         let splits = self.step.words[step::SPLITS as usize];
         both_ways(|gpu, caps| {
-            let parts = (self.rows() * self.attend.heads * splits * (self.attend.dv + 2)) as usize;
+            let parts = (self.rows() * self.attend.heads * MAX_SPLITS * (self.attend.dv + 2)) as usize;
             let mut buffers = self.buffers(false, parts);
             run(gpu, &self.attend.vector(caps, Keys::Split), self.rows(), splits, &mut buffers);
             let mut reduced = vec![self.step.words.clone()];

@@ -52,12 +52,12 @@ fn prefill_chunks_and_single_tokens() {
 #[test]
 fn long_caches_are_split() {
     let (_, program) = programs().swap_remove(0);
-    let tokens = prompt(5, 420);
-    let want = Run::new(&mut oracle(&program), 420).feed(&tokens, 420, 4);
+    let tokens = prompt(5, 600);
+    let want = Run::new(&mut oracle(&program), 600).feed(&tokens, 600, 4);
     for gpu in gpus() {
         let mut wgpu =
             WgpuExecutor::load(gpu, program.clone(), &zoo::checkpoint(), CAPACITY).unwrap_or_else(|e| panic!("{e}"));
-        let mut run = Run::new(&mut wgpu, 420);
+        let mut run = Run::new(&mut wgpu, 600);
         run.feed(&tokens[..416], 64, 0);
         let got = run.feed(&tokens[416..], 1, 4);
         assert_close("a split cache", &got.concat(), &want.concat(), TOLERANCE);
@@ -110,7 +110,7 @@ fn the_next_step_runs_before_this_ones_token_is_read() {
 }
 
 #[test]
-fn a_llama_layer_takes_six_dispatches() {
+fn a_llama_layer_takes_five_dispatches() {
     let folder = tamarack_tests::models::tiny("llama").into_iter().find(|p| p.ends_with("tied")).expect("tied");
     let checkpoint = tamarack::checkpoint::Checkpoint::open(&folder).unwrap_or_else(|e| panic!("{e}"));
     let program = rewritten(tamarack_tests::model::program(&checkpoint), RULES, &checkpoint);
@@ -118,10 +118,10 @@ fn a_llama_layer_takes_six_dispatches() {
     for gpu in gpus() {
         let mut wgpu =
             WgpuExecutor::load(gpu, program.clone(), &checkpoint, CAPACITY).unwrap_or_else(|e| panic!("{e}"));
-        // Beside the layers: the embedding, the row that goes on, the head, and two for sampling.
-        for (length, each) in [(100, 6), (1000, 7)] {
+        // Beside the layers: the embedding, the head, and two for sampling.
+        for (length, each) in [(100, 5), (1000, 6)] {
             let names = wgpu.dispatches(1, 1, length).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(names.len(), layers * each + 5, "a cache of {length} tokens: {names:?}");
+            assert_eq!(names.len(), layers * each + 4, "a cache of {length} tokens: {names:?}");
         }
     }
 }

@@ -30,6 +30,7 @@ async fn tokens(container: &ModelContainer, prompt: &[u32], parameters: Generate
             Generation::Token(token) => tokens.push(token),
             Generation::Chunk(text) => panic!("{text:?} without a tokenizer"),
             Generation::Info(info) => assert_eq!(info.generation_tokens, tokens.len()),
+            other => panic!("{other:?} in what is no conversation"),
         }
     }
     Ok(tokens)
@@ -74,7 +75,7 @@ async fn what_a_model_is_and_what_it_cannot_do() {
     let e = container.prepare(UserInput::raw("text")).await.expect_err("there is no tokenizer");
     assert!(matches!(&e, Error::Text(e) if e.contains("tokenizer.json")), "{e}");
     let stop = GenerateParameters { stop: vec!["a".to_owned()], ..greedy(1) };
-    let e = container.generate(LmInput { tokens: vec![1] }, stop).await.expect_err("stop strings are text");
+    let e = container.generate(LmInput::from(vec![1]), stop).await.expect_err("stop strings are text");
     assert_eq!(e.to_string(), "stop strings need a tokenizer, and the model has none");
 }
 

@@ -25,6 +25,7 @@ fn formats() -> Vec<Format> {
     for bits in [2, 3, 4, 5, 6, 8] {
         list.extend([(32, Scales::F16), (64, Scales::F32), (128, Scales::F16)].map(|(g, s)| affine(bits, g, s)));
     }
+    list.extend([3, 4, 5, 6, 8].map(|bits| affine(bits, if bits == 6 { 16 } else { 32 }, Scales::Centered)));
     list.extend([affine(4, 64, Scales::F16), affine(4, 16, Scales::F32), affine(8, 32, Scales::F32)]);
     list
 }
@@ -373,7 +374,7 @@ fn looks_up_embeddings() {
             let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
-            let mut step = vec![rows, 0, 0, 0, step::HEADER_WORDS + 1, 0, 0, 0, 0];
+            let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];
             for token in tokens {
                 step.extend([token, 0, 0, 0, 0, 0, 0, 0]);
             }

@@ -48,7 +48,7 @@ pub fn unpack(format: Format, cols: usize, quants: &[u32], scales: &[u32], out: 
                 unpack_quants(bits, &quants[row * words..(row + 1) * words], &mut q);
                 let scales = &scales[row * pairs..(row + 1) * pairs];
                 for (i, (out, &q)) in out.iter_mut().zip(&q).enumerate() {
-                    let (scale, bias) = unpack_pair(kind, scales, i / group);
+                    let (scale, bias) = unpack_pair(kind, bits, scales, i / group);
                     *out = scale * f32::from(q) + bias;
                 }
             }
@@ -107,9 +107,9 @@ fn unpack_quants(bits: u8, words: &[u32], q: &mut [u8]) {
     }
 }
 
-/// Appends one (scale, bias). False if it is infinite or not a number in that form.
+/// Appends the (scale, bias) of a row's group. False if it is infinite or not a number in that form.
 #[must_use]
-pub(super) fn pack_pair(kind: Scales, scale: f32, bias: f32, words: &mut Vec<u32>) -> bool {
+pub(super) fn pack_pair(kind: Scales, group: usize, scale: f32, bias: f32, words: &mut Vec<u32>) -> bool {
     match kind {
         Scales::F32 => {
             words.extend([scale.to_bits(), bias.to_bits()]);
@@ -120,15 +120,27 @@ pub(super) fn pack_pair(kind: Scales, scale: f32, bias: f32, words: &mut Vec<u32
             words.push(pair(scale, bias));
             scale.is_finite() && bias.is_finite()
         }
+        Scales::Centered => {
+            let scale = f16::from_f32(scale);
+            match words.last_mut() {
+                Some(word) if group % 2 == 1 => *word |= u32::from(scale.to_bits()) << 16,
+                _ => words.push(u32::from(scale.to_bits())),
+            }
+            scale.is_finite()
+        }
     }
 }
 
-fn unpack_pair(kind: Scales, words: &[u32], group: usize) -> (f32, f32) {
+fn unpack_pair(kind: Scales, bits: u8, words: &[u32], group: usize) -> (f32, f32) {
     match kind {
         Scales::F32 => (f32::from_bits(words[2 * group]), f32::from_bits(words[2 * group + 1])),
         Scales::F16 => {
             let word = words[group];
             (f16::from_bits(word as u16).to_f32(), f16::from_bits((word >> 16) as u16).to_f32())
+        }
+        Scales::Centered => {
+            let scale = f16::from_bits((words[group / 2] >> (16 * (group % 2))) as u16).to_f32();
+            (scale, -scale * (1u32 << (bits - 1)) as f32)
         }
     }
 }

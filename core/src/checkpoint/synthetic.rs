@@ -1,7 +1,7 @@
 //! Weights that are made up: random words in the shapes of a real model, to measure without its files.
 
 use super::canonical::{pack_pair, unpack};
-use tamarack_kernels::Format;
+use tamarack_kernels::{Format, Scales};
 
 /// Different (scale, bias) pairs in a matrix.
 const PAIRS: u32 = 16;
@@ -46,8 +46,8 @@ impl Synthetic {
         let mut random = Random(self.seed.wrapping_add((row as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)));
         random.fill(quants, self.format.row_words(self.cols), |word| word & self.keep | self.set);
         let words = self.pairs.len() / PAIRS as usize;
-        if let Some(groups) = self.format.row_scale_words(self.cols).checked_div(words) {
-            for _ in 0..groups {
+        if let Some(count) = self.format.row_scale_words(self.cols).checked_div(words) {
+            for _ in 0..count {
                 let pair = (random.next() % u64::from(PAIRS)) as usize * words;
                 scales.extend_from_slice(&self.pairs[pair..pair + words]);
             }
@@ -70,9 +70,12 @@ fn pairs(format: Format, cols: usize) -> Vec<u32> {
         let most = ((1 << bits) - 1) as f32;
         let middle = (12.0 / cols.max(1) as f32).sqrt() / most;
         for i in 0..PAIRS {
-            let scale = middle * (0.75 + 0.5 * i as f32 / PAIRS as f32);
-            let finite = pack_pair(scales, scale, -scale * most / 2.0, &mut words);
-            debug_assert!(finite, "scale {scale}");
+            // A word of scales alone has those of two groups.
+            for group in 0..if scales == Scales::Centered { 2 } else { 1 } {
+                let scale = middle * (0.75 + 0.5 * (i ^ group) as f32 / PAIRS as f32);
+                let finite = pack_pair(scales, group as usize, scale, -scale * most / 2.0, &mut words);
+                debug_assert!(finite, "scale {scale}");
+            }
         }
     }
     words
@@ -109,7 +112,8 @@ mod tests {
     fn rows_are_what_is_packed_and_of_sane_size() {
         let affine = |bits, group, scales| Format::Affine { bits, group, scales };
         let formats = [2, 3, 4, 5, 6, 8].map(|bits| affine(bits, 64, Scales::F16));
-        let others = [affine(4, 32, Scales::F32), Format::F16, Format::Bf16, Format::F32];
+        let others =
+            [affine(4, 32, Scales::F32), affine(4, 32, Scales::Centered), Format::F16, Format::Bf16, Format::F32];
         for format in formats.into_iter().chain(others) {
             let index = [("a.weight".to_owned(), vec![8, 256]), ("norm.weight".to_owned(), vec![256])];
             let checkpoint = Checkpoint::synthetic(json!({}), index, format).unwrap();

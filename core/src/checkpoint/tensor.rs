@@ -163,6 +163,7 @@ impl Tensor {
     ///
     /// Dense tensors keep their type, in f32 if a row has an odd number of 16-bit elements or if
     /// its values had to be restored by arithmetic. The scales of GGUF blocks become f16 by type,
+    /// and go without biases where those follow from them,
     /// without a look at the data: products with an f16 never underflow there, and overflow, which
     /// no sane file has, is an error of `pack`. The scales of MLX are looked at on the first call.
     pub fn format(&self) -> Format {
@@ -172,7 +173,11 @@ impl Tensor {
         match &self.0.data {
             Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
-            Data::Ggml(ty, _) => Format::Affine { bits: ty.bits, group: ty.group, scales: Scales::F16 },
+            Data::Ggml(ty, _) => {
+                let even = (self.cols() / ty.group as usize).is_multiple_of(2);
+                let scales = if ty.is_centered() && even { Scales::Centered } else { Scales::F16 };
+                Format::Affine { bits: ty.bits, group: ty.group, scales }
+            }
             Data::Mlx(affine) => Format::Affine { bits: affine.bits, group: affine.group, scales: affine.scales() },
             Data::Synthetic(made) => made.format,
         }
@@ -264,8 +269,8 @@ impl Tensor {
         for i in 0..self.cols() / elements {
             self.decode(stored, i, &mut block);
             pack_quants(bits, &block.q[..elements], quants);
-            for (&scale, &bias) in block.scale.iter().zip(&block.bias).take(elements / group) {
-                if !pack_pair(kind, scale, bias, scales) {
+            for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(elements / group).enumerate() {
+                if !pack_pair(kind, i * (elements / group) + j, scale, bias, scales) {
                     let (name, path) = (self.name(), self.0.path());
                     let message = format!("{name}: row {row} has scale {scale} and bias {bias}, out of range");
                     return Err(Error::file(path, message));

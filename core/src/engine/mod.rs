@@ -3,14 +3,16 @@
 //! Requests come through a channel, and each has a channel of its own for what it gives. Between steps
 //! the thread looks for new requests, for those whose stream is gone, and for closures to run.
 
+mod penalties;
 mod request;
 mod sampler;
 mod scheduler;
+mod speculation;
 mod task;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use request::Request;
+pub(crate) use request::{About, Request};
 
 use crate::{
     Error, Result,

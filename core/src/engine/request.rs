@@ -2,9 +2,10 @@
 
 use crate::{
     Error, LmInput, Result,
-    generate::{GenerateParameters, Generation},
+    exec::PAGE,
+    generate::{GenerateParameters, Generation, GenerationComponents, PromptCache},
     model::{ModelConfiguration, ModelInfo},
-    text::{StopStrings, TextStream, Tokenizer},
+    text::{AnswerFormat, AnswerStream, StopStrings, TextStream, Tokenizer},
 };
 use std::{
     collections::BTreeSet,
@@ -12,24 +13,62 @@ use std::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+/// Tokens at the end of a prompt that are looked at for a tag that begins reasoning.
+const PROMPT_END: usize = 16;
+
 /// One generation, checked and ready to run.
 pub(crate) struct Request {
     /// The prompt.
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub parameters: GenerateParameters,
+    /// What the program brings along to choose them.
+    pub components: GenerationComponents,
     /// How many tokens there may be, those of the prompt included.
     pub limit: usize,
+    /// How much of its past it keeps.
+    pub window: Option<Window>,
+    /// What of the prompt is known already, and where what is computed is kept.
+    pub cache: Option<PromptCache>,
     /// Tokens that end it.
     pub eos: BTreeSet<u32>,
     /// Makes text of tokens.
     pub text: Option<TextStream>,
     /// Texts that end it.
     pub stops: StopStrings,
+    /// Tells what is in an answer apart.
+    pub answer: Option<AnswerStream>,
     /// Where its events go. A slow reader holds nobody up; what it has not read is bounded by `limit`.
     pub events: UnboundedSender<Result<Generation>>,
     /// Whether the reader has had enough.
     pub cancelled: Arc<AtomicBool>,
+}
+
+/// A cache that drops its oldest tokens, see [`GenerateParameters::max_kv_size`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Window {
+    /// Tokens that are kept between steps.
+    pub most: usize,
+    /// Tokens that a step may add.
+    pub chunk: usize,
+}
+
+impl Window {
+    /// Pages at the beginning that are kept whatever happens.
+    pub const KEPT: usize = 1;
+
+    /// `None` if a context is too small for a page to come and one to go.
+    fn new(size: usize, context: usize) -> Option<Window> {
+        let most = size.min(context.checked_sub(PAGE)?);
+        (most >= 2 * PAGE).then(|| Window { most, chunk: most.min(context - most) })
+    }
+}
+
+/// What a request needs to know of the model.
+pub(crate) struct About<'a> {
+    pub configuration: &'a ModelConfiguration,
+    pub tokenizer: Option<&'a Tokenizer>,
+    pub info: &'a ModelInfo,
 }
 
 impl Request {
@@ -37,40 +76,68 @@ impl Request {
     pub fn new(
         input: LmInput,
         parameters: GenerateParameters,
-        configuration: &ModelConfiguration,
-        tokenizer: Option<&Tokenizer>,
-        info: &ModelInfo,
+        components: GenerationComponents,
+        cache: Option<PromptCache>,
+        about: &About<'_>,
         events: UnboundedSender<Result<Generation>>,
     ) -> Result<Request> {
         parameters.check()?;
-        let prompt = input.tokens;
-        check_prompt(&prompt, info)?;
+        let About { configuration, tokenizer, info } = *about;
+        let LmInput { tokens: prompt, tools, is_chat } = input;
+        let window = window(&parameters, info)?;
+        check_prompt(&prompt, window.is_some(), info)?;
         if tokenizer.is_none() && !parameters.stop.is_empty() {
             return Err(Error::Request("stop strings need a tokenizer, and the model has none".to_owned()));
         }
-        let most = parameters.max_tokens.unwrap_or(usize::MAX);
+        let format = AnswerFormat {
+            tool_calls: configuration.tool_call_format,
+            reasoning: configuration.reasoning_format.clone(),
+        };
+        let mut text = tokenizer.map(|t| t.stream(true));
+        let mut answer = None;
+        if let Some(tokenizer) = tokenizer.filter(|_| is_chat) {
+            let tags = format.tags(tokenizer);
+            text = text.map(|t| t.keep(tags));
+            let end = &prompt[prompt.len().saturating_sub(PROMPT_END)..];
+            answer = Some(AnswerStream::new(format, tools, &tokenizer.decode(end, false)?));
+        }
+        let most = prompt.len().saturating_add(parameters.max_tokens.unwrap_or(usize::MAX));
         Ok(Request {
-            limit: prompt.len().saturating_add(most).min(info.context),
+            limit: if window.is_some() { most } else { most.min(info.context) },
+            window,
+            cache,
             eos: if parameters.ignore_eos { BTreeSet::new() } else { configuration.eos_token_ids.clone() },
-            text: tokenizer.map(|t| t.stream(true)),
+            text,
             stops: StopStrings::new(configuration.stop_strings.iter().chain(&parameters.stop)),
+            answer,
             prompt,
             parameters,
+            components,
             events,
             cancelled: Arc::default(),
         })
     }
 }
 
-fn check_prompt(prompt: &[u32], info: &ModelInfo) -> Result<()> {
+fn window(parameters: &GenerateParameters, info: &ModelInfo) -> Result<Option<Window>> {
+    let Some(size) = parameters.max_kv_size else { return Ok(None) };
+    let window = Window::new(size, info.context);
+    let too_small = || {
+        let context = info.context;
+        Error::Request(format!("max_kv_size: expected a context of {} tokens at least, found {context}", 3 * PAGE))
+    };
+    window.ok_or_else(too_small).map(Some)
+}
+
+fn check_prompt(prompt: &[u32], has_window: bool, info: &ModelInfo) -> Result<()> {
     let (len, context, vocabulary) = (prompt.len(), info.context, info.vocabulary);
     if len == 0 {
         return Err(Error::Request("the prompt is empty: expected at least one token".to_owned()));
     }
-    if len >= context {
+    if len >= context && !has_window {
         let message = format!(
             "a prompt of {len} tokens leaves no room in a context of {context}: \
-             shorten it, or load the model with a larger context"
+             shorten it, load the model with a larger context, or set max_kv_size"
         );
         return Err(Error::Request(message));
     }

@@ -5,7 +5,11 @@
 //! which turns out to have ended is thrown away. Steps run in order, so the pages of an ended sequence
 //! can be given away at once.
 
-use super::{Request, task::Task};
+use super::{
+    Request,
+    request::Window,
+    task::{Room, Task},
+};
 use crate::{
     Error, Result,
     exec::{Capacity, PAGE, Sequence, Step, StepResult},
@@ -23,17 +27,17 @@ pub(super) struct Scheduler {
     /// In the order in which they came.
     waiting: VecDeque<Task>,
     /// In the same order.
-    running: Vec<Running>,
+    pub(super) running: Vec<Running>,
     flights: VecDeque<Flight>,
     slots: Vec<u32>,
     next_id: u64,
 }
 
 /// A task with a place in the cache.
-struct Running {
+pub(super) struct Running {
     id: u64,
-    task: Task,
-    sequence: Sequence,
+    pub task: Task,
+    pub sequence: Sequence,
 }
 
 /// A step that was submitted.
@@ -41,10 +45,10 @@ struct Running {
 struct Flight {
     /// Those who have rows in it.
     members: Vec<u64>,
-    /// Those who get a token from it, in the order of its outputs.
-    outputs: Vec<u64>,
-    /// Whether the host chooses one of the tokens.
-    is_sampled_here: bool,
+    /// Those who get tokens from it, in the order of its outputs, and how many.
+    outputs: Vec<(u64, usize)>,
+    /// Whether somebody in it waits for the host to look at its tokens.
+    is_awaited: bool,
 }
 
 impl Scheduler {
@@ -75,7 +79,7 @@ impl Scheduler {
         self.admit(model);
         // Going ahead of a token that the host chooses would leave its sequence out, and from then on
         // half of the sequences would run in every other step.
-        let may_submit = self.flights.len() < IN_FLIGHT && !self.flights.iter().any(|f| f.is_sampled_here);
+        let may_submit = self.flights.len() < IN_FLIGHT && !self.flights.iter().any(|f| f.is_awaited);
         let submitted = may_submit && self.submit(model);
         if !submitted || self.flights.len() == IN_FLIGHT {
             self.collect(model);
@@ -103,11 +107,13 @@ impl Scheduler {
             let task = self.remove(last, model);
             self.waiting.push_front(task);
         }
+        // What prompt caches hold is the old model's.
+        while model.reclaim() {}
     }
 
     fn end_cancelled(&mut self, model: &mut Model) {
         while let Some(at) = self.running.iter().position(|r| r.task.is_cancelled()) {
-            self.remove(at, model).finish(StopReason::Cancelled);
+            self.retire(at, model).finish(StopReason::Cancelled);
         }
         while let Some(at) = self.waiting.iter().position(Task::is_cancelled) {
             if let Some(task) = self.waiting.remove(at) {
@@ -119,27 +125,34 @@ impl Scheduler {
     /// Gives places to those who wait, in their order, as long as the cache has room for what they know
     /// and a page for each sequence to grow by.
     fn admit(&mut self, model: &mut Model) {
-        while let (Some(task), Some(slot)) = (self.waiting.front(), self.slots.last()) {
-            let promised = |r: &Running| r.sequence.pages_wanted(r.task.len().saturating_sub(r.sequence.len())) + 1;
-            let promised: usize = self.running.iter().map(promised).sum();
-            let (wanted, free) = ((task.len() + 1).div_ceil(PAGE), model.pool.free());
-            let sequence = Sequence::new(*slot, task.prompt());
-            if wanted + promised <= free {
-                let Some(task) = self.waiting.pop_front() else { return };
+        while let Some(slot) = self.slots.last() {
+            let Some(mut task) = self.waiting.pop_front() else { return };
+            task.set_draft(model.draft.is_some());
+            let promised: usize = self.running.iter().map(|r| r.task.pages_wanted(&r.sequence, 0) + 1).sum();
+            let sequence = task.begin(*slot, &mut model.pool);
+            let wanted = task.pages_wanted(&sequence, 1);
+            while wanted + promised > model.pool.free() && model.reclaim() {}
+            if wanted + promised <= model.pool.free() {
                 self.slots.pop();
+                task.begun(&sequence);
                 self.running.push(Running { id: self.next_id, task, sequence });
                 self.next_id += 1;
-            } else if self.running.is_empty() {
-                let Some(task) = self.waiting.pop_front() else { return };
-                task.fail(no_room(wanted, free));
-            } else {
-                return;
+                continue;
             }
+            // It waits with nothing in its hands, so that those who run can go on.
+            model.pool.release(sequence);
+            task.check_in(None);
+            if !self.running.is_empty() {
+                return self.waiting.push_front(task);
+            }
+            let (least, free) = (task.pages_alone(), model.pool.free());
+            if least <= free { self.waiting.push_front(task) } else { task.fail(no_room(least, free)) }
         }
     }
 
     /// Whether a step was submitted.
     fn submit(&mut self, model: &mut Model) -> bool {
+        self.propose(model);
         let (step, flight) = self.step(model);
         if step.rows.is_empty() {
             self.make_room(model);
@@ -157,17 +170,25 @@ impl Scheduler {
         let (mut step, mut flight) = (Step::default(), Flight::default());
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         // Those who generate come first: a long prompt must not make them wait.
-        order.sort_by_key(|i| self.running[*i].task.len() > self.running[*i].sequence.len() + 1);
+        order.sort_by_key(|i| self.running[*i].task.tokens().len() > self.running[*i].sequence.fed() + 1);
         for i in order {
             let Running { id, task, sequence } = &mut self.running[i];
-            let Some(feed) = task.feed(sequence, self.capacity.rows - step.rows.len()) else { continue };
-            let last = feed.tokens.len() - 1;
-            let draw = |i: usize| feed.draw.filter(|_| i == last);
+            let Capacity { rows, outputs, .. } = self.capacity;
+            let room = Room { rows: rows - step.rows.len(), outputs: outputs - step.outputs.len() };
+            let Some(feed) = task.feed(sequence, room) else { continue };
+            while sequence.pages_wanted(feed.tokens.len()) > model.pool.free() && model.reclaim() {}
+            let first = feed.tokens.len() - feed.draws.len();
+            let draw = |i: usize| feed.draws.get(i.checked_sub(first)?).copied();
             if step.push(sequence, &mut model.pool, &feed.tokens, draw) {
                 task.submitted(&feed);
+                if let Some(Window { most, .. }) = task.window() {
+                    sequence.rotate(Window::KEPT, most);
+                }
                 flight.members.push(*id);
-                flight.outputs.extend(feed.draw.map(|_| *id));
-                flight.is_sampled_here |= feed.draw.is_some_and(|d| d.logits);
+                if !feed.draws.is_empty() {
+                    flight.outputs.push((*id, feed.draws.len()));
+                    flight.is_awaited |= task.waits();
+                }
             }
         }
         (step, flight)
@@ -180,9 +201,10 @@ impl Scheduler {
             return;
         }
         let task = self.remove(self.running.len() - 1, model);
+        task.check_in(None);
         if self.running.is_empty() {
-            let wanted = (task.len() + 1).div_ceil(PAGE);
-            task.fail(no_room(wanted, model.pool.free()));
+            let error = no_room(task.pages_alone(), model.pool.free());
+            task.fail(error);
         } else {
             self.waiting.push_front(task);
         }
@@ -190,23 +212,32 @@ impl Scheduler {
 
     fn collect(&mut self, model: &mut Model) {
         let Some(flight) = self.flights.pop_front() else { return };
-        let result = model.executor.collect().and_then(|r| whole(r, flight.outputs.len()));
+        let outputs = flight.outputs.iter().map(|(_, count)| count).sum();
+        let result = model.executor.collect().and_then(|r| whole(r, outputs));
         match result {
-            Ok(result) => {
-                for (i, id) in flight.outputs.iter().enumerate() {
-                    self.take(*id, result.tokens[i], &result.logits[i], model);
+            Ok(mut result) => {
+                let mut at = 0;
+                for (id, count) in &flight.outputs {
+                    let (tokens, logits) = (&result.tokens[at..at + count], &mut result.logits[at..at + count]);
+                    self.take(*id, tokens, logits, model);
+                    at += count;
                 }
             }
             Err(e) => self.fail(&flight.members, &e, model),
         }
     }
 
-    /// Gives a token to whom it belongs. One that has ended in the meantime needs it no more.
-    fn take(&mut self, id: u64, token: u32, logits: &[f32], model: &mut Model) {
+    /// Gives tokens to whom they belong. One that has ended in the meantime needs them no more.
+    fn take(&mut self, id: u64, tokens: &[u32], logits: &mut [Vec<f32>], model: &mut Model) {
         let Some(at) = self.running.iter().position(|r| r.id == id) else { return };
-        match self.running[at].task.take(token, logits) {
+        let Running { task, sequence, .. } = &mut self.running[at];
+        match task.take(tokens, logits) {
+            // What was proposed and is not what came has to go, and the last token is still to be fed.
+            Ok(None) if tokens.len() > 1 => {
+                sequence.truncate(task.tokens().len() - 1, &mut model.pool);
+            }
             Ok(None) => {}
-            Ok(Some(reason)) => self.remove(at, model).finish(reason),
+            Ok(Some(reason)) => self.retire(at, model).finish(reason),
             Err(e) => self.remove(at, model).fail(e),
         }
     }
@@ -218,10 +249,28 @@ impl Scheduler {
         }
     }
 
+    /// Ends a task and keeps what it has computed, if it has a prompt cache.
+    fn retire(&mut self, at: usize, model: &mut Model) -> Task {
+        if let Some(cache) = self.running[at].task.cache().cloned() {
+            let Running { task, sequence, .. } = &mut self.running[at];
+            // A row that was run ahead, and proposals, may be in it.
+            let known = task.tokens().len().min(sequence.fed());
+            if sequence.truncate(known, &mut model.pool) {
+                let kept = std::mem::replace(sequence, Sequence::new(sequence.slot, 0));
+                task.check_in(Some(kept));
+                model.remember(&cache);
+            }
+        }
+        self.remove(at, model)
+    }
+
     fn remove(&mut self, at: usize, model: &mut Model) -> Task {
-        let Running { task, sequence, .. } = self.running.remove(at);
+        let Running { mut task, sequence, .. } = self.running.remove(at);
         self.slots.push(sequence.slot);
         model.pool.release(sequence);
+        if let (Some(sequence), Some(draft)) = (task.draft.take(), &mut model.draft) {
+            draft.pool.release(sequence);
+        }
         task
     }
 }

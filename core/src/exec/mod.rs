@@ -136,6 +136,16 @@ pub trait Executor: Send {
         Ok(())
     }
 
+    /// Elements that each cache keeps of a token: of its keys, and of its values.
+    fn cache_widths(&self) -> Vec<[usize; 2]>;
+
+    /// What a cache keeps in these pages: keys and values of each place, [pages * [`PAGE`], sum of its widths]. Steps
+    /// that were submitted are done by then.
+    fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>>;
+
+    /// Puts back what [`Executor::read_cache`] gave, into any pages.
+    fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()>;
+
     /// The device, for people.
     fn device(&self) -> String;
 

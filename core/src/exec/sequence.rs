@@ -16,6 +16,8 @@ pub struct Sequence {
     /// The length for which it was admitted, see [`Row::length`].
     pub admitted: u32,
     length: u32,
+    /// Tokens that were fed and whose keys and values were dropped: all between the first pages and the rest.
+    dropped: u32,
     pages: Vec<u32>,
 }
 
@@ -52,7 +54,12 @@ impl Pool {
 impl Sequence {
     /// An empty sequence.
     pub fn new(slot: u32, admitted: usize) -> Sequence {
-        Sequence { slot, admitted: admitted as u32, length: 0, pages: Vec::new() }
+        Sequence { slot, admitted: admitted as u32, length: 0, dropped: 0, pages: Vec::new() }
+    }
+
+    /// Tokens that were fed, those of submitted steps included.
+    pub fn fed(&self) -> usize {
+        (self.dropped + self.length) as usize
     }
 
     /// Tokens in the cache, those of submitted steps included.
@@ -63,6 +70,47 @@ impl Sequence {
     /// Whether nothing is in the cache.
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Drops pages behind the first `kept` ones, oldest first, until `most` tokens are left in the cache. The pages come
+    /// last then, to be written anew: steps run in order, so those under way have read them before.
+    pub fn rotate(&mut self, kept: usize, most: usize) {
+        while self.len() > most && self.len() >= (kept + 1) * PAGE {
+            let page = self.pages.remove(kept);
+            self.pages.push(page);
+            self.length -= PAGE as u32;
+            self.dropped += PAGE as u32;
+        }
+    }
+
+    /// Takes tokens back until `fed` are left. `false`, and nothing changed, where some of what would be needed then was
+    /// dropped.
+    pub fn truncate(&mut self, fed: usize, pool: &mut Pool) -> bool {
+        let cut = self.fed().saturating_sub(fed);
+        if cut > self.len() || (self.dropped > 0 && self.len() < cut + 2 * PAGE) {
+            return false;
+        }
+        self.length -= cut as u32;
+        let kept = self.len().div_ceil(PAGE).min(self.pages.len());
+        pool.free.extend(self.pages.drain(kept..).rev());
+        true
+    }
+
+    /// The pages that hold its tokens, in order.
+    pub fn pages(&self) -> &[u32] {
+        &self.pages[..self.len().div_ceil(PAGE).min(self.pages.len())]
+    }
+
+    /// Whether all that was fed is still in the cache.
+    pub fn is_whole(&self) -> bool {
+        self.dropped == 0
+    }
+
+    /// A sequence whose `length` tokens are to be written into the cache from elsewhere; `None` if there are too few pages.
+    pub fn reserve(length: usize, admitted: usize, pool: &mut Pool) -> Option<Sequence> {
+        let first = pool.free.len().checked_sub(length.div_ceil(PAGE))?;
+        let pages = pool.free.drain(first..).rev().collect();
+        Some(Sequence { length: length as u32, pages, ..Sequence::new(0, admitted) })
     }
 
     /// Pages that `more` tokens would take beyond those it holds.
@@ -91,7 +139,8 @@ impl Step {
         for (i, token) in tokens.iter().enumerate() {
             let index = sequence.length + i as u32;
             let row = self.rows.len() as u32;
-            self.rows.push(Row { token: *token, index, position: index, table, first, length: sequence.admitted });
+            let position = sequence.dropped + index;
+            self.rows.push(Row { token: *token, index, position, table, first, length: sequence.admitted });
             if let Some(Draw { inv_temperature, seed, counter, logits }) = draw(i) {
                 self.outputs.push(Output { row, slot: sequence.slot, inv_temperature, seed, counter, logits });
             }
@@ -120,5 +169,48 @@ mod tests {
         assert!(!Step::default().push(&mut b, &mut pool, &tokens[..1], |_| None), "no page is left");
         pool.release(a);
         assert!(Step::default().push(&mut b, &mut pool, &tokens[..1], |_| None));
+    }
+
+    #[test]
+    fn tokens_are_taken_back() {
+        let mut pool = Pool::new(3);
+        let mut a = Sequence::new(0, 0);
+        assert!(Step::default().push(&mut a, &mut pool, &[Token::Id(1); 2 * PAGE + 2], |_| None));
+        assert!(a.truncate(2 * PAGE + 1, &mut pool));
+        assert_eq!((a.len(), pool.free()), (2 * PAGE + 1, 0));
+        assert!(a.truncate(PAGE, &mut pool) && a.truncate(PAGE + 9, &mut pool));
+        assert_eq!((a.len(), pool.free(), a.pages().len()), (PAGE, 2, 1));
+        let b = Sequence::reserve(PAGE + 1, 7, &mut pool).unwrap();
+        assert_eq!((b.len(), b.pages().len(), pool.free()), (PAGE + 1, 2, 0));
+        assert!(Sequence::reserve(1, 0, &mut pool).is_none());
+        pool.release(b);
+        assert!(Step::default().push(&mut a, &mut pool, &[Token::Id(1); 2 * PAGE], |_| None));
+        a.rotate(1, 2 * PAGE);
+        assert!(!a.truncate(PAGE, &mut pool), "what stood there is gone");
+        assert_eq!(a.fed(), 3 * PAGE);
+    }
+
+    #[test]
+    fn pages_rotate_behind_the_first() {
+        let mut pool = Pool::new(4);
+        let mut a = Sequence::new(0, 0);
+        let feed = |a: &mut Sequence, pool: &mut Pool, n: usize| {
+            let mut step = Step::default();
+            assert!(step.push(a, pool, &vec![Token::Id(1); n], |_| None));
+            step
+        };
+        let first = feed(&mut a, &mut pool, 3 * PAGE + 1);
+        a.rotate(1, 3 * PAGE);
+        assert_eq!((a.len(), a.fed()), (2 * PAGE + 1, 3 * PAGE + 1));
+        let next = feed(&mut a, &mut pool, PAGE);
+        let pages: Vec<u32> = [0, 2, 3, 1].map(|i| first.pages[i]).into();
+        assert_eq!(next.pages, pages, "the second page is the last one now");
+        assert_eq!((next.rows[0].index, next.rows[0].position), (2 * PAGE as u32 + 1, 3 * PAGE as u32 + 1));
+        a.rotate(1, 2 * PAGE);
+        assert_eq!((a.len(), a.fed()), (PAGE + 1, 4 * PAGE + 1));
+        a.rotate(1, 1);
+        assert_eq!(a.len(), PAGE + 1, "the tail stays");
+        pool.release(a);
+        assert_eq!(pool.free(), 4);
     }
 }

@@ -1,6 +1,7 @@
 //! How tokens are chosen, and when to end.
 
-use crate::{Error, Result};
+use crate::{Error, Result, exec::PAGE};
+use std::collections::BTreeMap;
 
 /// How tokens are chosen, and when to end.
 ///
@@ -31,7 +32,34 @@ pub struct GenerateParameters {
     pub ignore_eos: bool,
     /// Prompt tokens in a step; `None` is as many as fit.
     pub prefill_step: Option<usize>,
+    /// Tokens that a draft model proposes at a time, where the model was loaded with one; 0 goes without it.
+    pub draft_tokens: usize,
+    /// Keys and values to keep at most. Beyond that the oldest are dropped, page by page, except those of the
+    /// very first tokens, which later ones lean on (attention sinks, arXiv:2309.17453). Positions go on, and so does
+    /// the generation, past any context. `None` ends where the context is full.
+    pub max_kv_size: Option<usize>,
+    /// Divides the logits of tokens that were there before, multiplies them where they are negative
+    /// (arXiv:1909.05858). 1 changes nothing.
+    pub repetition_penalty: Option<f32>,
+    /// How many of the last tokens count, those of the prompt included.
+    pub repetition_context_size: usize,
+    /// Is subtracted from the logits of tokens that were there before.
+    pub presence_penalty: Option<f32>,
+    /// How many of the last tokens count, those of the prompt included.
+    pub presence_context_size: usize,
+    /// Is subtracted from the logits of tokens as many times as they were there before.
+    pub frequency_penalty: Option<f32>,
+    /// How many of the last tokens count, those of the prompt included.
+    pub frequency_context_size: usize,
+    /// Is added to the logits of these tokens.
+    pub logit_bias: BTreeMap<u32, f32>,
 }
+
+/// Tokens that penalties look back on.
+const PENALTY_CONTEXT: usize = 20;
+
+/// The least that [`GenerateParameters::max_kv_size`] can be: the page that is kept and one to rotate.
+const MIN_KV_SIZE: usize = 2 * PAGE;
 
 impl Default for GenerateParameters {
     fn default() -> GenerateParameters {
@@ -45,6 +73,15 @@ impl Default for GenerateParameters {
             stop: Vec::new(),
             ignore_eos: false,
             prefill_step: None,
+            draft_tokens: 4,
+            max_kv_size: None,
+            repetition_penalty: None,
+            repetition_context_size: PENALTY_CONTEXT,
+            presence_penalty: None,
+            presence_context_size: PENALTY_CONTEXT,
+            frequency_penalty: None,
+            frequency_context_size: PENALTY_CONTEXT,
+            logit_bias: BTreeMap::new(),
         }
     }
 }
@@ -52,20 +89,34 @@ impl Default for GenerateParameters {
 impl GenerateParameters {
     /// Refuses what has no meaning.
     pub(crate) fn check(&self) -> Result<()> {
+        let any = -f32::MAX..=f32::MAX;
         let ranges = [
             ("temperature", self.temperature, 0.0..=f32::MAX),
             ("top_p", self.top_p, 0.0..=1.0),
             ("min_p", self.min_p, 0.0..=1.0),
+            ("repetition_penalty", self.repetition_penalty.unwrap_or(1.0), f32::MIN_POSITIVE..=f32::MAX),
+            ("presence_penalty", self.presence_penalty.unwrap_or(0.0), any.clone()),
+            ("frequency_penalty", self.frequency_penalty.unwrap_or(0.0), any),
         ];
         for (name, value, range) in ranges {
             if !range.contains(&value) {
-                let (low, high) = (range.start(), range.end());
-                let to = if *high == f32::MAX { "or more".to_owned() } else { format!("to {high}") };
-                return Err(Error::Request(format!("{name}: expected {low} {to}, found {value}")));
+                let expected = match (*range.start(), *range.end()) {
+                    (f32::MIN_POSITIVE, _) => "more than 0".to_owned(),
+                    (0.0, f32::MAX) => "0 or more".to_owned(),
+                    (_, f32::MAX) => "a number".to_owned(),
+                    (low, high) => format!("{low} to {high}"),
+                };
+                return Err(Error::Request(format!("{name}: expected {expected}, found {value}")));
             }
         }
-        match self.prefill_step {
-            Some(0) => Err(Error::Request("prefill_step: expected at least 1, found 0".to_owned())),
+        if let Some((token, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan() || **bias == f32::INFINITY) {
+            return Err(Error::Request(format!("logit_bias of token {token}: expected a number, found {bias}")));
+        }
+        match (self.prefill_step, self.max_kv_size) {
+            (Some(0), _) => Err(Error::Request("prefill_step: expected at least 1, found 0".to_owned())),
+            (_, Some(size)) if size < MIN_KV_SIZE => {
+                Err(Error::Request(format!("max_kv_size: expected at least {MIN_KV_SIZE}, found {size}")))
+            }
             _ => Ok(()),
         }
     }
@@ -89,6 +140,19 @@ mod tests {
             (GenerateParameters { temperature: f32::NAN, ..p.clone() }, "temperature: expected 0 or more, found NaN"),
             (GenerateParameters { top_p: 1.5, ..p.clone() }, "top_p: expected 0 to 1, found 1.5"),
             (GenerateParameters { min_p: -1.0, ..p.clone() }, "min_p: expected 0 to 1, found -1"),
+            (
+                GenerateParameters { repetition_penalty: Some(0.0), ..p.clone() },
+                "repetition_penalty: expected more than 0, found 0",
+            ),
+            (
+                GenerateParameters { presence_penalty: Some(f32::INFINITY), ..p.clone() },
+                "presence_penalty: expected a number, found inf",
+            ),
+            (
+                GenerateParameters { logit_bias: [(7, f32::NAN)].into(), ..p.clone() },
+                "logit_bias of token 7: expected a number, found NaN",
+            ),
+            (GenerateParameters { max_kv_size: Some(31), ..p.clone() }, "max_kv_size: expected at least 32, found 31"),
             (GenerateParameters { prefill_step: Some(0), ..p }, "prefill_step: expected at least 1, found 0"),
         ] {
             assert_eq!(parameters.check().unwrap_err().to_string(), expected);

@@ -52,7 +52,7 @@ impl GenerationStream {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// All of the text, and how it went.
+    /// All of the text, without reasoning and tool calls, and how it went.
     ///
     /// # Errors
     /// The generation's own.
@@ -60,9 +60,9 @@ impl GenerationStream {
         let mut text = String::new();
         while let Some(event) = self.next().await {
             match event? {
-                Generation::Token(_) => {}
                 Generation::Chunk(chunk) => text += &chunk,
                 Generation::Info(info) => return Ok((text, info)),
+                _ => {}
             }
         }
         Err(ended())

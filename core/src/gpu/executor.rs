@@ -5,6 +5,7 @@ use super::{
     memory::{Workspace, caches, check_sizes, needs, rows, weights},
     phase::{Attention, Emitter, Kind, Launch, Weights, few},
     plan::{Plan, plan},
+    rounding::Rounding,
     step::step_words,
     tune::tune,
     weights::{DeviceMatrix, Uploader},
@@ -21,11 +22,13 @@ use tamarack_api::{Sym, WeightId};
 use tamarack_kernels::{Kernel, attend::Keys};
 
 /// Most parts into which attention splits a long cache.
-pub(super) const MAX_SPLITS: usize = 32;
+pub(super) const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
 pub(super) const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
-const SPLIT_KEYS: usize = 256;
+const SPLIT_KEYS: usize = 512;
+/// Keys in a part at least.
+const SPLIT_PART: usize = 64;
 /// Dispatches in one submission: a driver resets a device that is busy with one for seconds.
 pub(super) const DISPATCHES: usize = 64;
 
@@ -37,6 +40,8 @@ pub(super) struct Model {
     pub matrices: HashMap<WeightId, DeviceMatrix>,
     pub vectors: HashMap<WeightId, wgpu::Buffer>,
     pub activations: Vec<wgpu::Buffer>,
+    pub rounding: Rounding,
+    pub rounded: Vec<wgpu::Buffer>,
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
@@ -130,13 +135,17 @@ impl WgpuExecutor {
 
     /// The kind of a step, and the keys per part where attention splits.
     fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
+        let keys = match () {
+            _ if length <= SPLIT_KEYS => Keys::Few,
+            _ if rows <= SPLIT_ROWS => Keys::Split,
+            _ => Keys::Many,
+        };
         let attention = match () {
             _ if rows_of_one > 8 => Attention::Tiled,
-            _ if length <= SPLIT_KEYS => Attention::Vector(Keys::Few),
-            _ if rows <= SPLIT_ROWS => Attention::Vector(Keys::Split),
-            _ => Attention::Vector(Keys::Many),
+            _ if rows_of_one <= 1 => Attention::Single(keys),
+            _ => Attention::Vector(keys),
         };
-        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_KEYS / 4).next_multiple_of(PAGE);
+        let part = length.div_ceil(MAX_SPLITS).max(SPLIT_PART).next_multiple_of(PAGE);
         (Kind { tokens: few(rows), outputs: few(outputs), attention }, part)
     }
 
@@ -177,7 +186,8 @@ impl WgpuExecutor {
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
         self.prepare(kind)?;
-        let splits = if kind.attention == Attention::Vector(Keys::Split) { length.div_ceil(part) as u32 } else { 1 };
+        let is_split = matches!(kind.attention, Attention::Vector(Keys::Split) | Attention::Single(Keys::Split));
+        let splits = if is_split { length.div_ceil(part) as u32 } else { 1 };
         self.write(step, splits, part);
         Ok((kind, splits))
     }
@@ -287,7 +297,7 @@ impl Executor for WgpuExecutor {
         MemoryUse {
             weights: m.matrices.values().map(DeviceMatrix::bytes).sum::<u64>() + vectors,
             kv: all(&m.caches),
-            workspace: all(&m.activations) + all(&m.ropes) + all(&self.spare) + single,
+            workspace: all(&m.activations) + all(&m.ropes) + all(&m.rounded) + all(&self.spare) + single,
         }
     }
 
@@ -299,6 +309,10 @@ impl Executor for WgpuExecutor {
         self.phases.clear();
         self.model.matrices.extend(matrices);
         self.model.vectors.extend(vectors);
+        // What can be rounded depends on the formats.
+        let m = &mut self.model;
+        m.rounding = Rounding::of(&m.gpu, &m.program, &m.plan, &m.matrices);
+        m.rounded = m.rounding.buffers.iter().map(|bytes| m.gpu.buffer("rounded", *bytes)).collect();
         self.weight_bytes = self.memory().weights;
         Ok(())
     }
@@ -313,6 +327,18 @@ impl Executor for WgpuExecutor {
         }
         report(kinds.len() as u64, kinds.len() as u64);
         Ok(())
+    }
+
+    fn cache_widths(&self) -> Vec<[usize; 2]> {
+        self.model.program.cache_widths()
+    }
+
+    fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
+        self.model.read_cache(cache, pages)
+    }
+
+    fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
+        self.model.write_cache(cache, pages, rows)
     }
 
     fn device(&self) -> String {
@@ -335,9 +361,12 @@ impl Model {
         vectors: HashMap<WeightId, wgpu::Buffer>,
     ) -> Model {
         let caches = caches(&program, capacity).map(|bytes| gpu.buffer("cache", bytes)).collect();
+        let rounding = Rounding::of(&gpu, &program, &plan, &matrices);
         let w = Workspace::of(&gpu, &program, capacity);
         Model {
             activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
+            rounded: rounding.buffers.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect(),
+            rounding,
             caches,
             ropes: w.ropes.iter().map(|bytes| gpu.buffer("rope", *bytes)).collect(),
             scratch: gpu.buffer("scratch", w.scratch),

@@ -1,6 +1,7 @@
 //! The wgpu executor: Vulkan, Metal and DX12.
 
 mod bandwidth;
+mod cache;
 mod convert;
 mod device;
 mod executor;
@@ -10,6 +11,7 @@ mod pipelines;
 mod plan;
 mod profile;
 mod rare;
+mod rounding;
 mod step;
 mod tune;
 mod weights;

@@ -4,9 +4,12 @@
 //! long caches over workgroups, and works in tiles at prefill. Homes are the same in every phase.
 
 use super::{
+    Gpu,
     convert::{activation, header, post},
     executor::Model,
     plan::Place,
+    rounding::Made,
+    weights::Segment,
 };
 use crate::{
     Error, Result,
@@ -15,12 +18,13 @@ use crate::{
 use tamarack_api::{AttentionSpec, Sym};
 use tamarack_kernels::{
     Kernel, Post, View,
-    attend::{Attend, Keys},
+    attend::{Attend, Besides, Keys},
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
-    matmul::{self, few_rows, tiled},
+    matmul::{self, Candidate, Row, few_rows, tiled},
     norm::{Norm, NormKind},
     prepare,
+    rounded::Rounded,
     sample::Sample,
     step,
 };
@@ -41,6 +45,8 @@ pub(super) struct Kind {
 pub(super) enum Attention {
     /// One row at a time.
     Vector(Keys),
+    /// The only row of each sequence: its key and value are made on the way.
+    Single(Keys),
     /// Tiles of rows.
     Tiled,
 }
@@ -54,8 +60,26 @@ pub(super) struct Launch<'a> {
     pub checked: bool,
     /// The weights that it multiplies by; none for what is no product.
     pub weights: Weights,
-    /// A product with so many rows at most, whose work can be shared out in other ways.
-    pub tunable: Option<(matmul::MatMul, u32)>,
+    /// A product whose work can be shared out in other ways.
+    pub tunable: Option<Tunable>,
+}
+
+/// What can be computed in several ways.
+pub(super) enum Tunable {
+    /// A product with so many rows at most.
+    Few(matmul::MatMul, u32),
+    /// A product with a rounded row.
+    Row(Row),
+}
+
+impl Tunable {
+    /// The ways.
+    pub fn candidates(&self, gpu: &Gpu) -> Vec<Candidate> {
+        match self {
+            Tunable::Few(spec, rows) => matmul::candidates(spec, &gpu.caps, *rows, gpu.settings.precision),
+            Tunable::Row(row) => row.candidates(&gpu.caps),
+        }
+    }
 }
 
 /// How much of a matrix a dispatch goes through.
@@ -96,12 +120,20 @@ impl<'a> Emitter<'a> {
         self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
     }
 
+    /// Whether the step has one row.
+    fn is_one_row(&self) -> bool {
+        self.kind.tokens == Some(1) && self.kind.outputs == Some(1)
+    }
+
     pub(super) fn last(&mut self) -> Option<&mut Launch<'a>> {
         self.launches.last_mut()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Result<Place> {
         let node = &self.model.program.nodes[id];
+        if self.is_one_row() && matches!(node.op, Op::Outputs) {
+            return self.place(node.inputs[0]);
+        }
         let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
         self.model.plan.places[id].ok_or_else(none)
     }
@@ -130,8 +162,10 @@ impl<'a> Emitter<'a> {
                 let q = Some(program::Heads { input: 0, steps });
                 self.prepare(id, &Prepare { q, kv: None })
             }
+            Op::Prepare(p) if self.is_besides(p) => Ok(()),
             Op::Prepare(p) => self.prepare(id, p),
             Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::Outputs if self.is_one_row() => Ok(()),
             Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
             Op::Xielu(parameters) => self.xielu(id, *parameters),
             Op::Mean => self.mean(id),
@@ -173,6 +207,11 @@ impl<'a> Emitter<'a> {
             let shape = &node.shape;
             return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
         }
+        if self.is_one_row()
+            && let Some(source) = model.rounding.taken[id]
+        {
+            return self.row(id, m, source);
+        }
         let few = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
         let mut x = self.place(node.inputs[0])?;
         let mut x_buffer = self.buffer(x);
@@ -195,19 +234,8 @@ impl<'a> Emitter<'a> {
         let (steps, post_buffers) = self.post(id, &m.post)?;
         let matrix = &model.matrices[&m.weight];
         for segment in &matrix.segments {
-            let spec = matmul::MatMul {
-                rows: header(rows),
-                n: segment.rows,
-                k: matrix.cols,
-                format: segment.format,
-                x: x.view,
-                norm: norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() }),
-                bias: m.bias.is_some(),
-                glu: m.glu.map(activation),
-                post: steps.clone(),
-                first: segment.first,
-                out: out.view,
-            };
+            let norm_spec = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
+            let spec = matmul::MatMul { x: x.view, norm: norm_spec, ..self.product(id, m, segment, &steps)? };
             let kernel = match few {
                 Some(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
                 None => tiled(&spec, &model.gpu.caps),
@@ -219,13 +247,66 @@ impl<'a> Emitter<'a> {
             buffers.extend(&post_buffers);
             buffers.push(self.buffer(out));
             self.push(kernel, rows, buffers);
-            if let Some(launch) = self.launches.last_mut() {
-                let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
-                launch.weights = Weights { bytes: segment.bytes(), values: rows * u64::from(matrix.cols) };
-                launch.tunable = few.map(|n| (spec, n));
-            }
+            self.is_product(m, segment, few.map(|n| Tunable::Few(spec, n)));
         }
         Ok(())
+    }
+
+    /// A product with a row that its maker has rounded.
+    fn row(&mut self, id: NodeId, m: &MatMul, source: usize) -> Result<()> {
+        let (model, out) = (self.model, self.place(id)?);
+        let (steps, post_buffers) = self.post(id, &m.post)?;
+        let made = model.rounding.made[id];
+        let precision = model.gpu.settings.precision;
+        for segment in &model.matrices[&m.weight].segments {
+            let matmul = self.product(id, m, segment, &steps)?;
+            let next = made.map(|made| self.rounded(id, made));
+            let row = Row { matmul, precision, store: made.is_none_or(|m| m.store), next };
+            let mut buffers = vec![&model.rounded[source], &segment.quants];
+            buffers.extend(&segment.scales);
+            buffers.extend(m.bias.map(|b| &model.vectors[&b]));
+            buffers.extend(&post_buffers);
+            buffers.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
+            buffers.extend(row.store.then(|| self.buffer(out)));
+            buffers.extend(made.map(|made| &model.rounded[made.buffer]));
+            self.push(row.kernel(&model.gpu.caps), model.program.rows(id), buffers);
+            self.is_product(m, segment, Some(Tunable::Row(row)));
+        }
+        Ok(())
+    }
+
+    /// How a node's results are rounded.
+    fn rounded(&self, id: NodeId, made: Made) -> Rounded {
+        let columns = self.model.program.width(id) as u32;
+        Rounded { columns, precision: self.model.gpu.settings.precision, gain: made.gain.is_some() }
+    }
+
+    /// A product with a segment of its weight, and dense rows.
+    fn product(&self, id: NodeId, m: &MatMul, segment: &Segment, steps: &[Post]) -> Result<matmul::MatMul> {
+        let k = self.model.matrices[&m.weight].cols;
+        Ok(matmul::MatMul {
+            rows: header(self.model.program.rows(id)),
+            n: segment.rows,
+            k,
+            format: segment.format,
+            x: View::rows(k),
+            norm: m.norm.as_ref().map(|n| matmul::Norm { eps: n.eps, weight: false }),
+            bias: m.bias.is_some(),
+            glu: m.glu.map(activation),
+            post: steps.to_vec(),
+            first: segment.first,
+            out: self.place(id)?.view,
+        })
+    }
+
+    /// Says of the last launch that it multiplies by a segment of a weight.
+    fn is_product(&mut self, m: &MatMul, segment: &Segment, tunable: Option<Tunable>) {
+        if let Some(launch) = self.launches.last_mut() {
+            let rows = u64::from(segment.rows) * if m.glu.is_some() { 2 } else { 1 };
+            let cols = u64::from(self.model.matrices[&m.weight].cols);
+            launch.weights = Weights { bytes: segment.bytes(), values: rows * cols };
+            launch.tunable = tunable;
+        }
     }
 
     fn norm(&mut self, id: NodeId, norm: &program::Norm, steps: &[program::Post]) -> Result<()> {
@@ -310,6 +391,13 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
+    /// Whether attention does it on the way.
+    fn is_besides(&self, p: &Prepare) -> bool {
+        matches!(self.kind.attention, Attention::Single(_))
+            && p.q.is_some()
+            && p.kv.as_ref().is_some_and(|kv| kv.v.is_some())
+    }
+
     /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
     fn custom(&mut self, id: NodeId, custom: usize, weights: &[u32]) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
@@ -325,6 +413,16 @@ impl<'a> Emitter<'a> {
     }
 
     fn prepare(&mut self, id: NodeId, p: &Prepare) -> Result<()> {
+        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
+        let (kernel, mut bound) = self.prepared(id, p, out.map_or(View::rows(1), |o| o.view))?;
+        bound.extend(out.map(|o| self.buffer(o)));
+        bound.extend(p.kv.as_ref().map(|kv| &self.model.caches[kv.cache]));
+        self.push(kernel.kernel(&self.model.gpu.caps), Sym::Tokens, bound);
+        Ok(())
+    }
+
+    /// What comes before attention, and the buffers that it reads.
+    fn prepared(&self, id: NodeId, p: &Prepare, out: View) -> Result<(prepare::Prepare, Vec<&'a wgpu::Buffer>)> {
         let model = self.model;
         let node = &model.program.nodes[id];
         let (mut buffers, mut ropes): (Vec<usize>, Vec<u32>) = (Vec::new(), Vec::new());
@@ -348,22 +446,18 @@ impl<'a> Emitter<'a> {
             Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
         });
         let kv = kv.transpose()?;
-        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
         let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
-        let view = out.map_or(View::rows(1), |o| o.view);
-        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out: view };
+        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out };
         let mut bound: Vec<&wgpu::Buffer> = buffers.iter().map(|b| &model.activations[*b]).collect();
         bound.extend(p.norms().filter_map(|n| n.weight).map(|w| &model.vectors[&w]));
         bound.extend(ropes.iter().map(|r| &model.ropes[*r as usize]));
-        bound.extend(out.map(|o| self.buffer(o)));
-        bound.extend(p.kv.as_ref().map(|kv| &model.caches[kv.cache]));
-        self.push(kernel.kernel(&model.gpu.caps), Sym::Tokens, bound);
-        Ok(())
+        Ok((kernel, bound))
     }
 
     fn attend(&mut self, id: NodeId, cache: usize, spec: &AttentionSpec) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
-        let q = self.place(model.program.nodes[id].inputs[0])?;
+        let input = model.program.nodes[id].inputs[0];
+        let q = self.place(input)?;
         let (sizes, caps) = (model.program.caches[cache], &model.gpu.caps);
         let attend = Attend {
             heads: q.view.heads,
@@ -379,17 +473,42 @@ impl<'a> Emitter<'a> {
             out: out.view,
         };
         let sinks = spec.sinks.map(|s| &model.vectors[&s]);
-        let one = |out| [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks).chain([out]).collect();
         match self.kind.attention {
-            Attention::Tiled => self.push(attend.tiled(caps), Sym::Tokens, one(self.buffer(out))),
-            Attention::Vector(Keys::Split) => {
-                // Sinks take part once, when the parts are put together.
-                let parts = vec![self.buffer(q), &model.caches[cache], &model.partials];
-                let merge = std::iter::once(&model.partials).chain(sinks).chain([self.buffer(out)]).collect();
-                self.push(attend.vector(caps, Keys::Split), Sym::Tokens, parts);
-                self.push(attend.reduce(caps), Sym::Tokens, merge);
+            Attention::Tiled => {
+                let buffers = [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks);
+                self.push(attend.tiled(caps), Sym::Tokens, buffers.chain([self.buffer(out)]).collect());
             }
-            Attention::Vector(keys) => self.push(attend.vector(caps, keys), Sym::Tokens, one(self.buffer(out))),
+            Attention::Vector(keys) | Attention::Single(keys) => {
+                let made = model.rounding.made[id].filter(|_| self.is_one_row());
+                let mut buffers = vec![self.buffer(q)];
+                let mut besides = Besides {
+                    prepare: None,
+                    alone: self.is_one_row(),
+                    store: made.is_none_or(|made| made.store),
+                    next: made.map(|made| self.rounded(id, made)),
+                };
+                if let Op::Prepare(p) = &model.program.nodes[input].op
+                    && self.is_besides(p)
+                {
+                    let (prepare, inputs) = self.prepared(input, p, q.view)?;
+                    (besides.prepare, buffers) = (Some(prepare), inputs);
+                }
+                buffers.push(&model.caches[cache]);
+                let mut end: Vec<&wgpu::Buffer> = sinks.into_iter().collect();
+                end.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
+                end.extend(besides.store.then(|| self.buffer(out)));
+                end.extend(made.map(|made| &model.rounded[made.buffer]));
+                if keys == Keys::Split {
+                    // Sinks take part once, when the parts are put together.
+                    buffers.push(&model.partials);
+                    end.insert(0, &model.partials);
+                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
+                    self.push(attend.reduce_with(caps, &besides), Sym::Tokens, end);
+                } else {
+                    buffers.extend(end);
+                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
+                }
+            }
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
     let mut plan = Plan { places: vec![None; n], buffers: Vec::new(), copied: vec![false; n] };
     let last = last_uses(program);
     let mut free: VecDeque<usize> = VecDeque::new();
-    // How many nodes still to come read each buffer's present value.
+    // The last node that reads each buffer's present value.
     let mut held: Vec<NodeId> = Vec::new();
     for (id, node) in program.nodes.iter().enumerate() {
         let view = node.op.is_view().then(|| view(program, id, plan.places[node.inputs[0]].as_ref())).transpose()?;
@@ -67,11 +67,7 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
             }
             _ => {}
         }
-        let mut done: Vec<usize> =
-            node.inputs.iter().chain([&id]).filter_map(|i| plan.places[*i]).map(|p| p.buffer).collect();
-        done.sort_unstable();
-        done.dedup();
-        free.extend(done.into_iter().filter(|b| held[*b] == id));
+        free.extend((0..held.len()).filter(|b| held[*b] == id));
     }
     Ok(plan)
 }
@@ -89,6 +85,13 @@ fn last_uses(program: &Program) -> Vec<NodeId> {
     let mut last: Vec<NodeId> = (0..program.nodes.len()).collect();
     for (id, node) in program.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|i| last[*i] = id);
+    }
+    for (id, node) in program.nodes.iter().enumerate() {
+        // In a step of one row this is the same row, which is then read where it is; and attention may do
+        // what comes before it.
+        if matches!(node.op, Op::Outputs | Op::Prepare(_)) {
+            node.inputs.iter().for_each(|i| last[*i] = last[*i].max(last[id]));
+        }
     }
     last[program.output] = NodeId::MAX;
     last

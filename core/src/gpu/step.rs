@@ -6,15 +6,15 @@ use tamarack_kernels::step as words;
 /// The step buffer's words, see `tamarack_kernels::step`.
 pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
     let rows_at = words::HEADER_WORDS as usize;
-    let outputs_at = rows_at + step.rows.len() * words::ROW_WORDS as usize;
-    let pages_at = outputs_at + step.outputs.len() * words::OUTPUT_WORDS as usize;
-    let mut out = vec![0; pages_at + step.pages.len()];
+    let pages_at = rows_at + step.rows.len() * words::ROW_WORDS as usize;
+    let outputs_at = pages_at + step.pages.len();
+    let mut out = vec![0; outputs_at + step.outputs.len() * words::OUTPUT_WORDS as usize];
+    out[pages_at..outputs_at].copy_from_slice(&step.pages);
     let mut set = |record: usize, field: u32, value: u32| out[record + field as usize] = value;
     set(0, words::TOKENS, step.rows.len() as u32);
     set(0, words::OUTPUTS, step.outputs.len() as u32);
     set(0, words::SPLITS, splits);
     set(0, words::SPLIT_KEYS, part as u32);
-    set(0, words::ROWS_AT, rows_at as u32);
     set(0, words::OUTPUTS_AT, outputs_at as u32);
     set(0, words::PAGES_AT, pages_at as u32);
     for (i, row) in step.rows.iter().enumerate() {
@@ -38,6 +38,5 @@ pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
         set(at, words::OUTPUT_SEED, o.seed);
         set(at, words::OUTPUT_COUNTER, o.counter);
     }
-    out[pages_at..].copy_from_slice(&step.pages);
     out
 }

@@ -14,10 +14,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
 };
-use tamarack_kernels::{
-    Kernel,
-    matmul::{Candidate, candidates},
-};
+use tamarack_kernels::{Kernel, matmul::Candidate};
 
 /// Dispatches that one measurement has at least: one alone is shorter than the clock's steps.
 const DISPATCHES: usize = 24;
@@ -41,8 +38,8 @@ pub(super) fn tune(gpu: &Gpu, launches: &mut [Launch<'_>]) {
     let mut choices = file.as_deref().map(read).unwrap_or_default();
     let known = choices.len();
     for group in groups(launches) {
-        let Some((spec, rows)) = &launches[group[0]].tunable else { continue };
-        let candidates = candidates(spec, &gpu.caps, *rows, gpu.settings.precision);
+        let Some(tunable) = &launches[group[0]].tunable else { continue };
+        let candidates = tunable.candidates(gpu);
         let key = key(&candidates);
         let kept = choices.get(&key).copied().filter(|best| *best < candidates.len());
         let best = kept.or_else(|| search(gpu, launches, &group, &candidates));

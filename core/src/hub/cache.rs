@@ -10,7 +10,8 @@ use crate::{Error, Result};
 
 /// What is kept of one repository.
 pub(super) struct Cache {
-    folder: PathBuf,
+    /// `models--org--name`.
+    pub folder: PathBuf,
     repo: String,
 }
 
@@ -56,7 +57,7 @@ impl Cache {
 }
 
 /// The files below `snapshot`, with `/` between folders. Pointers without a blob do not count.
-fn names(snapshot: &Path) -> Vec<String> {
+pub(super) fn names(snapshot: &Path) -> Vec<String> {
     let mut names = Vec::new();
     let mut folders = vec![(snapshot.to_owned(), String::new())];
     while let Some((folder, prefix)) = folders.pop() {

@@ -6,6 +6,7 @@
 
 mod cache;
 mod errors;
+mod installed;
 mod progress;
 mod select;
 
@@ -17,6 +18,7 @@ use hf_hub::repository::RepoTreeEntry;
 
 use crate::{Error, Result};
 use cache::Cache;
+pub use installed::Installed;
 pub use progress::Progress;
 use progress::Tally;
 use select::{Source, Wanted};

@@ -119,6 +119,29 @@ pub(crate) fn load(
     Ok((context, shared))
 }
 
+/// Loads a draft model beside the model that it is to help.
+pub(crate) fn add_draft(
+    (mut context, shared): (ModelContext, Shared),
+    sources: &[Source],
+    configuration: ModelConfiguration,
+    path: &Path,
+    options: &LoadOptions,
+) -> Result<(ModelContext, Shared)> {
+    let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
+    let (draft, about) = load(sources, configuration, path, None, &options)?;
+    let words = ["Hello, world", "fn main() {}", " 1234 été"];
+    let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {
+        let tokenizer = t.as_ref().as_ref().ok()?;
+        Some(words.map(|w| tokenizer.encode(w, false).ok()))
+    });
+    if own != theirs {
+        let message = "the draft model has another tokenizer than the model, so it cannot propose tokens";
+        return Err(Error::Model(message.to_owned()).of_model(path));
+    }
+    context.model.draft = Some(Box::new(draft.model));
+    Ok((context, shared))
+}
+
 /// What says how a vision-language model's input is prepared: the first of these files that there is.
 fn processor_config(checkpoint: &Checkpoint) -> Result<Value> {
     let files = ["preprocessor_config.json", "processor_config.json"];

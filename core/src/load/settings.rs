@@ -1,6 +1,10 @@
 //! What a model's files say about ending a generation.
 
-use crate::{checkpoint::Checkpoint, model::ModelConfiguration, text::Tokenizer};
+use crate::{
+    checkpoint::Checkpoint,
+    model::ModelConfiguration,
+    text::{ReasoningFormat, Tokenizer, ToolCallFormat},
+};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use tamarack_api::Declaration;
@@ -28,8 +32,33 @@ pub(super) fn complete(
     if tokenizer.is_some() {
         configuration.stop_strings.extend(stop_strings(checkpoint.generation_config()));
     }
-    configuration.tool_call_format = configuration.tool_call_format.or(declaration.tool_call_format.clone());
+    configuration.tool_call_format =
+        configuration.tool_call_format.or_else(|| tool_call_format(tokenizer, declaration.tool_call_format.as_deref()));
+    configuration.reasoning_format = configuration.reasoning_format.or_else(|| {
+        let shown =
+            tokenizer.and_then(|t| ReasoningFormat::infer(&template(t), |token| t.token_to_id(token).is_some()));
+        shown.or_else(|| ReasoningFormat::named(declaration.reasoning_format.as_deref()?))
+    });
     configuration
+}
+
+/// What the tokenizer's config names, or else what the chat template shows, unless the architecture's own format reads
+/// that and more; or else that one.
+fn tool_call_format(tokenizer: Option<&Tokenizer>, declared: Option<&str>) -> Option<ToolCallFormat> {
+    let known = |name: &str| name.parse().inspect_err(|e| tracing::warn!("{e}")).ok();
+    let declared: Option<ToolCallFormat> = declared.and_then(known);
+    let named = tokenizer.and_then(|t| t.tool_parser_type()).and_then(known);
+    let shown = || tokenizer.and_then(|t| ToolCallFormat::infer(&template(t), |token| t.token_to_id(token).is_some()));
+    match (named.or_else(shown), declared) {
+        (Some(shown), Some(declared)) if declared.includes(shown) => Some(declared),
+        (shown, declared) => shown.or(declared),
+    }
+}
+
+/// The source of the chat template that is used with tools.
+fn template(tokenizer: &Tokenizer) -> String {
+    let template = tokenizer.chat_template().ok().flatten();
+    template.and_then(|t| t.source(true)).unwrap_or_default().to_owned()
 }
 
 fn eos_ids(generation_config: Option<&Value>, config: &Value) -> BTreeSet<u32> {

@@ -3,6 +3,7 @@
 use crate::{
     Result,
     hub::{Hub, MODEL_FILES},
+    text::{ReasoningFormat, ToolCallFormat},
 };
 use std::{
     collections::BTreeSet,
@@ -68,8 +69,11 @@ pub struct ModelConfiguration {
     pub eos_token_ids: BTreeSet<u32>,
     /// Texts that end a generation. A loaded model's configuration has those of its files too.
     pub stop_strings: Vec<String>,
-    /// How the model writes tool calls, where its files and its architecture do not tell.
-    pub tool_call_format: Option<String>,
+    /// How the model writes tool calls. A loaded model's configuration has what its files or its architecture tell, if
+    /// nothing was said here; where nobody tells, it is [`ToolCallFormat::Json`] as soon as there are tools.
+    pub tool_call_format: Option<ToolCallFormat>,
+    /// The tags between which the model reasons, likewise.
+    pub reasoning_format: Option<ReasoningFormat>,
 }
 
 impl ModelConfiguration {
@@ -120,6 +124,7 @@ impl ModelConfiguration {
             eos_token_ids: BTreeSet::new(),
             stop_strings: Vec::new(),
             tool_call_format: None,
+            reasoning_format: None,
         }
     }
 
@@ -167,6 +172,18 @@ impl ModelConfiguration {
         self
     }
 
+    /// How the model writes tool calls.
+    pub fn tool_call_format(mut self, format: ToolCallFormat) -> ModelConfiguration {
+        self.tool_call_format = Some(format);
+        self
+    }
+
+    /// The tags between which the model reasons.
+    pub fn reasoning_format(mut self, format: ReasoningFormat) -> ModelConfiguration {
+        self.reasoning_format = Some(format);
+        self
+    }
+
     /// Where the tokenizer comes from: a hub id or a folder.
     pub fn tokenizer_id(mut self, id: impl Into<String>) -> ModelConfiguration {
         self.tokenizer_id = Some(id.into());
@@ -176,12 +193,6 @@ impl ModelConfiguration {
     /// The kind of tokenizer, in place of the one that a GGUF file names.
     pub fn override_tokenizer(mut self, kind: impl Into<String>) -> ModelConfiguration {
         self.override_tokenizer = Some(kind.into());
-        self
-    }
-
-    /// How the model writes tool calls.
-    pub fn tool_call_format(mut self, format: impl Into<String>) -> ModelConfiguration {
-        self.tool_call_format = Some(format.into());
         self
     }
 

@@ -3,9 +3,9 @@
 use super::{ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
     Error, LmInput, Result, UserInput,
-    engine::{Command, Engine, Request},
+    engine::{About, Command, Engine, Request},
     exec::MemoryUse,
-    generate::{GenerateParameters, GenerationStream},
+    generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
     text::{Message, Tokenizer},
 };
 use serde_json::{Map, Value};
@@ -180,13 +180,61 @@ impl ModelContainer {
     /// [`Error::Request`] if parameters have no meaning, if the prompt is empty or does not fit into the
     /// context, and for tokens outside the vocabulary.
     pub async fn generate(&self, input: LmInput, parameters: GenerateParameters) -> Result<GenerationStream> {
+        self.begin(input, parameters, GenerationComponents::default(), None)
+    }
+
+    /// Begins a generation that goes on from what `cache` holds, as far as the prompt does, and leaves there what it
+    /// computes. While another generation uses the cache, this one does without.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::generate`], or if the cache is that of another model.
+    pub async fn generate_from(
+        &self,
+        input: LmInput,
+        parameters: GenerateParameters,
+        cache: &PromptCache,
+    ) -> Result<GenerationStream> {
+        self.begin(input, parameters, GenerationComponents::default(), Some(cache))
+    }
+
+    /// Begins a generation with logit processors and a sampler of the program's own.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::generate_from`].
+    pub async fn generate_with(
+        &self,
+        input: LmInput,
+        parameters: GenerateParameters,
+        components: GenerationComponents,
+        cache: Option<&PromptCache>,
+    ) -> Result<GenerationStream> {
+        self.begin(input, parameters, components, cache)
+    }
+
+    fn begin(
+        &self,
+        input: LmInput,
+        parameters: GenerateParameters,
+        components: GenerationComponents,
+        cache: Option<&PromptCache>,
+    ) -> Result<GenerationStream> {
         let Inner { configuration, tokenizer, info, engine, .. } = &*self.0;
+        cache.map_or(Ok(()), |cache| cache.check(engine))?;
         let (events, receive) = mpsc::unbounded_channel();
-        let tokenizer = tokenizer.as_ref().as_ref().ok();
-        let request = Request::new(input, parameters, configuration, tokenizer, info, events)?;
+        let about = About { configuration, tokenizer: tokenizer.as_ref().as_ref().ok(), info };
+        let request = Request::new(input, parameters, components, cache.cloned(), &about, events)?;
         let cancelled = request.cancelled.clone();
         engine.send(Command::Generate(Box::new(request)))?;
         Ok(GenerationStream::new(receive, cancelled, engine.clone()))
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.0.engine
+    }
+
+    /// A cache of nothing, for generations that begin alike.
+    pub fn prompt_cache(&self) -> PromptCache {
+        PromptCache::new(Arc::downgrade(&self.0.engine))
     }
 
     /// The tokens of a text, with the special tokens that every text of the model has.
@@ -205,7 +253,8 @@ impl ModelContainer {
         self.tokenizer()?.decode(tokens, false)
     }
 
-    /// The tokens of a conversation that the model is to go on with.
+    /// The tokens of a conversation that the model is to go on with. [`ModelContainer::prepare`] also takes tools,
+    /// documents and whatever else a chat template reads.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.

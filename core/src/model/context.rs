@@ -2,7 +2,7 @@
 
 use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
-    Error, Result,
+    Error, PromptCache, Result,
     exec::{Capacity, Draw, Executor, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
@@ -41,12 +41,36 @@ pub struct Model {
     pub(crate) files: Option<Files>,
     /// Whether its weights have changed and what the caches hold has not.
     pub(crate) is_changed: bool,
+    /// A smaller model that guesses what this one will say.
+    pub(crate) draft: Option<Box<Model>>,
+    /// Prompt caches that may hold pages of the pool, the one that was used last at the end.
+    pub(crate) caches: Vec<PromptCache>,
 }
 
 impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
-        Model { executor, pool, files: None, is_changed: false }
+        Model { executor, pool, files: None, is_changed: false, draft: None, caches: Vec::new() }
+    }
+
+    /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they
+    /// are needed. Whether there was one.
+    pub(crate) fn reclaim(&mut self) -> bool {
+        // Nobody asks for those any more that only this list knows.
+        while let Some(at) = self.caches.iter().position(PromptCache::is_forgotten) {
+            if let Some(sequence) = self.caches.remove(at).take_sequence() {
+                self.pool.release(sequence);
+                return true;
+            }
+        }
+        let found = self.caches.iter().find_map(PromptCache::take_sequence);
+        found.map(|sequence| self.pool.release(sequence)).is_some()
+    }
+
+    /// Notes that a cache was used just now.
+    pub(crate) fn remember(&mut self, cache: &PromptCache) {
+        self.caches.retain(|c| !c.is_same(cache));
+        self.caches.push(cache.clone());
     }
 
     /// Entries of a row of logits.
@@ -115,6 +139,7 @@ impl Model {
             let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
             let mut step = Step::default();
             let draw = |i: usize| (start + i >= first).then_some(Draw { logits: true, ..Draw::default() });
+            while step.rows.is_empty() && sequence.pages_wanted(ids.len()) > self.pool.free() && self.reclaim() {}
             if !step.push(sequence, &mut self.pool, &ids, draw) {
                 let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
                 return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));

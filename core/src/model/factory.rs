@@ -126,8 +126,18 @@ async fn load_from(
 ) -> Result<ModelContainer> {
     let path = files(&sources, configuration, &options).await?;
     let tokenizer = tokenizer_files(configuration, &options).await?;
+    let draft = match &options.draft {
+        Some(draft) => Some((draft.clone(), files(&sources, draft, &options).await?)),
+        None => None,
+    };
     let configuration = configuration.clone();
-    let load = move || load::load(&sources, configuration, &path, tokenizer.as_deref(), &options);
+    let load = move || {
+        let loaded = load::load(&sources, configuration, &path, tokenizer.as_deref(), &options)?;
+        match draft {
+            Some((draft, path)) => load::add_draft(loaded, &sources, draft, &path, &options),
+            None => Ok(loaded),
+        }
+    };
     let (engine, shared) = Engine::start(load).await?;
     Ok(ModelContainer::new(engine, shared))
 }

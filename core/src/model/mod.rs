@@ -12,6 +12,7 @@ mod parameters;
 mod preconfigured;
 mod processor;
 mod progress;
+mod prompt_cache_file;
 mod types;
 
 pub use configuration::{Identifier, ModelConfiguration};

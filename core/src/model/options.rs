@@ -1,6 +1,6 @@
 //! How a model is loaded.
 
-use super::{Device, Progress};
+use super::{Device, ModelConfiguration, Progress};
 use crate::gpu::Precision;
 use crate::hub::Hub;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ pub struct LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights. `None` is what suits
     /// the device.
     pub precision: Option<Precision>,
+    /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
+    /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
+    pub draft: Option<ModelConfiguration>,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
@@ -39,6 +42,12 @@ impl LoadOptions {
     /// To how many bits activations are rounded before they meet quantized weights.
     pub fn precision(mut self, precision: Precision) -> LoadOptions {
         self.precision = Some(precision);
+        self
+    }
+
+    /// A smaller model with the same tokenizer, which proposes what the model is to say.
+    pub fn draft(mut self, model: ModelConfiguration) -> LoadOptions {
+        self.draft = Some(model);
         self
     }
 

@@ -2,6 +2,7 @@
 //! unquantized originals of each.
 
 use super::{LlmRegistry, ModelConfiguration, VlmRegistry};
+use crate::text::ToolCallFormat;
 
 /// One model.
 pub(super) struct Preconfigured {
@@ -11,7 +12,7 @@ pub(super) struct Preconfigured {
     id: &'static str,
     prompt: &'static str,
     eos: &'static [&'static str],
-    tools: Option<&'static str>,
+    tools: Option<ToolCallFormat>,
 }
 
 impl Preconfigured {
@@ -28,7 +29,7 @@ impl Preconfigured {
 
 /// The table, and a function for each of its rows.
 macro_rules! models {
-    ($all:ident, $registry:ty: $($name:ident $id:literal $prompt:ident $eos:ident $(tools $tools:literal)?,)+) => {
+    ($all:ident, $registry:ty: $($name:ident $id:literal $prompt:ident $eos:ident $(tools $tools:ident)?,)+) => {
         pub(super) const $all: &[Preconfigured] = &[$(Preconfigured {
             name: stringify!($name),
             id: $id,
@@ -48,7 +49,7 @@ macro_rules! models {
         }
     };
     (@tools) => { None };
-    (@tools $tools:literal) => { Some($tools) };
+    (@tools $tools:ident) => { Some(ToolCallFormat::$tools) };
 }
 
 const NONE: &str = "";
@@ -148,14 +149,14 @@ models! { LLM, LlmRegistry:
     smollm_135m "HuggingFaceTB/SmolLM-135M-Instruct" SPAIN OWN,
     smollm3_3b_4bit "mlx-community/SmolLM3-3B-4bit" SKY OWN,
     smollm3_3b "HuggingFaceTB/SmolLM3-3B" SKY OWN,
-    glm4_9b_4bit "mlx-community/GLM-4-9B-0414-4bit" SKY OWN tools "glm4",
-    glm4_9b "zai-org/GLM-4-9B-0414" SKY OWN tools "glm4",
+    glm4_9b_4bit "mlx-community/GLM-4-9B-0414-4bit" SKY OWN tools Glm4,
+    glm4_9b "zai-org/GLM-4-9B-0414" SKY OWN tools Glm4,
     acereason_7b_4bit "mlx-community/AceReason-Nemotron-7B-4bit" NONE OWN,
     acereason_7b "nvidia/AceReason-Nemotron-7B" NONE OWN,
     ernie_45_0_3b_pt_bf16_ft "mlx-community/ERNIE-4.5-0.3B-PT-bf16-ft" SKY OWN,
     ernie_45_0_3b_pt "baidu/ERNIE-4.5-0.3B-PT" SKY OWN,
-    lfm2_1_2b_4bit "mlx-community/LFM2-1.2B-4bit" SKY OWN tools "lfm2",
-    lfm2_1_2b "LiquidAI/LFM2-1.2B" SKY OWN tools "lfm2",
+    lfm2_1_2b_4bit "mlx-community/LFM2-1.2B-4bit" SKY OWN tools Lfm2,
+    lfm2_1_2b "LiquidAI/LFM2-1.2B" SKY OWN tools Lfm2,
     exaone_4_0_1_2b_4bit "mlx-community/exaone-4.0-1.2b-4bit" SKY OWN,
     exaone_4_0_1_2b "LGAI-EXAONE/EXAONE-4.0-1.2B" SKY OWN,
     olmo_2_1124_7b_instruct_4bit "mlx-community/OLMo-2-1124-7B-Instruct-4bit" SKY OWN,
@@ -183,5 +184,5 @@ models! { VLM, VlmRegistry:
     fastvlm "mlx-community/FastVLM-0.5B-bf16" DETAIL OWN,
     qwen3_5_27b_4bit "mlx-community/Qwen3.5-27B-4bit" DESCRIBE IM_END,
     qwen3_5_35b_a3b_4bit "mlx-community/Qwen3.5-35B-A3B-4bit" DESCRIBE IM_END,
-    muse_glimmer_30b_4bit "mlx-community/Muse-Glimmer-30B-4bit" DESCRIBE MUSE tools "atem",
+    muse_glimmer_30b_4bit "mlx-community/Muse-Glimmer-30B-4bit" DESCRIBE MUSE tools Atem,
 }

@@ -25,12 +25,14 @@ pub struct LlmUserInputProcessor;
 impl UserInputProcessor for LlmUserInputProcessor {
     fn prepare(&self, input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
         let UserInput { prompt, tools, additional_context } = input;
-        let tools = (!tools.is_empty()).then_some(&tools[..]);
-        let tokens = match prompt {
-            Prompt::Messages(turns) => tokenizer.apply_chat_template(&turns, tools, true, &additional_context),
-            Prompt::Raw(text) => tokenizer.encode(&text, true),
+        let offered = (!tools.is_empty()).then_some(&tools[..]);
+        let (tokens, is_chat) = match prompt {
+            Prompt::Messages(turns) => {
+                (tokenizer.apply_chat_template(&turns, offered, true, &additional_context)?, true)
+            }
+            Prompt::Raw(text) => (tokenizer.encode(&text, true)?, false),
         };
-        Ok(LmInput { tokens: tokens? })
+        Ok(LmInput { tokens, tools, is_chat })
     }
 }
 

@@ -331,6 +331,11 @@ impl Program {
         self.nodes[id].shape.first().and_then(|d| d.sym()).unwrap_or(Sym::Tokens)
     }
 
+    /// Elements that each cache keeps of a token: of its keys, and of its values.
+    pub fn cache_widths(&self) -> Vec<[usize; 2]> {
+        self.caches.iter().map(|c| [c.groups * c.dk, c.width() - c.groups * c.dk]).collect()
+    }
+
     /// Elements in a row of a node's result.
     pub fn width(&self, id: NodeId) -> usize {
         self.nodes[id].shape.iter().skip(1).map(|d| d.constant().unwrap_or(1)).product()

@@ -232,6 +232,23 @@ impl Executor for Reference {
         self.fold(checkpoint)
     }
 
+    fn cache_widths(&self) -> Vec<[usize; 2]> {
+        self.program.cache_widths()
+    }
+
+    fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
+        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
+        Ok(pages.iter().flat_map(|p| self.caches[cache][*p as usize * width..][..width].to_vec()).collect())
+    }
+
+    fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
+        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
+        for (page, rows) in pages.iter().zip(rows.chunks_exact(width)) {
+            self.caches[cache][*page as usize * width..][..width].copy_from_slice(rows);
+        }
+        Ok(())
+    }
+
     fn device(&self) -> String {
         "reference (plain f32 on the processor)".to_owned()
     }

@@ -11,6 +11,8 @@ use super::Tokenizer;
 pub struct TextStream {
     tokenizer: Tokenizer,
     skip_special: bool,
+    /// Special tokens that are not left out.
+    kept: Vec<u32>,
     /// The first bytes of an unfinished character.
     pending: Vec<u8>,
     /// How many of which character still go before the text begins.
@@ -24,14 +26,20 @@ impl TextStream {
     pub fn new(tokenizer: &Tokenizer, skip_special: bool) -> TextStream {
         let strip = tokenizer.pieces().and_then(|pieces| pieces.strip);
         let tokenizer = tokenizer.clone();
-        TextStream { tokenizer, skip_special, pending: Vec::new(), strip, previous: None }
+        TextStream { tokenizer, skip_special, kept: Vec::new(), pending: Vec::new(), strip, previous: None }
+    }
+
+    /// Special tokens that are part of the text nevertheless.
+    pub fn keep(mut self, tokens: impl IntoIterator<Item = u32>) -> TextStream {
+        self.kept.extend(tokens);
+        self
     }
 
     /// Takes the next token; returns the text that it completes. Ids that are no tokens add
     /// nothing.
     pub fn push(&mut self, id: u32) -> Option<String> {
         let token = self.tokenizer.id_to_token(id)?;
-        if self.skip_special && self.tokenizer.is_special(id) {
+        if self.skip_special && self.tokenizer.is_special(id) && !self.kept.contains(&id) {
             return None;
         }
         match self.tokenizer.pieces() {

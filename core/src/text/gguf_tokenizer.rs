@@ -60,7 +60,13 @@ impl Tokenizer {
         let special_tokens: Map<String, Json> = special_tokens.collect();
         // Chat models end turns with tokens of their own; each of them ends a generation.
         let eos = ["eos_token_id", "eot_token_id", "eom_token_id"].into_iter().filter_map(id).collect();
-        Ok(Tokenizer::new(Parts { backend, special_tokens, eos, templates: templates(metadata) }))
+        Ok(Tokenizer::new(Parts {
+            backend,
+            special_tokens,
+            eos,
+            templates: templates(metadata),
+            tool_parser_type: None,
+        }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Text: tokens, chat templates and incremental decoding.
 
+mod answer;
 mod decode;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -7,13 +8,19 @@ mod gguf_tokenizer;
 mod message;
 mod pieces;
 mod pretokenizers;
+mod reasoning;
 mod stop;
 mod template;
 mod tokenizer;
 mod tokenizer_files;
+mod tools;
 
+pub(crate) use answer::{AnswerFormat, AnswerStream};
 pub use decode::TextStream;
 pub use message::{Message, plain_prompt};
+pub use reasoning::ReasoningFormat;
 pub use stop::{Checked, StopStrings};
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
+pub(crate) use tools::Piece;
+pub use tools::{RejectedToolCall, RejectionReason, ToolCall, ToolCallFormat};

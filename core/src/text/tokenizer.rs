@@ -21,6 +21,7 @@ struct Inner {
     bos: Option<u32>,
     eos: BTreeSet<u32>,
     special_tokens: Map<String, Value>,
+    tool_parser_type: Option<String>,
     /// Why the template does not compile is told to whom it matters: who wants to chat.
     template: Option<Result<ChatTemplate, String>>,
 }
@@ -34,11 +35,13 @@ pub(super) struct Parts {
     pub eos: BTreeSet<u32>,
     /// Sources of chat templates by name.
     pub templates: BTreeMap<String, String>,
+    /// How the model writes tool calls, where the files say so.
+    pub tool_parser_type: Option<String>,
 }
 
 impl Tokenizer {
     pub(super) fn new(parts: Parts) -> Tokenizer {
-        let Parts { mut backend, special_tokens, mut eos, templates } = parts;
+        let Parts { mut backend, special_tokens, mut eos, templates, tool_parser_type } = parts;
         // Files may ask for truncation and padding; a prompt must arrive as it is.
         backend.with_padding(None);
         if let Err(error) = backend.with_truncation(None) {
@@ -52,7 +55,7 @@ impl Tokenizer {
         let template = (!templates.is_empty())
             .then(|| ChatTemplate::with_names(templates, &special_tokens).map_err(|error| error.to_string()));
         let (bos, pieces) = (id_of("bos_token"), Pieces::new(&decoder));
-        Tokenizer(Arc::new(Inner { backend, pieces, special, bos, eos, special_tokens, template }))
+        Tokenizer(Arc::new(Inner { backend, pieces, special, bos, eos, special_tokens, tool_parser_type, template }))
     }
 
     /// The token ids of `text`. Special tokens written out in the text become their ids;
@@ -128,6 +131,11 @@ impl Tokenizer {
     /// The texts of special tokens by their names in chat templates: `bos_token`, `eos_token`, ….
     pub fn special_tokens(&self) -> &Map<String, Value> {
         &self.0.special_tokens
+    }
+
+    /// The name that `tokenizer_config.json` gives to how the model writes tool calls.
+    pub fn tool_parser_type(&self) -> Option<&str> {
+        self.0.tool_parser_type.as_deref()
     }
 
     /// The chat template. Fails if there is one that does not compile.

@@ -33,7 +33,8 @@ impl Tokenizer {
         special_tokens.extend(self::special_tokens(&config));
         set_surroundings(&mut backend, &config, &special_tokens, &path)?;
         let templates = templates(folder, &config)?;
-        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: BTreeSet::new(), templates }))
+        let tool_parser_type = config.get("tool_parser_type").and_then(Value::as_str).map(str::to_owned);
+        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: BTreeSet::new(), templates, tool_parser_type }))
     }
 }
 

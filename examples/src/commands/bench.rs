@@ -32,9 +32,9 @@ use tamarack::{
   tamarack bench --model model.gguf --prompt 2048 --generate 64 --json
   tamarack bench --synthetic llama-1b:q4g64 --batch 32 --depth 0 --profile
 
-SHAPE is one of tiny, llama-1b, 4b and llama-8b; FORMAT one of q4_0, q8_0, q2g64, q3g64, q4g64, q5g64,
-q6g64, q8g64 and f16. Synthetic weights are random: they are as fast as real ones, and nothing has to
-be downloaded.")]
+SHAPE is one of tiny, llama-1b, qwen3-4b, 4b and llama-8b; FORMAT one of q4_0, q5_0, q8_0, q3_k, q6_k,
+f16, bf16, f32, or as q4g64 2, 3, 4, 5, 6 or 8 bits in groups of 16, 32, 64 or 128. Synthetic weights are
+random: they are as fast as real ones, and nothing has to be downloaded.")]
 pub struct Bench {
     /// A directory, a .gguf file or the id of a model on the hub
     #[arg(long, conflicts_with = "synthetic", required_unless_present = "synthetic")]

@@ -1,14 +1,20 @@
 //! `tamarack chat`: one answer, or a conversation.
 
 mod answer;
+mod sampling;
 mod session;
 
 use super::{model::LoadArgs, output};
 use crate::errors::{Interrupted, Usage};
 use answer::Printer;
 use clap::Args;
-use std::io::{self, IsTerminal, Read};
-use tamarack::{GenerateParameters, StopReason, UserInput, text::Message};
+use sampling::Sampling;
+use std::{
+    fs,
+    io::{self, IsTerminal, Read},
+    path::PathBuf,
+};
+use tamarack::{StopReason, UserInput, text::Message};
 
 /// Answers a prompt, or holds a conversation.
 #[derive(Args)]
@@ -16,7 +22,7 @@ use tamarack::{GenerateParameters, StopReason, UserInput, text::Message};
 #[command(after_help = "Examples:
   tamarack chat \"What is the capital of France?\"
   tamarack chat --model ./my-model --system \"Answer in one word.\" --temperature 0 \"Why?\"
-  tamarack chat --model model.gguf                 a conversation; Ctrl-D ends it
+  tamarack chat --model model.gguf                 a conversation; /help says what it understands
   tamarack chat --raw --max-tokens 50 < story.txt  goes on with a text, without a chat template
   tamarack chat --json \"Hello\"                     one JSON event a line
 
@@ -42,39 +48,11 @@ pub struct Chat {
     /// Print events as JSON, one a line
     #[arg(long)]
     json: bool,
+    /// A JSON array of tools that the model may call, as chat templates take them; calls are shown and not made
+    #[arg(long, value_name = "FILE", conflicts_with = "raw")]
+    tools: Option<PathBuf>,
     #[command(flatten)]
     sampling: Sampling,
-}
-
-/// How tokens are chosen, and how many.
-#[derive(Args)]
-#[command(next_help_heading = "Sampling")]
-struct Sampling {
-    /// Tokens of an answer at most [default: as many as the context holds]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
-    /// How much chance decides; 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = GenerateParameters::default().temperature)]
-    temperature: f32,
-    /// Choose among the most likely tokens whose probabilities add up to this
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f32,
-    /// Choose among this many of the most likely tokens; 0 is all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-    /// Choose among tokens at least this likely, relative to the most likely one
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    min_p: f32,
-    /// The same seed gives the same answer
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-}
-
-impl Sampling {
-    fn parameters(&self) -> GenerateParameters {
-        let Sampling { max_tokens, temperature, top_p, top_k, min_p, seed } = *self;
-        GenerateParameters { max_tokens, temperature, top_p, top_k, min_p, seed, ..Default::default() }
-    }
 }
 
 impl Chat {
@@ -106,15 +84,18 @@ impl Chat {
     }
 
     async fn answer(self, question: String) -> anyhow::Result<()> {
+        let tools = self.tool_schemas()?;
         let container = self.load.load(&self.model).await?;
         let system = self.system.map(Message::system);
         let input = match self.raw {
             true => UserInput::raw(question),
-            false => UserInput::messages(system.into_iter().chain([Message::user(question)])),
+            false => UserInput::messages(system.into_iter().chain([Message::user(question)])).tools(tools),
         };
         let printer = Printer { is_json: self.json };
         printer.start(&container)?;
-        let answer = answer::stream(&container, input, &self.sampling.parameters(), &printer).await?;
+        let input = container.prepare(input).await?;
+        let mut stream = container.generate(input, self.sampling.parameters()).await?;
+        let answer = answer::show(&mut stream, &printer).await?;
         match answer.stop_reason {
             StopReason::Cancelled => Err(Interrupted.into()),
             _ => Ok(()),
@@ -122,8 +103,15 @@ impl Chat {
     }
 
     async fn converse(self) -> anyhow::Result<()> {
+        let tools = self.tool_schemas()?;
         let container = self.load.load(&self.model).await?;
-        let session = session::Session::new(container, self.sampling.parameters(), self.system, self.raw);
-        session.run().await
+        session::Session::new(container, self.sampling.parameters(), self.system, tools, self.raw).run().await
+    }
+
+    fn tool_schemas(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let Some(path) = &self.tools else { return Ok(Vec::new()) };
+        let wrong = |e: &dyn std::fmt::Display| anyhow::anyhow!("{}: {e}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| wrong(&e))?;
+        serde_json::from_str(&text).map_err(|e| wrong(&format!("expected a JSON array of tools: {e}")))
     }
 }

@@ -9,3 +9,4 @@ mod model;
 mod output;
 pub mod plugin;
 pub mod plugins;
+pub mod pull;

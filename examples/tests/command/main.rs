@@ -12,7 +12,20 @@ use support::{plugins, program, run, tamarack, text, tiny};
 
 #[test]
 fn every_help_has_an_example() {
-    for command in ["", "chat", "plugins", "inspect", "devices", "bench", "debug", "debug logits", "debug compare"] {
+    for command in [
+        "",
+        "chat",
+        "pull",
+        "models",
+        "remove",
+        "plugins",
+        "inspect",
+        "devices",
+        "bench",
+        "debug",
+        "debug logits",
+        "debug compare",
+    ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(tamarack(&arguments)).expect(command);
         let usage = format!("Usage: tamarack {command}");
@@ -169,6 +182,35 @@ fn devices_end_with_the_reference() {
     }
     let table = run(tamarack(&["devices"])).expect("devices");
     assert_eq!(table.lines().count(), devices.len() + 1);
+}
+
+#[test]
+fn downloaded_models_are_listed_and_removed() {
+    let cache = tempfile::tempdir().unwrap();
+    let folder = cache.path().join("models--org--tiny");
+    let snapshot = folder.join("snapshots/abc");
+    fs::create_dir_all(&snapshot).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(tiny("tied").join(name), snapshot.join(name)).unwrap();
+    }
+    let with_cache = |arguments: &[&str]| {
+        let mut command = tamarack(arguments);
+        command.env("HF_HUB_CACHE", cache.path());
+        run(command)
+    };
+    let models = with_cache(&["models", "--json"]).json("models");
+    assert_eq!((&models[0]["id"], &models[0]["model_type"]), (&json!("org/tiny"), &json!("llama")));
+    assert!(models[0]["plugin"].as_str().unwrap().starts_with("llama (tamarack-llama "), "{models}");
+    let table = with_cache(&["models"]).expect("models");
+    assert!(table.starts_with("MODEL") && table.contains("org/tiny") && table.contains("KiB"), "{table}");
+    assert!(with_cache(&["remove", "org/tiny"]).expect("remove").starts_with("org/tiny removed"));
+    assert!(!folder.exists());
+    let absent = with_cache(&["remove", "org/tiny"]);
+    assert_eq!(absent.code, Some(1));
+    assert!(absent.stderr.contains("org/tiny is not in the cache"), "{}", absent.stderr);
+    assert!(with_cache(&["models"]).expect("models").starts_with("No models yet"));
+    let pull = with_cache(&["pull", "org/tiny"]);
+    assert_eq!((pull.code, pull.stdout.as_str()), (Some(1), ""), "there is no network");
 }
 
 #[test]

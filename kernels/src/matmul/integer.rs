@@ -36,7 +36,8 @@ impl std::str::FromStr for Precision {
 }
 
 impl Precision {
-    fn planes(self) -> u32 {
+    /// Planes of 8 bits.
+    pub(crate) fn planes(self) -> u32 {
         if self == Precision::Fast { 1 } else { 2 }
     }
 }
@@ -128,6 +129,16 @@ fn units(spec: &MatMul) -> Weights {
     Weights::new(spec.format, spec.k, 32)
 }
 
+/// What q is changed by so that its bytes are signed, by how much that makes it too small, and the middle
+/// of its range: eight bits are one too many for a signed byte, without the highest they count from -128.
+pub(super) fn zero(format: Format) -> (&'static str, f32, f32) {
+    match format {
+        Format::Affine { bits: 8, .. } => ("0x80808080u", 128.0, 128.0),
+        Format::Affine { bits, .. } => ("0u", 0.0, (1u32 << (bits - 1)) as f32),
+        _ => ("0u", 0.0, 0.0),
+    }
+}
+
 /// For steps of up to `rows` rows, 1 to 8; none where the weights are not quantized, or x does not
 /// fit into workgroup memory.
 pub fn integer(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Option<Kernel> {
@@ -146,8 +157,11 @@ pub fn integer_with(
     let tuning = tuning.fit(spec, caps, rows);
     let weights = units(spec);
     let fits = tuning.memory(spec, caps, rows, precision) <= caps.workgroup_memory;
-    let Format::Affine { bits, .. } = spec.format else { return None };
-    if precision == Precision::Full || !fits || !weights.columns().is_multiple_of(16) {
+    if !matches!(spec.format, Format::Affine { .. })
+        || precision == Precision::Full
+        || !fits
+        || !weights.columns().is_multiple_of(16)
+    {
         return None;
     }
     let (bindings, functions) = spec.parts(&weights);
@@ -170,12 +184,12 @@ pub fn integer_with(
         Some(norm) if norm.weight => "gain(0u, unit * RUNS + {{j}}u)",
         _ => "vec4<f32>(1.0)",
     };
-    // Eight bits are one too many for a signed byte: without the highest they count from -128.
-    let (flip, zero) = if bits == 8 { ("0x80808080u", "128.0") } else { ("0u", "0.0") };
+    let (flip, zero, _) = zero(spec.format);
     let second = precision.planes() == 2;
     let dot = if second { "f32(dot) + f32(fine_dot) / FINE" } else { "f32(dot)" };
     let mut values = values(spec, &bindings, functions, &sizes);
-    values[0].1 += &format!("const ZERO: f32 = {zero};\n");
+    values[0].1 += include_str!("../../wgsl/rounding.wgsl");
+    values[0].1 += &format!("const ZERO: f32 = {};\n", float(zero));
     values.extend(reduction(caps));
     values.extend([
         ("SIZE", tuning.size().to_string()),

@@ -1,6 +1,7 @@
 use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
-use tamarack_kernels::matmul::{MatMul, Norm, Precision, Tile, integer, tiled, tiled_with, vector};
+use tamarack_kernels::matmul::{MatMul, Norm, Precision, Row, Tile, integer, tiled, tiled_with, vector};
+use tamarack_kernels::rounded::Rounded;
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 
 /// Every format and every fusion, in every kernel, on the most and the least able device.
@@ -14,6 +15,14 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
                 list.push((caps, tiled(&MatMul { norm: None, ..spec.clone() }, &caps)));
                 for (rows, precision) in [(1, Precision::High), (8, Precision::High), (1, Precision::Fast)] {
                     list.extend(integer(&spec, &caps, rows, precision).map(|kernel| (caps, kernel)));
+                }
+                for (precision, gain) in [(Precision::High, true), (Precision::Fast, false)] {
+                    if Row::serves(format, k, precision) {
+                        let spec = MatMul { n: 96, ..spec.clone() };
+                        let next = gain.then_some(Rounded { columns: 96, precision, gain });
+                        let row = Row { matmul: spec, precision, store: !gain, next };
+                        list.extend(row.candidates(&caps).into_iter().step_by(5).map(|c| (caps, c.kernel)));
+                    }
                 }
             }
         }
@@ -48,6 +57,7 @@ fn formats() -> Vec<Format> {
         for (group, scales) in [(16, Scales::F16), (32, Scales::F32), (64, Scales::F16), (128, Scales::F32)] {
             list.push(Format::Affine { bits, group, scales });
         }
+        list.push(Format::Affine { bits, group: 16, scales: Scales::Centered });
     }
     list
 }

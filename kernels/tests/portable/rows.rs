@@ -1,13 +1,15 @@
 //! The kernels that work on rows: norms, arithmetic, attention and sampling.
 
 use crate::DEVICES;
-use tamarack_kernels::attend::{Attend, Keys};
+use tamarack_kernels::attend::{Attend, Besides, Keys};
 use tamarack_kernels::bandwidth;
 use tamarack_kernels::conv::Conv;
 use tamarack_kernels::elementwise::{Elementwise, Op};
 use tamarack_kernels::heads::HeadLinear;
+use tamarack_kernels::matmul::Precision;
 use tamarack_kernels::norm::{Norm, NormKind};
 use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
+use tamarack_kernels::rounded::Rounded;
 use tamarack_kernels::sample::Sample;
 use tamarack_kernels::small::{Mean, RowMatMul};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
@@ -70,15 +72,18 @@ fn elementwise(caps: &Caps) -> Vec<Kernel> {
     list
 }
 
+/// Every step, with a rope of `pairs` pairs.
+fn steps(table: u32, pairs: u32) -> Vec<HeadStep> {
+    vec![
+        HeadStep::Norm { eps: 1e-6, weight: true },
+        HeadStep::Rope { table, half: table == 0, pairs },
+        HeadStep::Scale(-0.5),
+        HeadStep::Norm { eps: 1e-6, weight: false },
+    ]
+}
+
 fn prepare(caps: &Caps) -> Vec<Kernel> {
-    let steps = |table| {
-        vec![
-            HeadStep::Norm { eps: 1e-6, weight: true },
-            HeadStep::Rope { table, half: table == 0, pairs: 20 },
-            HeadStep::Scale(-0.5),
-            HeadStep::Norm { eps: 1e-6, weight: false },
-        ]
-    };
+    let steps = |table| steps(table, 20);
     let heads = |input, n, dim| Heads { input, view: View::heads(n, dim), steps: steps(input) };
     let kv = Some((heads(1, 2, 80), Some(heads(0, 2, 96))));
     let both = Prepare { q: Some(heads(0, 6, 80)), kv, inputs: 2, tables: vec![20, 24], out: View::heads(6, 80) };
@@ -118,9 +123,20 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
         };
         let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
         let latent = Attend { latent: true, kv_heads: 1, ..plain.clone() };
-        for spec in [plain, full, latent] {
+        for spec in [plain, full.clone(), latent] {
             list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| spec.vector(caps, keys)));
             list.extend([spec.reduce(caps), spec.tiled(caps)]);
+        }
+        let part = |input, heads, dim| Heads { input, view: View::heads(heads, dim), steps: steps(input, 1) };
+        let kv = (part(1, kv_heads, dk), Some(part(0, kv_heads, dv)));
+        let prepare =
+            Prepare { q: Some(part(0, heads, dk)), kv: Some(kv), inputs: 2, tables: vec![1, 2], out: View::rows(1) };
+        let columns = heads * dv;
+        for (precision, gain) in [(Precision::High, false), (Precision::Fast, true)] {
+            let next = dv.is_multiple_of(32).then_some(Rounded { columns, precision, gain });
+            let besides = Besides { prepare: Some(prepare.clone()), alone: gain, store: next.is_none(), next };
+            list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| full.vector_with(caps, keys, &besides)));
+            list.push(full.reduce_with(caps, &besides));
         }
     }
     list

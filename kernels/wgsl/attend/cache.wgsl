@@ -9,6 +9,12 @@ fn high(piece: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(piece.z), unpack2x16float(piece.w));
 }
 
+// The page of a position, where a sequence's pages begin at word `pages`. A position that is looked at
+// ahead may have none.
+fn page_of(pages: u32, position: u32) -> u32 {
+    return step[min(pages + position / PAGE, arrayLength(&step) - 1u)];
+}
+
 fn first_visible(row: u32) -> u32 {
     {{for w in WINDOWED}}
     let next = row_word(row, ROW_POSITION) + 1u;

@@ -1,5 +1,5 @@
 // One row against its keys: FOLD query heads that share a key head. A team of LANES threads reads
-// four keys at a time, each thread the same pieces of every key, and keeps its own running softmax
+// four adjacent keys at a time, which one page has, each thread the same pieces of every key, and keeps its own running softmax
 // (arXiv:1805.02867); the teams' results are merged at the end.
 {{BINDINGS}}
 {{STEP}}
@@ -7,20 +7,22 @@
 {{LANE_FUNCTIONS}}
 {{CACHE}}
 
-var<workgroup> team_max: array<f32, TEAMS>;
-var<workgroup> team_sum: array<f32, TEAMS>;
+var<workgroup> team_max: array<f32, TEAMS_ALL>;
+var<workgroup> team_sum: array<f32, TEAMS_ALL>;
 var<workgroup> team_out: array<vec4<f32>, TEAMS_OUT>;
+{{OWN_FUNCTIONS}}
+{{NEXT_FUNCTIONS}}
 
-fn query(row: u32, head: u32, dim: u32) -> f32 {
-    return select(0.0, q[{{Q_AT}} + min(dim, DK - 1u)] * {{SCALE}}, dim < DK);
+fn query(row: u32, head: u32, fold: u32, dim: u32) -> f32 {
+    return select(0.0, {{QUERY}} * {{SCALE}}, dim < DK);
 }
 
-fn query4(row: u32, head: u32, dim: u32) -> vec4<f32> {
+fn query4(row: u32, head: u32, fold: u32, dim: u32) -> vec4<f32> {
     return vec4<f32>(
-        query(row, head, dim),
-        query(row, head, dim + 1u),
-        query(row, head, dim + 2u),
-        query(row, head, dim + 3u),
+        query(row, head, fold, dim),
+        query(row, head, fold, dim + 1u),
+        query(row, head, fold, dim + 2u),
+        query(row, head, fold, dim + 3u),
     );
 }
 
@@ -32,19 +34,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     let first_head = group.x * FOLD;
     let kv_head = first_head / (HEADS / KV_HEADS);
     let row = group.y;
-    let table = row_word(row, ROW_TABLE);
+    let pages = {{PAGES}};
     var lo = first_visible(row);
-    var hi = row_word(row, ROW_END);
+    let end = row_word(row, ROW_END);
+    var hi = end;
     {{for s in SPLIT}}
     lo = max(lo, group.z * step[SPLIT_KEYS]);
     hi = min(hi, (group.z + 1u) * step[SPLIT_KEYS]);
     {{end s}}
     {{for i in KEY_PIECES_EACH}}
     let key_piece{{i}} = min(lane + {{i}}u * LANES, KEY_PIECES - 1u);
-    {{for g in FOLD}}
-    let q{{g}}_{{i}}_low = query4(row, first_head + {{g}}u, 8u * (lane + {{i}}u * LANES));
-    let q{{g}}_{{i}}_high = query4(row, first_head + {{g}}u, 8u * (lane + {{i}}u * LANES) + 4u);
-    {{end g}}
     {{end i}}
     {{for i in VALUE_PIECES_EACH}}
     let value_piece{{i}} = min(lane + {{i}}u * LANES, VALUE_PIECES - 1u);
@@ -58,23 +57,54 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     var sum{{g}} = 0.0;
     {{end g}}
 
-    for (var first = lo; first < hi; first += 4u * TEAMS) {
+    // The first keys and values are on their way while the query is made, the next ones while these count.
+    {{for u in FOUR}}
+    var key{{u}} = 0u;
+    {{for i in KEY_PIECES_EACH}}
+    var k{{u}}_{{i}} = vec4<u32>();
+    {{end i}}
+    {{for i in VALUE_PIECES_EACH}}
+    var v{{u}}_{{i}} = vec4<u32>();
+    {{end i}}
+    {{end u}}
+    let start = lo / 4u * 4u;
+    var page_ahead = page_of(pages, start + 4u * team);
+    {
+        let from_key = start;
+        {{LOAD}}
+    }
+    {{OWN_MAIN}}
+    {{for i in KEY_PIECES_EACH}}
+    {{for g in FOLD}}
+    let q{{g}}_{{i}}_low = query4(row, first_head + {{g}}u, {{g}}u, 8u * (lane + {{i}}u * LANES));
+    let q{{g}}_{{i}}_high = query4(row, first_head + {{g}}u, {{g}}u, 8u * (lane + {{i}}u * LANES) + 4u);
+    {{end g}}
+    {{end i}}
+
+    for (var first = start; first < hi; first += 4u * TEAMS) {
+        {{for own in OWN}}
         {{for u in FOUR}}
-        let key{{u}} = first + {{u}}u * TEAMS + team;
-        let slot{{u}} = slot_of(table, min(key{{u}}, hi - 1u)) * SLOT_WORDS;
-        {{for i in KEY_PIECES_EACH}}
-        let k{{u}}_{{i}} = key_piece(slot{{u}} + kv_head * (DK / 2u), key_piece{{i}});
-        {{end i}}
+        // A key past the end was loaded from the last slot, which is not written yet: any finite one will do.
+        if (key{{u}} + 1u >= end) {
+            {{for i in KEY_PIECES_EACH}}
+            k{{u}}_{{i}} = own[key_piece{{i}}];
+            {{end i}}
+            {{for i in VALUE_PIECES_EACH}}
+            v{{u}}_{{i}} = own[KEY_PIECES + value_piece{{i}}];
+            {{end i}}
+        }
         {{end u}}
-        {{for u in FOUR}}
-        {{for i in VALUE_PIECES_EACH}}
-        let v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * (DV / 2u), value_piece{{i}});
-        {{end i}}
-        {{end u}}
-        let hidden = vec4<u32>(key0, key1, key2, key3) >= vec4<u32>(hi);
+        {{end own}}
+        let keys = vec4<u32>(key0, key1, key2, key3);
+        let hidden = (keys >= vec4<u32>(hi)) | (keys < vec4<u32>(lo));
         {{for g in FOLD}}
         var score{{g}} = vec4<f32>();
         {{end g}}
+        {{for u in FOUR}}
+        {{for i in VALUE_PIECES_EACH}}
+        let value{{u}}_{{i}} = v{{u}}_{{i}};
+        {{end i}}
+        {{end u}}
         {{for u in FOUR}}
         {{for i in KEY_PIECES_EACH}}
         let k{{u}}_{{i}}_low = low(k{{u}}_{{i}});
@@ -84,6 +114,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
         {{end g}}
         {{end i}}
         {{end u}}
+        if (first + 4u * TEAMS < hi) {
+            let from_key = first + 4u * TEAMS;
+            {{LOAD}}
+        }
         {{for g in FOLD}}
         score{{g}} = select(capped(lanes_sum(score{{g}}, thread)), vec4<f32>(NEVER), hidden);
         let max{{g}}_next = max(max(max{{g}}, max(score{{g}}.x, score{{g}}.y)), max(score{{g}}.z, score{{g}}.w));
@@ -98,8 +132,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
         {{end g}}
         {{for u in FOUR}}
         {{for i in VALUE_PIECES_EACH}}
-        let v{{u}}_{{i}}_low = low(v{{u}}_{{i}});
-        let v{{u}}_{{i}}_high = high(v{{u}}_{{i}});
+        let v{{u}}_{{i}}_low = low(value{{u}}_{{i}});
+        let v{{u}}_{{i}}_high = high(value{{u}}_{{i}});
         {{for g in FOLD}}
         o{{g}}_{{i}}_low += p{{g}}[{{u}}] * v{{u}}_{{i}}_low;
         o{{g}}_{{i}}_high += p{{g}}[{{u}}] * v{{u}}_{{i}}_high;
@@ -109,42 +143,43 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     }
 
     {{for g in FOLD}}
-    {
-        let head = first_head + {{g}}u;
-        if (lane == 0u) {
-            team_max[team] = max{{g}};
-            team_sum[team] = sum{{g}};
-        }
-        {{for i in VALUE_PIECES_EACH}}
-        if (lane + {{i}}u * LANES < VALUE_PIECES) {
-            let at = 2u * (team * VALUE_PIECES + lane + {{i}}u * LANES);
-            team_out[at] = o{{g}}_{{i}}_low;
-            team_out[at + 1u] = o{{g}}_{{i}}_high;
-        }
-        {{end i}}
-        workgroupBarrier();
+    if (lane == 0u) {
+        team_max[{{g}}u * TEAMS + team] = max{{g}};
+        team_sum[{{g}}u * TEAMS + team] = sum{{g}};
+    }
+    {{for i in VALUE_PIECES_EACH}}
+    if (lane + {{i}}u * LANES < VALUE_PIECES) {
+        let at = 2u * (({{g}}u * TEAMS + team) * VALUE_PIECES + lane + {{i}}u * LANES);
+        team_out[at] = o{{g}}_{{i}}_low;
+        team_out[at + 1u] = o{{g}}_{{i}}_high;
+    }
+    {{end i}}
+    {{end g}}
+    workgroupBarrier();
+    for (var at = thread; at < {{FOLD}}u * DV; at += THREADS) {
+        let fold = at / DV;
+        let d = at % DV;
+        let head = first_head + fold;
         var largest = {{LEAST}};
-        for (var t = 0u; t < TEAMS; t++) {
+        for (var t = fold * TEAMS; t < (fold + 1u) * TEAMS; t++) {
             largest = max(largest, team_max[t]);
         }
         var total = {{TOTAL}};
-        for (var t = 0u; t < TEAMS; t++) {
-            total += team_sum[t] * exp(team_max[t] - largest);
+        var v = 0.0;
+        for (var t = fold * TEAMS; t < (fold + 1u) * TEAMS; t++) {
+            let weight = exp(team_max[t] - largest);
+            total += team_sum[t] * weight;
+            v += team_out[t * VALUE_PIECES * 2u + d / 4u][d % 4u] * weight;
         }
-        for (var d = thread; d < DV; d += THREADS) {
-            var v = 0.0;
-            for (var t = 0u; t < TEAMS; t++) {
-                v += team_out[t * VALUE_PIECES * 2u + d / 4u][d % 4u] * exp(team_max[t] - largest);
-            }
-            {{STORE}}
-        }
+        {{STORE}}
         {{for s in SPLIT}}
-        if (thread == 0u) {
+        if (d == 0u) {
             out[{{PART_AT}} + DV] = largest;
             out[{{PART_AT}} + DV + 1u] = total;
         }
         {{end s}}
-        workgroupBarrier();
     }
-    {{end g}}
+    {{for next in NEXT}}
+    round_tile(first_head * DV / 4u, thread);
+    {{end next}}
 }

@@ -1,3 +1,4 @@
     for (var j = thread; j < {{DIM}}u; j += THREADS) {
-        x[j] *= {{SCALE}};
+        x[{{BASE}}u + j] *= {{SCALE}};
     }
+    workgroupBarrier();

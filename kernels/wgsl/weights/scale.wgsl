@@ -4,7 +4,8 @@ fn run(q: Words, j: u32) -> vec4<f32> {
 
 // The (scale, bias) of a unit.
 fn scale(row: u32, unit: u32) -> vec2<f32> {
-    let pair = scales[row * GROUPS + unit / GROUP_UNITS];
+    let group = row * GROUPS + unit / GROUP_UNITS;
+    let pair = scales[{{PLACE}}];
     return {{PAIR}};
 }
 

@@ -25,6 +25,13 @@ pub(in crate::checkpoint) struct BlockType {
     pub decode: fn(&[u8], &mut Block),
 }
 
+impl BlockType {
+    /// Whether every bias is -scale * 2^(bits - 1), so that scales suffice.
+    pub fn is_centered(&self) -> bool {
+        matches!(self.name, "Q4_0" | "Q5_0" | "Q8_0" | "Q3_K" | "Q6_K" | "IQ4_NL" | "IQ4_XS")
+    }
+}
+
 /// All block types that convert into the canonical form.
 #[rustfmt::skip]
 pub(in crate::checkpoint) const BLOCK_TYPES: &[BlockType] = &[

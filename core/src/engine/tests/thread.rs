@@ -3,10 +3,11 @@
 use super::super::Engine;
 use super::toy::{Log, Next, Toy, configuration, info, says, scrambled};
 use crate::{
-    Error, GenerateParameters, Generation, LmInput, ModelContainer, ModelContext, StopReason, UserInput,
+    Error, GenerateParameters, Generation, LmInput, ModelConfiguration, ModelContainer, ModelContext, StopReason,
+    UserInput,
     exec::Executor,
     model::{LlmUserInputProcessor, Model, Shared},
-    text::fixtures,
+    text::{Tokenizer, fixtures},
 };
 use std::{
     sync::{Arc, Mutex, mpsc},
@@ -14,13 +15,21 @@ use std::{
     time::Duration,
 };
 
-async fn container(pages: usize, next: Next) -> (ModelContainer, Arc<Mutex<Log>>) {
+pub async fn container(pages: usize, next: Next) -> (ModelContainer, Arc<Mutex<Log>>) {
+    container_of(pages, next, fixtures::tokenizer(&fixtures::byte_level()), configuration()).await
+}
+
+pub async fn container_of(
+    pages: usize,
+    next: Next,
+    tokenizer: Tokenizer,
+    configuration: ModelConfiguration,
+) -> (ModelContainer, Arc<Mutex<Log>>) {
     let toy = Toy::new(16, pages, next);
     let log = toy.log.clone();
     let load = move || {
         let info = info(toy.capacity());
-        let tokenizer = Arc::new(Ok(fixtures::tokenizer(&fixtures::byte_level())));
-        let configuration = Arc::new(configuration());
+        let (tokenizer, configuration) = (Arc::new(Ok(tokenizer)), Arc::new(configuration));
         let model = Model::new(Box::new(toy));
         let processor = Arc::new(LlmUserInputProcessor);
         let shared = Shared { configuration, tokenizer, processor, info };
@@ -46,7 +55,7 @@ async fn tasks_share_a_container() {
     let ask = |i: u32| {
         let container = container.clone();
         async move {
-            let input = LmInput { tokens: vec![2 + i % 3; 5] };
+            let input = LmInput::from(vec![2 + i % 3; 5]);
             container.generate(input, greedy(30)).await?.text().await
         }
     };
@@ -61,10 +70,62 @@ async fn tasks_share_a_container() {
     assert!(texts[0] != texts[1] && texts[1] != texts[2]);
 }
 
+/// Every third is cancelled after a few events, every ninth by being dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_at_once_some_of_them_cancelled() {
+    let (container, _) = container(96, scrambled()).await;
+    let prompt = |i: u32| LmInput::from(vec![2 + i % 5; 3 + i as usize % 7]);
+    let mut alone = Vec::new();
+    for i in 0..35 {
+        alone.push(container.generate(prompt(i), greedy(40)).await.unwrap().text().await.unwrap().0);
+    }
+    let ask = |i: u32| {
+        let container = container.clone();
+        async move {
+            let mut stream = container.generate(prompt(i), greedy(40)).await.unwrap();
+            let (mut text, mut events) = (String::new(), 0);
+            while let Some(event) = stream.next().await {
+                match event.unwrap() {
+                    Generation::Chunk(chunk) => text += &chunk,
+                    Generation::Info(info) => return (i, text, Some(info.stop_reason)),
+                    _ => {}
+                }
+                events += 1;
+                if i.is_multiple_of(9) && events == 5 {
+                    return (i, text, None);
+                }
+                if i.is_multiple_of(3) && events == 5 {
+                    stream.cancel();
+                }
+            }
+            unreachable!("a stream ends on its info")
+        }
+    };
+    let tasks: Vec<_> = (0..64).map(|i| tokio::spawn(ask(i))).collect();
+    let mut whole = 0;
+    for task in tasks {
+        let (i, text, reason) = task.await.unwrap();
+        let expected = &alone[i as usize % 35];
+        match reason {
+            Some(StopReason::Length) => {
+                assert_eq!(&text, expected, "request {i}");
+                whole += 1;
+            }
+            Some(StopReason::Cancelled) | None => {
+                assert!(expected.starts_with(text.trim_end_matches('\u{fffd}')) && i.is_multiple_of(3))
+            }
+            Some(StopReason::Stop) => panic!("request {i} ended by itself"),
+        }
+    }
+    assert!(whole >= 42, "{whole} were not cancelled");
+    let all = container.perform(|context| (context.model.pool.free(), context.model.capacity().pages)).await.unwrap();
+    assert_eq!(all.0, all.1, "all pages came back");
+}
+
 #[tokio::test]
 async fn perform_has_the_model_to_itself() {
     let (container, _) = container(64, scrambled()).await;
-    let input = LmInput { tokens: vec![4; 5] };
+    let input = LmInput::from(vec![4; 5]);
     let (alone, _) = container.generate(input.clone(), greedy(200)).await.unwrap().text().await.unwrap();
     let mut stream = container.generate(input, greedy(200)).await.unwrap();
     stream.next().await.unwrap().unwrap();
@@ -95,7 +156,7 @@ async fn the_last_handle_frees_the_model() {
     });
     let (container, log) = container(64, slow).await;
     let clone = container.clone();
-    let stream = container.generate(LmInput { tokens: vec![4; 5] }, greedy(900)).await.unwrap();
+    let stream = container.generate(LmInput::from(vec![4; 5]), greedy(900)).await.unwrap();
     drop(container);
     drop(clone);
     assert!(!log.lock().unwrap().dropped, "a stream keeps the model");
@@ -138,7 +199,7 @@ async fn texts_become_tokens_and_tokens_text() {
     assert_eq!(container.decode(&container.encode("hé").unwrap()).unwrap(), "hé");
     let plain = container.prepare("hé".into()).await.unwrap();
     assert_eq!(plain.tokens, container.encode("hé").unwrap(), "without a template a conversation is its text");
-    let mut stream = container.generate(LmInput { tokens: vec![2] }, greedy(99)).await.unwrap();
+    let mut stream = container.generate(LmInput::from(vec![2]), greedy(99)).await.unwrap();
     let mut events = Vec::new();
     while let Some(event) = stream.next().await {
         events.push(event.unwrap());
@@ -147,13 +208,10 @@ async fn texts_become_tokens_and_tokens_text() {
     assert!(stream.next().await.is_none());
     // An executor that fails fails the generation, not the container.
     log.lock().unwrap().fail_submit.extend(0..1000);
-    let failed = container.generate(LmInput { tokens: vec![2] }, greedy(99)).await.unwrap().text().await;
+    let failed = container.generate(LmInput::from(vec![2]), greedy(99)).await.unwrap().text().await;
     assert!(matches!(failed, Err(Error::Device(_))));
     log.lock().unwrap().fail_submit.clear();
-    assert_eq!(
-        container.generate(LmInput { tokens: vec![2] }, greedy(99)).await.unwrap().text().await.unwrap().0,
-        "hey"
-    );
+    assert_eq!(container.generate(LmInput::from(vec![2]), greedy(99)).await.unwrap().text().await.unwrap().0, "hey");
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! An executor of which everything is known: it keeps token ids where others keep keys and values, and
 //! the next token is a function of all of them.
 
-use super::super::{Request, Scheduler};
+use super::super::{About, Request, Scheduler};
 use crate::{
-    Error, GenerateCompletionInfo, GenerateParameters, Generation, LmInput, Result,
+    Error, GenerateCompletionInfo, GenerateParameters, Generation, PromptCache, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token},
     model::{Model, ModelConfiguration, ModelInfo},
@@ -107,6 +107,21 @@ impl Executor for Toy {
         Err(Error::Request("a toy has no weights".to_owned()))
     }
 
+    fn cache_widths(&self) -> Vec<[usize; 2]> {
+        vec![[1, 0]]
+    }
+
+    fn read_cache(&mut self, _: usize, pages: &[u32]) -> Result<Vec<f32>> {
+        Ok(pages.iter().flat_map(|p| &self.cache[*p as usize * PAGE..][..PAGE]).map(|t| *t as f32).collect())
+    }
+
+    fn write_cache(&mut self, _: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
+        for (page, rows) in pages.iter().zip(rows.chunks_exact(PAGE)) {
+            rows.iter().enumerate().for_each(|(i, t)| self.cache[*page as usize * PAGE + i] = *t as u32);
+        }
+        Ok(())
+    }
+
     fn device(&self) -> String {
         "toy".to_owned()
     }
@@ -185,10 +200,19 @@ impl Bench {
     pub fn request(&self, prompt: &[u32], parameters: GenerateParameters) -> Result<(Request, Reader)> {
         let (send, events) = unbounded_channel();
         let tokenizer = fixtures::tokenizer(&fixtures::byte_level());
-        let input = LmInput { tokens: prompt.to_vec() };
-        let request = Request::new(input, parameters, &configuration(), Some(&tokenizer), &self.info, send)?;
+        let (configuration, tokenizer) = (configuration(), Some(&tokenizer));
+        let about = About { configuration: &configuration, tokenizer, info: &self.info };
+        let request = Request::new(prompt.to_vec().into(), parameters, Default::default(), None, &about, send)?;
         let cancelled = request.cancelled.clone();
         Ok((request, Reader { events, cancelled }))
+    }
+
+    /// A request that begins from a prompt cache and leaves there what it computes.
+    pub fn add_from(&mut self, prompt: &[u32], parameters: GenerateParameters, cache: &PromptCache) -> Reader {
+        let (mut request, reader) = self.request(prompt, parameters).unwrap();
+        request.cache = Some(cache.clone());
+        self.scheduler.add(request);
+        reader
     }
 
     pub fn add(&mut self, prompt: &[u32], parameters: GenerateParameters) -> Reader {
@@ -210,7 +234,12 @@ impl Bench {
             assert!(turn < 100_000, "it goes on and on");
             self.turn();
         }
-        assert_eq!(self.model.pool.free(), self.model.capacity().pages, "pages are lost");
+        let held = |cache: &PromptCache| cache.peek(|_, sequence| sequence.map_or(0, |s| s.pages().len()));
+        let held: usize = self.model.caches.iter().map(held).sum();
+        assert_eq!(self.model.pool.free() + held, self.model.capacity().pages, "pages are lost");
+        if let Some(draft) = &self.model.draft {
+            assert_eq!(draft.pool.free(), draft.capacity().pages, "pages of the draft model are lost");
+        }
     }
 
     /// One generation by itself.
@@ -231,6 +260,7 @@ impl Reader {
                 Ok(Generation::Token(token)) => outcome.tokens.push(token),
                 Ok(Generation::Chunk(text)) => outcome.text += &text,
                 Ok(Generation::Info(info)) => outcome.end = Some(Ok(info)),
+                Ok(other) => panic!("{other:?} in what is no conversation"),
                 Err(e) => outcome.end = Some(Err(e)),
             }
         }

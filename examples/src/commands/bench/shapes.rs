@@ -7,10 +7,11 @@ use tamarack::{
     checkpoint::{Checkpoint, Format, Scales},
 };
 
-/// The sizes of a llama.
+/// The sizes of a decoder.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     name: &'static str,
+    model_type: &'static str,
     hidden: usize,
     layers: usize,
     heads: usize,
@@ -22,9 +23,10 @@ struct Shape {
     tied: bool,
 }
 
-const SHAPES: [Shape; 4] = [
+const SHAPES: [Shape; 5] = [
     Shape {
         name: "tiny",
+        model_type: "llama",
         hidden: 128,
         layers: 2,
         heads: 4,
@@ -37,6 +39,7 @@ const SHAPES: [Shape; 4] = [
     // meta-llama/Llama-3.2-1B
     Shape {
         name: "llama-1b",
+        model_type: "llama",
         hidden: 2048,
         layers: 16,
         heads: 32,
@@ -46,9 +49,23 @@ const SHAPES: [Shape; 4] = [
         vocabulary: 128_256,
         tied: true,
     },
-    // As Qwen/Qwen3-4B, without its norms of queries and keys.
+    // Qwen/Qwen3-4B
+    Shape {
+        name: "qwen3-4b",
+        model_type: "qwen3",
+        hidden: 2560,
+        layers: 36,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        feed_forward: 9728,
+        vocabulary: 151_936,
+        tied: true,
+    },
+    // The same without its norms of queries and keys.
     Shape {
         name: "4b",
+        model_type: "llama",
         hidden: 2560,
         layers: 36,
         heads: 32,
@@ -61,6 +78,7 @@ const SHAPES: [Shape; 4] = [
     // meta-llama/Llama-3.1-8B
     Shape {
         name: "llama-8b",
+        model_type: "llama",
         hidden: 4096,
         layers: 32,
         heads: 32,
@@ -72,28 +90,35 @@ const SHAPES: [Shape; 4] = [
     },
 ];
 
-/// `q4_0` and `q8_0` are what those types of GGUF become on the device, the others MLX's.
-const FORMATS: [(&str, Format); 9] = [
-    ("q4_0", affine(4, 32)),
-    ("q8_0", affine(8, 32)),
-    ("q2g64", affine(2, 64)),
-    ("q3g64", affine(3, 64)),
-    ("q4g64", affine(4, 64)),
-    ("q5g64", affine(5, 64)),
-    ("q6g64", affine(6, 64)),
-    ("q8g64", affine(8, 64)),
-    ("f16", Format::F16),
-];
+/// The names of formats: `q4_0` and the like are what those types of GGUF become on the device, `q4g64`
+/// is MLX's 4 bits in groups of 64.
+const FORMATS: &str = "q4_0, q5_0, q8_0, q3_k, q6_k, f16, bf16, f32, or as q4g64 2, 3, 4, 5, 6 or 8 bits in groups \
+                       of 16, 32, 64 or 128";
 
-const fn affine(bits: u8, group: u16) -> Format {
-    Format::Affine { bits, group, scales: Scales::F16 }
+fn format(name: &str) -> Option<Format> {
+    let affine = |bits, group, scales| Some(Format::Affine { bits, group, scales });
+    match name {
+        "q4_0" => return affine(4, 32, Scales::Centered),
+        "q5_0" => return affine(5, 32, Scales::Centered),
+        "q8_0" => return affine(8, 32, Scales::Centered),
+        "q3_k" => return affine(3, 16, Scales::Centered),
+        "q6_k" => return affine(6, 16, Scales::Centered),
+        "f16" => return Some(Format::F16),
+        "bf16" => return Some(Format::Bf16),
+        "f32" => return Some(Format::F32),
+        _ => {}
+    }
+    let (bits, group) = name.strip_prefix('q')?.split_once('g')?;
+    let bits = bits.parse().ok().filter(|bits| [2, 3, 4, 5, 6, 8].contains(bits))?;
+    let group = group.parse().ok().filter(|group| [16, 32, 64, 128].contains(group))?;
+    affine(bits, group, Scales::F16)
 }
 
 /// Random weights: the shape of a model and the format of its matrices.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     shape: Shape,
-    format: (&'static str, Format),
+    format: (String, Format),
 }
 
 /// `SHAPE:FORMAT`
@@ -101,13 +126,12 @@ impl FromStr for Synthetic {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Synthetic, String> {
-        let (shape, format) = text.split_once(':').ok_or("expected SHAPE:FORMAT, such as llama-1b:q4_0")?;
-        let known = |names: &[&str]| format!("there are {}", names.join(", "));
+        let (shape, name) = text.split_once(':').ok_or("expected SHAPE:FORMAT, such as llama-1b:q4_0")?;
         let found = SHAPES.into_iter().find(|s| s.name == shape);
-        let shape = found.ok_or_else(|| format!("no shape `{shape}`: {}", known(&SHAPES.map(|s| s.name))))?;
-        let found = FORMATS.into_iter().find(|f| f.0 == format);
-        let format = found.ok_or_else(|| format!("no format `{format}`: {}", known(&FORMATS.map(|f| f.0))))?;
-        Ok(Synthetic { shape, format })
+        let names = SHAPES.map(|s| s.name).join(", ");
+        let shape = found.ok_or_else(|| format!("no shape `{shape}`: there are {names}"))?;
+        let format = format(name).ok_or_else(|| format!("no format `{name}`: there are {FORMATS}"))?;
+        Ok(Synthetic { shape, format: (name.to_owned(), format) })
     }
 }
 
@@ -122,7 +146,7 @@ impl Synthetic {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let s = self.shape;
         let config = json!({
-            "model_type": "llama",
+            "model_type": s.model_type,
             "hidden_size": s.hidden,
             "num_hidden_layers": s.layers,
             "num_attention_heads": s.heads,
@@ -142,6 +166,9 @@ impl Shape {
     /// Names and shapes of the weights.
     fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (d, q, kv) = (self.hidden, self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let norms: [(&str, &[usize]); 2] =
+            [("self_attn.q_norm", &[self.head_dim]), ("self_attn.k_norm", &[self.head_dim])];
+        let norms = if self.model_type == "qwen3" { &norms[..] } else { &[] };
         let layer: [(&str, &[usize]); 9] = [
             ("input_layernorm", &[d]),
             ("self_attn.q_proj", &[q, d]),
@@ -161,7 +188,12 @@ impl Shape {
             all.push(("lm_head.weight".to_owned(), vec![self.vocabulary, d]));
         }
         for i in 0..self.layers {
-            all.extend(layer.iter().map(|(name, shape)| (format!("model.layers.{i}.{name}.weight"), shape.to_vec())));
+            all.extend(
+                layer
+                    .iter()
+                    .chain(norms)
+                    .map(|(name, shape)| (format!("model.layers.{i}.{name}.weight"), shape.to_vec())),
+            );
         }
         all
     }
@@ -173,7 +205,8 @@ mod tests {
 
     #[test]
     fn shapes_are_those_of_the_models_they_are_named_after() {
-        for (name, parameters) in [("llama-1b", 1_235_814_400), ("llama-8b", 8_030_261_248_u64)] {
+        let known = [("llama-1b", 1_235_814_400), ("qwen3-4b", 4_022_468_096), ("llama-8b", 8_030_261_248_u64)];
+        for (name, parameters) in known {
             let synthetic: Synthetic = format!("{name}:q4_0").parse().unwrap();
             let tensors = synthetic.shape.tensors();
             let count: u64 = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
@@ -184,14 +217,19 @@ mod tests {
     #[test]
     fn every_shape_can_be_had_in_every_format() {
         for shape in SHAPES {
-            for (format, _) in FORMATS {
+            for format in
+                ["q4_0", "q5_0", "q8_0", "q3_k", "q6_k", "f16", "bf16", "f32", "q2g16", "q5g32", "q4g64", "q3g128"]
+            {
                 let synthetic: Synthetic = format!("{}:{format}", shape.name).parse().unwrap();
                 assert!(synthetic.checkpoint().is_ok(), "{synthetic}");
             }
         }
         let e = "llama-9b:q4_0".parse::<Synthetic>().unwrap_err();
-        assert_eq!(e, "no shape `llama-9b`: there are tiny, llama-1b, 4b, llama-8b");
-        assert!("tiny:q4".parse::<Synthetic>().unwrap_err().contains("no format `q4`"));
+        assert_eq!(e, "no shape `llama-9b`: there are tiny, llama-1b, qwen3-4b, 4b, llama-8b");
+        for wrong in ["q4", "q7g64", "q4g48", ""] {
+            let e = format!("tiny:{wrong}").parse::<Synthetic>().unwrap_err();
+            assert!(e.starts_with(&format!("no format `{wrong}`")), "{e}");
+        }
         assert!("tiny".parse::<Synthetic>().is_err());
     }
 }

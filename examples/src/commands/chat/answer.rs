@@ -2,36 +2,58 @@
 
 use super::output;
 use serde_json::json;
-use std::io::{self, Write};
-use tamarack::{GenerateCompletionInfo, GenerateParameters, Generation, ModelContainer, StopReason, UserInput};
+use std::io::{self, IsTerminal, Write};
+use tamarack::{
+    GenerateCompletionInfo, Generation, GenerationStream, ModelContainer, Result, SessionStream, StopReason,
+};
 use tokio::signal::ctrl_c;
 
-/// What came out.
+/// How an answer ended.
 pub struct Answer {
-    /// All of the text.
-    pub text: String,
     /// Why it ended.
     pub stop_reason: StopReason,
     /// Whether Ctrl-C was pressed a second time.
     pub is_over: bool,
 }
 
+/// Something that answers.
+pub trait Answering {
+    /// The next event.
+    async fn next(&mut self) -> Option<Result<Generation>>;
+    /// Asks it to end.
+    fn cancel(&self);
+}
+
+impl Answering for GenerationStream {
+    async fn next(&mut self) -> Option<Result<Generation>> {
+        self.next().await
+    }
+
+    fn cancel(&self) {
+        self.cancel();
+    }
+}
+
+impl Answering for SessionStream<'_> {
+    async fn next(&mut self) -> Option<Result<Generation>> {
+        self.next().await
+    }
+
+    fn cancel(&self) {
+        self.cancel();
+    }
+}
+
 /// Prints what a generation says.
+#[derive(Default)]
 pub struct Printer {
     /// Events as JSON, and not the text alone.
     pub is_json: bool,
 }
 
-/// Generates and prints an answer. Ctrl-C cancels it.
-pub async fn stream(
-    container: &ModelContainer,
-    input: UserInput,
-    parameters: &GenerateParameters,
-    printer: &Printer,
-) -> anyhow::Result<Answer> {
-    let input = container.prepare(input).await?;
-    let mut stream = container.generate(input, parameters.clone()).await?;
-    let mut answer = Answer { text: String::new(), stop_reason: StopReason::Cancelled, is_over: false };
+/// Prints an answer as it comes. Ctrl-C cancels it.
+pub async fn show(stream: &mut impl Answering, printer: &Printer) -> anyhow::Result<Answer> {
+    let mut answer = Answer { stop_reason: StopReason::Cancelled, is_over: false };
     let (mut interrupt, mut is_cancelled) = (Box::pin(ctrl_c()), false);
     loop {
         let event = tokio::select! {
@@ -46,10 +68,8 @@ pub async fn stream(
         };
         let Some(event) = event.transpose()? else { return Ok(answer) };
         printer.event(&event)?;
-        match event {
-            Generation::Token(_) => {}
-            Generation::Chunk(text) => answer.text += &text,
-            Generation::Info(info) => answer.stop_reason = info.stop_reason,
+        if let Generation::Info(info) = event {
+            answer.stop_reason = info.stop_reason;
         }
     }
 }
@@ -63,32 +83,55 @@ impl Printer {
         }
     }
 
+    /// The answer goes to stdout, and all about it to stderr.
     fn event(&self, event: &Generation) -> anyhow::Result<()> {
         match event {
-            _ if self.is_json => output::json_line(&as_json(event)),
-            Generation::Token(_) => Ok(()),
-            Generation::Chunk(text) => output::text(text),
+            _ if self.is_json => return output::json_line(&as_json(event)),
+            Generation::Token(_) => {}
+            Generation::Chunk(text) => output::text(text)?,
+            Generation::Reasoning(text) => aside(text),
+            Generation::ToolCall(call) => {
+                aside(&format!("\n[calls {} {}]\n", call.name, serde_json::Value::from(call.arguments.clone())));
+            }
+            Generation::RejectedToolCall(call) => {
+                aside(&format!("\n[no call: {}: {}]\n", call.reason, call.message));
+            }
             Generation::Info(info) => {
                 output::text("\n")?;
-                // Nobody is left to tell if stderr is closed.
-                let _ = writeln!(io::stderr(), "{}", summary(info));
-                Ok(())
+                aside(&format!("{}\n", summary(info)));
             }
         }
+        Ok(())
     }
+}
+
+/// Writes to stderr, dimmed where that is a terminal. Nobody is left to tell if it is closed.
+fn aside(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = match err.is_terminal() {
+        true => write!(err, "\x1b[2m{text}\x1b[0m"),
+        false => write!(err, "{text}"),
+    };
+    let _ = err.flush();
 }
 
 fn as_json(event: &Generation) -> serde_json::Value {
     match event {
         Generation::Token(id) => json!({ "event": "token", "id": id }),
         Generation::Chunk(text) => json!({ "event": "text", "text": text }),
+        Generation::Reasoning(text) => json!({ "event": "reasoning", "text": text }),
+        Generation::ToolCall(call) => json!({ "event": "tool_call", "call": call }),
+        Generation::RejectedToolCall(call) => json!({ "event": "rejected_tool_call", "call": call }),
         Generation::Info(info) => json!({
             "event": "done",
             "stop_reason": info.stop_reason.to_string(),
             "prompt_tokens": info.prompt_tokens,
+            "cached_prompt_tokens": info.cached_prompt_tokens,
             "generation_tokens": info.generation_tokens,
             "prompt_tokens_per_second": info.prompt_tokens_per_second(),
             "tokens_per_second": info.tokens_per_second(),
+            "proposed_draft_tokens": info.proposed_draft_tokens,
+            "accepted_draft_tokens": info.accepted_draft_tokens,
         }),
     }
 }
@@ -102,7 +145,16 @@ fn summary(info: &GenerateCompletionInfo) -> String {
     };
     let (prompt, generation) = (info.prompt_tokens, info.generation_tokens);
     let (prompt_speed, speed) = (info.prompt_tokens_per_second(), info.tokens_per_second());
+    let cached = match info.cached_prompt_tokens {
+        0 => String::new(),
+        cached => format!(" ({cached} kept)"),
+    };
+    let draft = match (info.accepted_draft_tokens, info.proposed_draft_tokens) {
+        (_, 0) => String::new(),
+        (accepted, proposed) => format!("; {accepted} of {proposed} guesses right"),
+    };
     format!(
-        "prompt: {prompt} tokens, {prompt_speed:.1} tokens/s; answer: {generation} tokens, {speed:.1} tokens/s{reason}"
+        "prompt: {prompt} tokens{cached}, {prompt_speed:.1} tokens/s; \
+         answer: {generation} tokens, {speed:.1} tokens/s{draft}{reason}"
     )
 }

@@ -1,20 +1,28 @@
 //! A conversation on a terminal.
 
-use super::answer::{self, Printer};
+use super::{
+    answer::{self, Answer, Printer},
+    sampling,
+};
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::io::{self, Write};
-use tamarack::{GenerateParameters, ModelContainer, UserInput, text::Message};
+use tamarack::{ChatSession, GenerateParameters, ModelContainer, Tool, UserInput};
 
-const HELP: &str = "Ctrl-C cancels an answer, /clear forgets the conversation, Ctrl-D ends it.";
+const HELP: &str = "\
+/system TEXT      what the model is told before everything else; without a text nothing
+/set NAME VALUE   changes how tokens are chosen; without a value says how they are
+/reset            forgets the conversation
+/save FILE        keeps it, with what was computed for it
+/load FILE        goes on with one that was kept
+/quit             ends, as Ctrl-D does
+Ctrl-C stops an answer and forgets its question; the conversation goes on.";
 
 /// A conversation. Each question sees all turns before it.
 pub struct Session {
-    container: ModelContainer,
+    chat: ChatSession,
     parameters: GenerateParameters,
-    system: Option<Message>,
     /// Questions go to the model as they are, and each for itself.
     is_raw: bool,
-    turns: Vec<Message>,
 }
 
 impl Session {
@@ -23,29 +31,51 @@ impl Session {
         container: ModelContainer,
         parameters: GenerateParameters,
         system: Option<String>,
+        tools: Vec<serde_json::Value>,
         is_raw: bool,
     ) -> Session {
-        Session { container, parameters, system: system.map(Message::system), is_raw, turns: Vec::new() }
+        let mut chat = ChatSession::new(container);
+        chat.set_instructions(system);
+        let chat = tools.into_iter().fold(chat, |chat, schema| chat.tool(Tool::declared(schema)));
+        Session { chat, parameters, is_raw }
     }
 
     /// Asks and answers until the user leaves.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut editor = DefaultEditor::new()?;
-        let info = self.container.model_info();
-        say(&format!("{} on {}. {HELP}", self.container.configuration().name, info.device));
+        let container = self.chat.container();
+        let (name, device) = (&container.configuration().name, container.device());
+        say(&format!("{name} on {device}. /help says what there is, Ctrl-D ends it."));
+        let mut was_interrupted = false;
         loop {
             let line = match editor.readline("> ") {
                 Ok(line) => line,
+                Err(ReadlineError::Interrupted) if !was_interrupted => {
+                    say("Ctrl-C once more, or Ctrl-D, ends the conversation.");
+                    was_interrupted = true;
+                    continue;
+                }
                 Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
                 Err(e) => return Err(e.into()),
             };
-            match line.trim() {
-                "" => continue,
-                "/clear" => self.turns.clear(),
-                question => {
-                    // Only a convenience: a question that cannot be recalled is asked nevertheless.
-                    let _ = editor.add_history_entry(question);
-                    if self.ask(question).await? {
+            was_interrupted = false;
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            // Only a convenience: a line that cannot be recalled is heard nevertheless.
+            let _ = editor.add_history_entry(line);
+            match line.strip_prefix('/') {
+                Some("quit" | "exit") => return Ok(()),
+                Some(command) => {
+                    let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+                    match self.command(name, rest.trim()).await {
+                        Ok(done) => say(&done),
+                        Err(wrong) => say(&format!("error: {wrong}")),
+                    }
+                }
+                None => {
+                    if self.ask(line).await? {
                         return Ok(());
                     }
                 }
@@ -53,18 +83,60 @@ impl Session {
         }
     }
 
+    /// Runs a command that begins with a slash; what there is to say, or what is wrong.
+    async fn command(&mut self, name: &str, rest: &str) -> Result<String, String> {
+        let text = |e: tamarack::Error| e.to_string();
+        match (name, rest) {
+            ("help", _) => Ok(HELP.to_owned()),
+            ("system", "") => {
+                self.chat.set_instructions(None);
+                Ok("No instructions.".to_owned())
+            }
+            ("system", instructions) => {
+                self.chat.set_instructions(Some(instructions.to_owned()));
+                Ok("Noted.".to_owned())
+            }
+            ("reset" | "clear", _) => {
+                self.chat.clear();
+                Ok("Forgotten.".to_owned())
+            }
+            ("save" | "load", "") => Err(format!("expected /{name} FILE")),
+            ("save", file) => {
+                self.chat.save(file).await.map_err(text)?;
+                Ok(format!("{} turns are in {file}.", self.chat.turns().len()))
+            }
+            ("load", file) => {
+                self.chat.load(file).await.map_err(text)?;
+                let (turns, tokens) = (self.chat.turns().len(), self.chat.prompt_cache().len());
+                Ok(format!("{turns} turns, {tokens} tokens of them computed."))
+            }
+            ("set", rest) => self.set(rest),
+            _ => Err(format!("no command /{name}\n{HELP}")),
+        }
+    }
+
+    fn set(&mut self, rest: &str) -> Result<String, String> {
+        let mut changed = self.parameters.clone();
+        if let Some((name, value)) = rest.split_once(char::is_whitespace) {
+            sampling::set(&mut changed, name, value.trim())?;
+        }
+        let all = sampling::settings(&changed);
+        let name = rest.split_whitespace().next();
+        let shown: Vec<String> =
+            all.iter().filter(|(n, _)| name.is_none_or(|name| name == *n)).map(|(n, v)| format!("{n} {v}")).collect();
+        if shown.is_empty() {
+            sampling::set(&mut changed, rest, "")?;
+        }
+        self.parameters = changed;
+        Ok(shown.join("\n"))
+    }
+
     /// Answers a question; says whether the user wants to leave. A question that fails is forgotten, so
     /// that the conversation can go on.
     async fn ask(&mut self, question: &str) -> anyhow::Result<bool> {
-        self.turns.push(Message::user(question));
-        let printer = Printer { is_json: false };
-        match answer::stream(&self.container, self.input(question), &self.parameters, &printer).await {
-            Ok(answer) => {
-                self.turns.push(Message::assistant(answer.text));
-                Ok(answer.is_over)
-            }
+        match self.answer(question).await {
+            Ok(answer) => Ok(answer.is_over),
             Err(e) if e.is::<tamarack::Error>() => {
-                self.turns.pop();
                 say(&format!("error: {e}"));
                 Ok(false)
             }
@@ -72,11 +144,17 @@ impl Session {
         }
     }
 
-    fn input(&self, question: &str) -> UserInput {
-        match self.is_raw {
-            true => UserInput::raw(question),
-            false => UserInput::messages(self.system.iter().chain(&self.turns).cloned()),
+    async fn answer(&mut self, question: &str) -> anyhow::Result<Answer> {
+        let printer = Printer::default();
+        if self.is_raw {
+            let container = self.chat.container();
+            let input = container.prepare(UserInput::raw(question)).await?;
+            let mut stream = container.generate(input, self.parameters.clone()).await?;
+            return answer::show(&mut stream, &printer).await;
         }
+        *self.chat.parameters_mut() = self.parameters.clone();
+        let mut stream = self.chat.stream_response(question).await?;
+        answer::show(&mut stream, &printer).await
     }
 }
 

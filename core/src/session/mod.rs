@@ -1,0 +1,177 @@
+//! Conversations: history, tools and a prompt cache around a container.
+
+mod stream;
+mod tool;
+
+pub use stream::SessionStream;
+pub use tool::Tool;
+
+use crate::{Error, GenerateParameters, ModelContainer, PromptCache, Result, UserInput, text::Message};
+use serde_json::{Map, Value};
+use std::{collections::BTreeMap, path::Path};
+
+/// A conversation with a model. Each answer sees all turns before it, of which nothing is computed twice.
+///
+/// A turn counts once its answer is complete: one that was cancelled, or that failed, leaves the conversation as it was. Any
+/// number of sessions may share a container.
+///
+/// ```no_run
+/// # async fn example(container: tamarack::ModelContainer) -> tamarack::Result<()> {
+/// use tamarack::ChatSession;
+///
+/// let mut session = ChatSession::new(container).instructions("Answer in one sentence.");
+/// println!("{}", session.respond("What is the capital of France?").await?);
+/// println!("{}", session.respond("And of Italy?").await?);
+/// # Ok(())
+/// # }
+/// ```
+pub struct ChatSession {
+    container: ModelContainer,
+    instructions: Option<String>,
+    history: Vec<Value>,
+    parameters: GenerateParameters,
+    tools: Vec<Tool>,
+    context: Map<String, Value>,
+    cache: PromptCache,
+}
+
+impl ChatSession {
+    /// A conversation without turns.
+    pub fn new(container: ModelContainer) -> ChatSession {
+        ChatSession {
+            cache: container.prompt_cache(),
+            container,
+            instructions: None,
+            history: Vec::new(),
+            parameters: GenerateParameters::default(),
+            tools: Vec::new(),
+            context: Map::new(),
+        }
+    }
+
+    /// What the model is told before everything else, the system prompt.
+    pub fn instructions(mut self, text: impl Into<String>) -> ChatSession {
+        self.set_instructions(Some(text.into()));
+        self
+    }
+
+    /// How tokens are chosen.
+    pub fn parameters(mut self, parameters: GenerateParameters) -> ChatSession {
+        self.parameters = parameters;
+        self
+    }
+
+    /// One more tool that the model may call.
+    pub fn tool(mut self, tool: Tool) -> ChatSession {
+        self.tools.push(tool);
+        self
+    }
+
+    /// Turns that were there before, as chat templates read them.
+    pub fn history(mut self, turns: impl IntoIterator<Item = impl Into<Value>>) -> ChatSession {
+        self.history = turns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Something else that the chat template reads: `enable_thinking`, say.
+    pub fn context(mut self, name: impl Into<String>, value: impl Into<Value>) -> ChatSession {
+        self.context.insert(name.into(), value.into());
+        self
+    }
+
+    /// Changes what the model is told before everything else, from the next turn on.
+    pub fn set_instructions(&mut self, text: Option<String>) {
+        self.instructions = text;
+    }
+
+    /// How tokens are chosen from the next turn on.
+    pub fn parameters_mut(&mut self) -> &mut GenerateParameters {
+        &mut self.parameters
+    }
+
+    /// All turns but the instructions, those of tools included.
+    pub fn turns(&self) -> &[Value] {
+        &self.history
+    }
+
+    /// The model.
+    pub fn container(&self) -> &ModelContainer {
+        &self.container
+    }
+
+    /// What is kept of what was computed.
+    pub fn prompt_cache(&self) -> &PromptCache {
+        &self.cache
+    }
+
+    /// Forgets all turns.
+    pub fn clear(&mut self) {
+        self.history.clear();
+        self.cache.trim(usize::MAX);
+    }
+
+    /// Answers, and calls tools that have a handler until the answer needs no more. Gives the text of the last answer.
+    ///
+    /// # Errors
+    /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
+    pub async fn respond(&mut self, prompt: impl Into<String>) -> Result<String> {
+        let mut stream = self.stream_response(prompt).await?;
+        while let Some(event) = stream.next().await {
+            event?;
+        }
+        Ok(stream.into_text())
+    }
+
+    /// The same, event by event.
+    ///
+    /// # Errors
+    /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
+    pub async fn stream_response(&mut self, prompt: impl Into<String>) -> Result<SessionStream<'_>> {
+        self.stream_turns([Message::user(prompt)]).await
+    }
+
+    /// The same for any turns, of which there may be several: what tools without a handler gave, or parts other than text.
+    ///
+    /// # Errors
+    /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
+    pub async fn stream_turns(
+        &mut self,
+        turns: impl IntoIterator<Item = impl Into<Value>>,
+    ) -> Result<SessionStream<'_>> {
+        SessionStream::begin(self, turns.into_iter().map(Into::into).collect()).await
+    }
+
+    /// Writes the conversation to a file, along with what was computed for it.
+    ///
+    /// # Errors
+    /// Those of [`ModelContainer::save_prompt_cache`].
+    pub async fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut texts = BTreeMap::from([("history".to_owned(), Value::from(self.history.clone()).to_string())]);
+        texts.extend(self.instructions.clone().map(|text| ("instructions".to_owned(), text)));
+        self.container.save_prompt_cache(&self.cache, path, &texts).await
+    }
+
+    /// Goes on with a conversation that was saved; the one so far is forgotten.
+    ///
+    /// # Errors
+    /// Those of [`ModelContainer::load_prompt_cache`], and [`Error::File`] if there is no conversation in the file.
+    pub async fn load(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let (cache, mut texts) = self.container.load_prompt_cache(path).await?;
+        let history = texts.remove("history").and_then(|text| serde_json::from_str(&text).ok());
+        self.history =
+            history.ok_or_else(|| Error::file(path, "expected a conversation, found a prompt cache alone"))?;
+        self.instructions = texts.remove("instructions");
+        self.cache = cache;
+        Ok(())
+    }
+
+    /// The conversation with these turns after it.
+    fn input(&self, turns: &[Value]) -> UserInput {
+        let system = self.instructions.clone().map(|text| Message::system(text).into());
+        let all = system.into_iter().chain(self.history.iter().chain(turns).cloned());
+        let tools = self.tools.iter().map(|tool| tool.schema().clone());
+        let input = UserInput::messages(all.collect::<Vec<Value>>()).tools(tools);
+        self.context.iter().fold(input, |input, (name, value)| input.context(name, value.clone()))
+    }
+}

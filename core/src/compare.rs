@@ -76,6 +76,8 @@ fn weight(op: &Op) -> Option<WeightId> {
     match op {
         Op::Embedding { weight, .. } => Some(*weight),
         Op::MatMul(m) => Some(m.weight),
+        Op::ExpertUp(up) => Some(up.weight),
+        Op::ExpertDown(down) => Some(down.weight),
         Op::Norm { norm, .. } => norm.weight,
         _ => None,
     }

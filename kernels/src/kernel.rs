@@ -30,6 +30,16 @@ pub enum Extent {
     Const(u32),
     /// One per so many rows of this step, rounded up.
     Rows(u32),
+    /// One per so many choices of experts, of which every row of this step has `each`, rounded up; and `more`, or as
+    /// many as there are choices if those are fewer.
+    Choices {
+        /// Experts of a row.
+        each: u32,
+        /// Choices that share a workgroup.
+        per: u32,
+        /// How many more.
+        more: u32,
+    },
     /// One per part into which this step splits its longest sequence's keys.
     Splits,
 }
@@ -40,6 +50,7 @@ impl Kernel {
         self.grid.map(|e| match e {
             Extent::Const(n) => n,
             Extent::Rows(per) => rows.div_ceil(per),
+            Extent::Choices { each, per, more } => (rows * each).div_ceil(per) + more.min(rows * each),
             Extent::Splits => splits,
         })
     }

@@ -11,6 +11,7 @@ mod common;
 pub mod conv;
 pub mod elementwise;
 pub mod embedding;
+pub mod experts;
 mod format;
 pub mod heads;
 mod kernel;

@@ -9,6 +9,7 @@ pub use integer::{IntegerTuning, Precision, integer, integer_with};
 pub use row::{Row, RowTuning};
 pub use tiled::{Tile, tiled, tiled_with};
 pub use vector::{Tuning, vector, vector_with};
+pub(crate) use vector::{reduction, usable_subgroups};
 
 use crate::template::{Bindings, consts, render};
 use crate::weights::{Weights, columns};

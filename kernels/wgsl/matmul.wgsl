@@ -1,5 +1,5 @@
 // Any number of rows of x times a matrix, in tiles of 16 * {{M}} rows by 16 * {{N}} outputs, 16
-// columns at a time. Each invocation computes the outputs (i, j) with i = y and j = x modulo 16.
+// columns at a time; what rows a tile has, `tile_of` says. Each invocation computes the outputs (i, j) with i = y and j = x modulo 16.
 
 {{SIZES}}
 {{BINDINGS}}
@@ -14,8 +14,12 @@ var<workgroup> tile_w{{g}}: array<vec4<f32>, 16 * {{N}} * STRIDE>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let tokens = step[{{ROWS}}];
-    let token0 = group.x * 16u * {{M}}u;
+    let tile = tile_of(group.x);
+    let token0 = tile.first;
+    let tokens = tile.end;
+    if (token0 >= tokens) {
+        return;
+    }
     let output0 = group.y * 16u * {{N}}u;
     let tx = thread % 16u;
     let ty = thread / 16u;
@@ -43,12 +47,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (c < QUADS) {
 {{for s in STAGES_X}}
             if (token0 + {{s}}u * 64u + row < tokens) {
-                x{{s}} = x(token0 + {{s}}u * 64u + row, c);
+                x{{s}} = x(source(token0 + {{s}}u * 64u + row), c);
             }
 {{end s}}
 {{for s in STAGES_W}}
 {{for g in MATRICES}}
-            w{{g}}_{{s}} = weight({{g}}u * OUTPUTS + min(output0 + {{s}}u * 64u + row, OUTPUTS - 1u), c);
+            w{{g}}_{{s}} = weight(weight_row(tile.matrix, {{g}}u, min(output0 + {{s}}u * 64u + row, OUTPUTS - 1u)), c);
 {{end g}}
 {{end s}}
         }
@@ -81,7 +85,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
 {{for i in M}}
     if (token0 + {{i}}u * 16u + ty < tokens) {
-        let token = token0 + {{i}}u * 16u + ty;
+        let token = target_row(token0 + {{i}}u * 16u + ty);
 {{for j in N}}
         if (output0 + {{j}}u * 16u + tx < OUTPUTS) {
             finish(token, output0 + {{j}}u * 16u + tx, acc0_{{i}}_{{j}}, {{OTHER}});

@@ -16,6 +16,7 @@ const GROUPS: usize = 2;
 const DK: usize = 20;
 const DV: usize = 12;
 const FF: usize = 40;
+const EXPERTS: usize = 6;
 const ROPE: usize = 8;
 const RANK: usize = 30;
 const ODD: usize = 33;
@@ -37,6 +38,7 @@ impl Architecture for Zoo {
         let h = odds_and_ends(&w.at("d"), h);
         let h = latent(&w.at("e"), h);
         let h = streams(&w.at("f"), h);
+        let h = mixture(&w.at("g"), h);
         let x = w.rms_norm("norm", D, 1e-5).plus_one().forward(step.outputs(h));
         let logits = embed.as_linear().forward(x) * 0.2;
         Ok(logits.tanh() * 5.0)
@@ -97,6 +99,24 @@ fn odds_and_ends(w: &Weights, x: Tensor) -> Tensor {
     let clamped = w.linear("mix", [D, mixed.dim(-1)]).forward(mixed).clamp(Some(-0.7), Some(1.5));
     let scaled = head_norms(w, heads);
     x + clamped * gate - scaled.merge_heads() / 7.0 + (x * x) / (x * x + 1.0)
+}
+
+/// Experts in groups, with biases everywhere, and one that all rows take beside them.
+fn mixture(w: &Weights, x: Tensor) -> Tensor {
+    let n = w.rms_norm("norm", D, 1e-5).forward(x);
+    let groups = Groups { count: 3, keep: 2, score: GroupScore::Top2Sum, others: Others::NegInf };
+    let spec = RouteSpec {
+        choice_bias: Some(w.tensor("choice", &[EXPERTS]).id()),
+        groups: Some(groups),
+        scale: 1.5,
+        eps: 0.1,
+        ..RouteSpec::new(2, Scoring::Sigmoid).normalize(true)
+    };
+    let route = moe_route(n, &w.linear("gate", [EXPERTS, D]), &spec);
+    let experts = w.experts(EXPERTS, [FF, D], ["", "", ""]);
+    let gate = Gate::OaiSwiglu { alpha: 1.7, limit: 1.0 };
+    let shared = w.linear("shared", [D, D]).forward(n);
+    x + (moe_experts(n, route, &experts, ExpertSpec { gate, interleaved: true }) + shared) * 0.5
 }
 
 /// Latent attention, then a convolution with gates on both sides.
@@ -162,6 +182,8 @@ pub fn checkpoint() -> Checkpoint {
         ("c.down", D, FF),
         ("d.one", 1, D),
         ("d.mix", D, 24 + D),
+        ("g.gate", EXPERTS, D),
+        ("g.shared", D, D),
         ("e.q", HEADS * (DK + ROPE), D),
         ("e.kv", RANK + ROPE, D),
         ("e.kv_b_proj", HEADS * (DK + DV), RANK),
@@ -179,6 +201,13 @@ pub fn checkpoint() -> Checkpoint {
     }
     for name in ["b.q_norm", "b.k_norm", "c.q_norm"] {
         add(&format!("{name}.weight"), &[DK]);
+    }
+    add("g.norm.weight", &[D]);
+    add("g.gate.bias", &[EXPERTS]);
+    add("g.choice", &[EXPERTS]);
+    for (name, rows, cols) in [("gate_up_proj", 2 * FF, D), ("down_proj", D, FF)] {
+        add(&format!("g.experts.{name}"), &[EXPERTS, rows, cols]);
+        add(&format!("g.experts.{name}_bias"), &[EXPERTS, rows]);
     }
     add("c.norm.bias", &[D]);
     add("c.q_norm.bias", &[DK]);
@@ -198,7 +227,7 @@ pub fn checkpoint() -> Checkpoint {
             let values = random(i as u64 + 1, shape.iter().product());
             // Norm weights around one, matrices so that values keep their size.
             let (scale, shift) = match shape[..] {
-                [_, k] if name != "embed.weight" => (1.7 / (k as f32).sqrt(), 0.0),
+                [.., _, k] if name != "embed.weight" => (1.7 / (k as f32).sqrt(), 0.0),
                 _ if name.contains("norm") && !name.ends_with("bias") => (0.4, 1.0),
                 _ => (0.5, 0.0),
             };

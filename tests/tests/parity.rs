@@ -149,17 +149,24 @@ model_types! {
     gemma3n
     gemma3n_text
     glm4
+    glm4_moe
+    gpt_oss
     granite
     helium
     hunyuan_v1_dense
     internlm2
     lfm2
     minicpm
+    mixtral
     olmo2
+    olmoe
     phi
     phi3
+    phimoe
     qwen2
+    qwen2_moe
     qwen3
+    qwen3_moe
     seed_oss
     smollm3
     starcoder2

@@ -1,6 +1,6 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{CustomId, CustomOp, Dim, RopeSpec};
+use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
@@ -197,6 +197,33 @@ pub enum Op {
         /// How.
         spec: AttentionSpec,
     },
+    /// Chooses experts for each row by the logits x W^T + b. [rows, dim] -> [rows, 2, top_k]: their numbers, and
+    /// their weights. Since api 1.1.
+    MoeRoute {
+        /// [experts, dim]
+        weight: WeightId,
+        /// `[experts]`
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<WeightId>,
+        /// How.
+        spec: RouteSpec,
+    },
+    /// The weighted sum of what its experts make of each row. [rows, dim] and a route [rows, 2, top_k] ->
+    /// [rows, dim]. A number that is no expert's adds nothing. Since api 1.1.
+    MoeExperts {
+        /// [experts, 2 * ff, dim]
+        gate_up: WeightId,
+        /// [experts, dim, ff]
+        down: WeightId,
+        /// [experts, 2 * ff] or [experts, 2, ff]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gate_up_bias: Option<WeightId>,
+        /// [experts, dim]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        down_bias: Option<WeightId>,
+        /// How.
+        spec: ExpertSpec,
+    },
     /// Latent attention, arXiv:2405.04434, of queries [tokens, heads, nope] and [tokens, heads, rope] over latents
     /// [tokens, rank] and rotated keys [tokens, rope] that all heads share -> [tokens, heads, v]. Only latents and
     /// rotated keys are cached: head h has the keys `key[h] latent` beside the rotated one, and the values
@@ -261,6 +288,8 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::Kv { .. } => "kv",
             Op::Attention { .. } => "attention",
+            Op::MoeRoute { .. } => "moe_route",
+            Op::MoeExperts { .. } => "moe_experts",
             Op::LatentAttention { .. } => "latent_attention",
             Op::CausalConv1d { .. } => "causal_conv1d",
             Op::Outputs {} => "outputs",
@@ -278,6 +307,10 @@ impl Op {
             Op::Attention { spec } => [spec.sinks, None, None, None],
             Op::LatentAttention { key, value, spec } => [Some(*key), Some(*value), spec.sinks, None],
             Op::Xielu { alpha_p, alpha_n, beta, eps } => [alpha_p, alpha_n, beta, eps].map(|w| Some(*w)),
+            Op::MoeRoute { weight, bias, spec } => [Some(*weight), *bias, spec.choice_bias, None],
+            Op::MoeExperts { gate_up, down, gate_up_bias, down_bias, .. } => {
+                [Some(*gate_up), Some(*down), *gate_up_bias, *down_bias]
+            }
             _ => [None; 4],
         };
         let list: &[WeightId] = if let Op::Custom { weights, .. } = self { weights } else { &[] };

@@ -1,6 +1,6 @@
 //! The shape of each result, from the shapes of what it takes. Plugin and host run the same function.
 
-use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, custom, dim::same_count};
+use crate::{Dim, Graph, Op, Sym, WeightExpr, WeightId, custom, dim::same_count, moe};
 
 /// A message about shapes; the caller adds op and place.
 type Inferred<T> = Result<T, String>;
@@ -51,6 +51,10 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
             Err(format!("wants keys [tokens, groups, dk] and values [tokens, groups, dv], found {k:?} and {v:?}"))
         }
         (Op::Attention { spec }, [q, kv]) => attention(g, spec.sinks, q, kv),
+        (Op::MoeRoute { weight, bias, spec }, [x]) => moe::route_shape(g, *weight, *bias, spec, x),
+        (Op::MoeExperts { gate_up, down, gate_up_bias, down_bias, spec }, [x, route]) => {
+            moe::experts_shape(g, [*gate_up, *down], [*gate_up_bias, *down_bias], spec, [x, route])
+        }
         (Op::LatentAttention { key, value, spec }, [q_nope, q_rope, latent, k_rope]) => {
             let weights = (g.weight_shape(*key), g.weight_shape(*value));
             latent_attention(g, spec.sinks, weights, [q_nope, q_rope, latent, k_rope])

@@ -41,6 +41,7 @@ mod dim;
 mod error;
 mod graph;
 mod infer;
+mod moe;
 mod plain;
 pub mod plugin;
 mod recorder;
@@ -55,6 +56,9 @@ pub use dim::{Dim, Sym};
 pub use error::{Error, Result};
 pub use graph::{
     API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
+};
+pub use moe::{
+    ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
 pub use plain::{Plain, PlainRow};
 pub use recorder::{Index, record, tensors};

@@ -52,6 +52,9 @@ pub struct LongRope {
     pub after: usize,
     /// Radians per position beyond.
     pub inv_freq: Vec<f32>,
+    /// The factor on cosines and sines beyond, where it is another one. Since api 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f32>,
 }
 
 /// NTK-aware scaling: beyond `max` positions the base grows to
@@ -104,12 +107,22 @@ impl RopeSpec {
         }
     }
 
+    /// The factor on cosines and sines for a sequence of `length` positions.
+    pub fn scale_at(&self, length: usize) -> f32 {
+        self.long.as_ref().filter(|l| length > l.after).and_then(|l| l.scale).unwrap_or(self.scale)
+    }
+
     pub(crate) fn is_sound(&self) -> bool {
         let long = self.long.iter().flat_map(|l| &l.inv_freq);
         let lengths = self.long.as_ref().is_none_or(|l| l.inv_freq.len() == self.inv_freq.len());
         let dynamic = self.dynamic.as_ref().is_none_or(|d| d.base.is_finite() && d.factor.is_finite() && d.max > 0);
         let finite = self.inv_freq.iter().chain(long).all(|f| f.is_finite());
-        (1..=MAX_DIM / 2).contains(&self.inv_freq.len()) && finite && lengths && dynamic && self.scale.is_finite()
+        (1..=MAX_DIM / 2).contains(&self.inv_freq.len())
+            && finite
+            && lengths
+            && dynamic
+            && self.scale_at(usize::MAX).is_finite()
+            && self.scale.is_finite()
     }
 }
 
@@ -259,7 +272,8 @@ impl Source<'_> {
             None if factor <= 1.0 => 1.0,
             None => (1.0 + factor.ln() / original.ln()).sqrt(),
         };
-        let long = LongRope { after: original as usize, inv_freq: self.divided("long_factor", dim, base)? };
+        let long =
+            LongRope { after: original as usize, inv_freq: self.divided("long_factor", dim, base)?, scale: None };
         Ok(RopeSpec {
             inv_freq: self.divided("short_factor", dim, base)?,
             scale: scale as f32,

@@ -15,7 +15,7 @@ pub struct Weights {
 
 /// A weight, or an expression over weights that the host folds at load. No data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Weight(u32);
+pub struct Weight(pub(crate) u32);
 
 /// x W^T + b
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,7 +180,7 @@ impl Weights {
         with(|r| r.index.get(&name).is_some_and(|found| found == shape))
     }
 
-    fn optional(&self, name: &str, shape: &[usize]) -> Option<Weight> {
+    pub(crate) fn optional(&self, name: &str, shape: &[usize]) -> Option<Weight> {
         self.has(name).then(|| self.tensor(name, shape))
     }
 
@@ -298,7 +298,7 @@ impl Weight {
         }))
     }
 
-    /// For [`crate::AttentionSpec::sinks`].
+    /// For [`crate::AttentionSpec::sinks`] and [`crate::RouteSpec::choice_bias`].
     pub fn id(self) -> crate::WeightId {
         self.0
     }

@@ -8,16 +8,16 @@ use tamarack_api::RopeSpec;
 pub fn rope_table(rope: &RopeSpec, rows: &[Row]) -> Vec<[f32; 2]> {
     let mut table = Vec::with_capacity(rows.len() * rope.inv_freq.len());
     let mut length = None;
-    let mut inv_freq = rope.frequencies_at(0);
+    let (mut inv_freq, mut scale) = (rope.frequencies_at(0), rope.scale);
     for row in rows {
         if length != Some(row.length) {
             length = Some(row.length);
-            inv_freq = rope.frequencies_at(row.length as usize);
+            (inv_freq, scale) = (rope.frequencies_at(row.length as usize), rope.scale_at(row.length as usize));
         }
         table.extend(inv_freq.iter().map(|f| {
             // The angle is rounded to f32 first, as the reference implementations do.
             let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
-            [cos as f32 * rope.scale, sin as f32 * rope.scale]
+            [cos as f32 * scale, sin as f32 * scale]
         }));
     }
     table

@@ -8,7 +8,7 @@ use super::{
     rounding::Rounding,
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Uploader},
+    weights::{DeviceMatrix, Parts, Uploader},
 };
 use crate::{
     Error, Result,
@@ -45,6 +45,8 @@ pub(super) struct Model {
     pub caches: Vec<wgpu::Buffer>,
     pub ropes: Vec<wgpu::Buffer>,
     pub scratch: wgpu::Buffer,
+    pub tiles: wgpu::Buffer,
+    pub sorted: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -292,7 +294,7 @@ impl Executor for WgpuExecutor {
         let m = &self.model;
         let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
         let vectors: u64 = m.vectors.values().map(wgpu::Buffer::size).sum();
-        let single = [&m.scratch, &m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
+        let single = [&m.scratch, &m.tiles, &m.sorted, &m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
         let single: u64 = single.iter().map(|b| b.size()).sum();
         MemoryUse {
             weights: m.matrices.values().map(DeviceMatrix::bytes).sum::<u64>() + vectors,
@@ -370,6 +372,8 @@ impl Model {
             caches,
             ropes: w.ropes.iter().map(|bytes| gpu.buffer("rope", *bytes)).collect(),
             scratch: gpu.buffer("scratch", w.scratch),
+            tiles: gpu.buffer("tiles", w.tiles),
+            sorted: gpu.buffer("sorted choices", w.sorted),
             partials: gpu.buffer("attention parts", w.partials),
             candidates: gpu.buffer("candidates", w.candidates),
             step: gpu.buffer("step", w.step),
@@ -395,27 +399,31 @@ fn upload(
     report: &dyn Fn(u64),
 ) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
-    let halves = |id: WeightId| {
-        program.nodes.iter().any(|n| matches!(&n.op, Op::MatMul(m) if m.weight == id && m.glu.is_some()))
-    };
-    let halved: BTreeMap<WeightId, bool> =
-        matrix_ids.iter().filter(|id| wanted(**id)).map(|id| (*id, halves(*id))).collect();
+    let parts = matrix_ids.iter().filter(|id| wanted(**id)).map(|id| (*id, Parts::of(program, *id)));
+    let parts: BTreeMap<WeightId, Parts> = parts.collect();
     let mut uploader = Uploader::new(gpu, report);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-    for (id, halves) in halved {
+    for (id, parts) in parts {
         let matrix = fold(&program.weights, id, checkpoint)?;
         // Gate and up share segments, which takes one format for both.
-        let matrix = if halves && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
-        let name = program.weight_names(id).join("+");
-        matrices.insert(id, uploader.matrix(&name, &matrix, halves)?);
+        let matrix = if parts.share() && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
+        matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
     }
     for id in vector_ids.into_iter().filter(|id| wanted(*id)) {
         let values = fold(&program.weights, id, checkpoint)?.values();
-        vectors.insert(id, uploader.vector(&program.weight_names(id).join("+"), &values));
+        vectors.insert(id, uploader.vector(&name(program, id), &values));
     }
     uploader.flush();
     gpu.take_errors()?;
     Ok((matrices, vectors, uploader.bytes))
+}
+
+/// A weight's name in errors: its tensors, or the first of many.
+fn name(program: &Program, id: WeightId) -> String {
+    match program.weight_names(id)[..] {
+        [first, .., last] => format!("{first}+..+{last}"),
+        ref names => names.join("+"),
+    }
 }
 
 /// A buffer to read results through: a spare one that is large enough, or a new one.

@@ -3,6 +3,7 @@
 use super::{
     Gpu,
     executor::{MAX_SPLITS, SPLIT_ROWS},
+    experts::Room,
     plan::Plan,
     weights::matrix_bytes,
 };
@@ -30,8 +31,10 @@ pub(super) fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &
         );
         return Err(Error::Memory(message));
     }
-    match plan.buffers.iter().max() {
-        Some(bytes) if *bytes > limit => {
+    let rows = |sym| if sym == Sym::Tokens { capacity.rows } else { capacity.outputs };
+    let choices = Room::of(program, rows).scratch as u64 * 4;
+    match plan.buffers.iter().copied().max().map(|most| most.max(choices)) {
+        Some(bytes) if bytes > limit => {
             let device = &gpu.info().name;
             let rows = capacity.rows;
             let message =
@@ -83,6 +86,8 @@ pub(super) fn caches(program: &Program, capacity: &Capacity) -> impl Iterator<It
 pub(super) struct Workspace {
     pub ropes: Vec<u64>,
     pub scratch: u64,
+    pub tiles: u64,
+    pub sorted: u64,
     pub partials: u64,
     pub candidates: u64,
     pub step: u64,
@@ -100,10 +105,13 @@ impl Workspace {
             + capacity.pages
             + capacity.slots;
         let vocab = program.width(program.output) as u32;
+        let room = Room::of(program, |sym| rows(sym, capacity));
         let sample = Sample { vocab, logits: View::rows(vocab) };
         Workspace {
             ropes: program.ropes.iter().map(|r| bytes(capacity.rows * r.width())).collect(),
-            scratch: bytes(scratch_words(program, capacity)),
+            scratch: bytes(scratch_words(program, capacity).max(room.scratch)),
+            tiles: bytes(room.tiles),
+            sorted: bytes(room.sorted),
             partials: bytes(partial_words(program) * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: bytes(sample.partial_words(&gpu.caps) as usize * capacity.outputs),
             step: bytes(step),
@@ -114,8 +122,8 @@ impl Workspace {
 
     /// All of them.
     pub fn bytes(&self) -> u64 {
-        let Workspace { ropes, scratch, partials, candidates, step, sampled, results } = self;
-        ropes.iter().sum::<u64>() + scratch + partials + candidates + step + sampled + results
+        let Workspace { ropes, scratch, tiles, sorted, partials, candidates, step, sampled, results } = self;
+        ropes.iter().sum::<u64>() + scratch + tiles + sorted + partials + candidates + step + sampled + results
     }
 }
 
@@ -130,6 +138,7 @@ fn partial_words(program: &Program) -> usize {
 
 /// Room for a normed or copied input of any product.
 fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let inputs = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_))).map(|n| n.inputs[0]);
+    let products = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_) | Op::ExpertUp(_)));
+    let inputs = products.map(|n| n.inputs[0]);
     inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
 }

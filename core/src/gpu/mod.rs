@@ -5,6 +5,7 @@ mod cache;
 mod convert;
 mod device;
 mod executor;
+mod experts;
 mod memory;
 mod phase;
 mod pipelines;

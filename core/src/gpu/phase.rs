@@ -101,12 +101,14 @@ pub(super) struct Emitter<'a> {
     pub(super) model: &'a Model,
     pub(super) kind: Kind,
     launches: Vec<Launch<'a>>,
+    /// The route whose choices lie sorted in the model's buffers.
+    pub(super) sorted: Option<NodeId>,
 }
 
 impl<'a> Emitter<'a> {
     /// All dispatches of a step of this kind, sampling included.
     pub fn emit(model: &'a Model, kind: Kind) -> Result<Vec<Launch<'a>>> {
-        let mut emitter = Emitter { model, kind, launches: Vec::new() };
+        let mut emitter = Emitter { model, kind, launches: Vec::new(), sorted: None };
         for id in 0..model.program.nodes.len() {
             emitter.node(id)?;
         }
@@ -118,6 +120,18 @@ impl<'a> Emitter<'a> {
         let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
         let weights = Weights::default();
         self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
+    }
+
+    /// Notes how much of a matrix the last dispatch goes through.
+    pub(super) fn weigh(&mut self, weights: Weights) {
+        if let Some(launch) = self.launches.last_mut() {
+            launch.weights = weights;
+        }
+    }
+
+    /// The most rows of a matrix-vector kernel for rows of this kind, if they are few enough for one.
+    pub(super) fn few(&self, rows: Sym) -> Option<u32> {
+        if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens }
     }
 
     /// Whether the step has one row.
@@ -165,6 +179,9 @@ impl<'a> Emitter<'a> {
             Op::Prepare(p) if self.is_besides(p) => Ok(()),
             Op::Prepare(p) => self.prepare(id, p),
             Op::Attend { cache, spec } => self.attend(id, *cache, spec),
+            Op::Route(spec) => self.route(id, spec),
+            Op::ExpertUp(up) => self.expert_up(id, up),
+            Op::ExpertDown(down) => self.expert_down(id, down),
             Op::Outputs if self.is_one_row() => Ok(()),
             Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
             Op::Xielu(parameters) => self.xielu(id, *parameters),
@@ -212,7 +229,7 @@ impl<'a> Emitter<'a> {
         {
             return self.row(id, m, source);
         }
-        let few = if rows == Sym::Outputs { self.kind.outputs } else { self.kind.tokens };
+        let few = self.few(rows);
         let mut x = self.place(node.inputs[0])?;
         let mut x_buffer = self.buffer(x);
         let mut norm = m.norm.as_ref();
@@ -227,7 +244,7 @@ impl<'a> Emitter<'a> {
         }
         if !x.view.is_dense() {
             let to = View::rows(x.view.width());
-            let copy = copy(x.view, to, false);
+            let copy = copy(x.view, to);
             self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
             (x.view, x_buffer) = (to, &model.scratch);
         }
@@ -377,7 +394,7 @@ impl<'a> Emitter<'a> {
             let x = self.place(*input)?;
             let to = View { offset: out.view.offset + start, dim: x.view.dim, ..out.view };
             start += x.view.dim;
-            let kernel = copy(x.view, to, false).kernel(&model.gpu.caps);
+            let kernel = copy(x.view, to).kernel(&model.gpu.caps);
             self.push(kernel, model.program.rows(id), vec![self.buffer(x), self.buffer(out)]);
         }
         Ok(())
@@ -386,7 +403,7 @@ impl<'a> Emitter<'a> {
     fn outputs(&mut self, id: NodeId) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let x = self.place(model.program.nodes[id].inputs[0])?;
-        let kernel = copy(x.view, out.view, true).kernel(&model.gpu.caps);
+        let kernel = Elementwise { gather: true, ..copy(x.view, out.view) }.kernel(&model.gpu.caps);
         self.push(kernel, Sym::Outputs, vec![self.buffer(x), self.buffer(out)]);
         Ok(())
     }
@@ -533,8 +550,9 @@ impl<'a> Emitter<'a> {
     }
 }
 
-fn copy(from: View, to: View, gather: bool) -> Elementwise {
-    Elementwise { op: elementwise::Op::Copy, inputs: vec![from], gather, post: Vec::new(), out: to }
+/// A copy of all rows.
+pub(super) fn copy(from: View, to: View) -> Elementwise {
+    Elementwise { op: elementwise::Op::Copy, inputs: vec![from], gather: false, post: Vec::new(), out: to }
 }
 
 fn binary(op: Binary) -> elementwise::Op {

@@ -1,9 +1,14 @@
 //! Weights in device memory.
 
 use super::Gpu;
-use crate::{Error, Result, weights::Matrix};
+use crate::{
+    Error, Result,
+    program::{Op, Program},
+    weights::Matrix,
+};
 use rayon::prelude::*;
 use std::ops::Range;
+use tamarack_api::WeightId;
 use tamarack_kernels::Format;
 
 /// Bytes that are packed and handed over at a time: host memory stays far below the model's size.
@@ -18,6 +23,42 @@ pub(super) fn matrix_bytes(matrix: &Matrix) -> u64 {
     matrix.formats().into_iter().map(|(format, rows)| rows.len() as u64 * bytes(format)).sum()
 }
 
+/// What belongs together in a matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    /// Matrices of as many rows, one below the other: those of experts.
+    experts: usize,
+    /// Whether row `i` and row `rows / 2 + i` of each (a gate and what it gates) are computed together.
+    halves: bool,
+    /// Rows that are computed together where they are adjacent.
+    adjacent: usize,
+}
+
+impl Parts {
+    /// As the operations want it that a weight belongs to.
+    pub fn of(program: &Program, weight: WeightId) -> Parts {
+        let mut parts = Parts { experts: 1, halves: false, adjacent: 1 };
+        for node in &program.nodes {
+            match &node.op {
+                Op::MatMul(m) if m.weight == weight => parts.halves |= m.glu.is_some(),
+                Op::ExpertUp(up) if up.weight == weight => {
+                    parts.experts = program.weight_shape(weight)[0];
+                    parts.halves |= !up.spec.interleaved;
+                    parts.adjacent = if up.spec.interleaved { 2 } else { 1 };
+                }
+                Op::ExpertDown(down) if down.weight == weight => parts.experts = program.weight_shape(weight)[0],
+                _ => {}
+            }
+        }
+        parts
+    }
+
+    /// Whether rows of the only matrix share segments.
+    pub fn share(self) -> bool {
+        self.experts == 1 && (self.halves || self.adjacent > 1)
+    }
+}
+
 /// A matrix, cut where its format changes or a binding would grow too large.
 pub(super) struct DeviceMatrix {
     pub segments: Vec<Segment>,
@@ -27,9 +68,11 @@ pub(super) struct DeviceMatrix {
 /// Adjacent rows in one format.
 pub(super) struct Segment {
     pub format: Format,
-    /// First row; with halves, of each half.
+    /// Whose: all rows of several experts, or some of one expert.
+    pub experts: Range<u32>,
+    /// First output of the matrix, or of each expert's: a row, or two that are computed together.
     pub first: u32,
-    /// Rows; with halves, of each half.
+    /// Outputs.
     pub rows: u32,
     pub quants: wgpu::Buffer,
     pub scales: Option<wgpu::Buffer>,
@@ -64,45 +107,50 @@ impl<'a> Uploader<'a> {
         Uploader { gpu, in_flight: 0, bytes: 0, report }
     }
 
-    /// Copies a matrix. With `halves`, row `i` and row `rows / 2 + i` (a gate and what it gates) lie
-    /// in the same segment: all first halves, then all second ones.
-    pub fn matrix(&mut self, name: &str, matrix: &Matrix, halves: bool) -> Result<DeviceMatrix> {
+    /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
+    pub fn matrix(&mut self, name: &str, matrix: &Matrix, parts: Parts) -> Result<DeviceMatrix> {
         let cols = matrix.cols();
-        let parts = if halves { 2 } else { 1 };
+        let together = parts.adjacent * if parts.halves { 2 } else { 1 };
+        let outputs = matrix.rows() / parts.experts / together;
+        let each = outputs * together;
         let mut segments = Vec::new();
         for (format, run) in matrix.formats() {
-            let run = run.start / parts..run.end / parts;
-            let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * parts;
+            if together > 1 && !(run.start.is_multiple_of(each) && run.end.is_multiple_of(each)) {
+                return Err(Error::Model(format!("{name}: gates and what they gate are stored in different forms")));
+            }
+            let run = run.start / together..run.end / together;
+            let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * together;
             let most = (self.gpu.caps.binding_size / row_bytes.max(1) as u64) as usize;
             if most == 0 || !cols.is_multiple_of(format.block()) {
                 return Err(Error::Model(format!("{name}: rows of {cols} in {format} do not fit a binding")));
             }
-            let count = run.len().div_ceil(most).max(1);
-            let size = run.len().div_ceil(count);
-            for first in run.clone().step_by(size.max(1)) {
-                let rows = first..(first + size).min(run.end);
-                segments.push(self.segment(name, matrix, format, rows, halves.then_some(matrix.rows() / 2))?);
+            for (experts, rows) in cut(run, outputs, most) {
+                segments.push(self.segment(name, matrix, format, parts, (experts, rows))?);
             }
         }
         Ok(DeviceMatrix { segments, cols: cols as u32 })
     }
 
+    /// Copies outputs `rows` of `experts`.
     fn segment(
         &mut self,
         name: &str,
         matrix: &Matrix,
         format: Format,
-        rows: Range<usize>,
-        half: Option<usize>,
+        parts: Parts,
+        (experts, outputs): (Range<usize>, Range<usize>),
     ) -> Result<Segment> {
         let cols = matrix.cols();
         let (words, scale_words) = (format.row_words(cols), format.row_scale_words(cols));
-        let total = rows.len() * if half.is_some() { 2 } else { 1 };
+        let each = matrix.rows() / parts.experts;
+        let own = outputs.start * parts.adjacent..outputs.end * parts.adjacent;
+        let halves = if parts.halves { vec![0, each / 2] } else { vec![0] };
+        let total = experts.len() * halves.len() * own.len();
         let quants = self.gpu.buffer(name, (total * words * 4) as u64);
         let scales = (scale_words > 0).then(|| self.gpu.buffer(name, (total * scale_words * 4) as u64));
-        let shifted = half.map(|h| rows.start + h..rows.end + h);
         let mut done = 0;
-        for rows in [Some(rows.clone()), shifted].into_iter().flatten() {
+        for first in experts.clone().flat_map(|e| halves.iter().map(move |half| e * each + half)) {
+            let rows = first + own.start..first + own.end;
             let step = (CHUNK / ((words + scale_words) * 4).max(1)).max(1);
             for start in rows.clone().step_by(step) {
                 let part = start..(start + step).min(rows.end);
@@ -115,7 +163,9 @@ impl<'a> Uploader<'a> {
                 }
             }
         }
-        Ok(Segment { format, first: rows.start as u32, rows: rows.len() as u32, quants, scales })
+        let [first, end] = [experts.start, experts.end].map(|e| e as u32);
+        let rows = outputs.len() as u32;
+        Ok(Segment { format, experts: first..end, first: outputs.start as u32, rows, quants, scales })
     }
 
     /// Copies a vector.
@@ -141,6 +191,26 @@ impl<'a> Uploader<'a> {
         let _ = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
         self.in_flight = 0;
     }
+}
+
+/// Cuts a run of outputs, numbered through experts of `each`, into pieces of `most` at most: several experts,
+/// or a part of one.
+fn cut(run: Range<usize>, each: usize, most: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let even = |range: Range<usize>, most: usize| {
+        let size = range.len().div_ceil(range.len().div_ceil(most).max(1)).max(1);
+        range.clone().step_by(size).map(move |start| start..(start + size).min(range.end)).collect::<Vec<_>>()
+    };
+    let whole = run.start.is_multiple_of(each) && run.end.is_multiple_of(each);
+    if whole && each <= most {
+        let experts = even(run.start / each..run.end / each, most / each);
+        return experts.into_iter().map(|experts| (experts, 0..each)).collect();
+    }
+    let mut pieces = Vec::new();
+    for e in run.start / each..run.end.div_ceil(each) {
+        let inside = run.start.max(e * each) - e * each..run.end.min((e + 1) * each) - e * each;
+        pieces.extend(even(inside, most).into_iter().map(|rows| (e..e + 1, rows)));
+    }
+    pieces
 }
 
 /// Packed rows: how many, their quants and their scales.

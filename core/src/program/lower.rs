@@ -1,7 +1,8 @@
 //! From the recorded vocabulary to the host's, almost one node for one: nothing is fused yet.
 
 use super::{
-    Binary, Cache, CacheId, Conv, HeadLinear, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Program,
+    Binary, Cache, CacheId, Conv, ExpertDown, ExpertUp, HeadLinear, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op,
+    Post, Prepare, Program,
 };
 use tamarack_api::{AttentionSpec, Dim, Graph, Op as Recorded, Sym, WeightExpr, WeightId, WeightNode};
 
@@ -33,7 +34,7 @@ impl Lowering {
     }
 
     fn node(&mut self, node: &tamarack_api::Node, place: &str) {
-        let inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.at[*i as usize]).collect();
+        let mut inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.at[*i as usize]).collect();
         let mut shape = node.shape.clone();
         let op = match &node.op {
             Recorded::Kv { .. } => {
@@ -88,6 +89,18 @@ impl Lowering {
             Recorded::Slice { dim, start, .. } => Op::Slice { dim: *dim, start: *start },
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
+            Recorded::MoeRoute { weight, bias, spec } => {
+                let experts = self.program.weight_shape(*weight)[0];
+                let logits = Op::MatMul(MatMul::plain(*weight, *bias));
+                inputs = vec![self.push(logits, inputs, vec![shape[0], experts.into()], place)];
+                Op::Route(spec.clone())
+            }
+            Recorded::MoeExperts { gate_up, down, gate_up_bias, down_bias, spec } => {
+                let (chosen, ff) = (self.program.dims(inputs[1])[1], self.program.weight_shape(*down)[2]);
+                let up = Op::ExpertUp(ExpertUp { weight: *gate_up, bias: *gate_up_bias, spec: *spec });
+                inputs[0] = self.push(up, inputs.clone(), vec![shape[0], chosen.into(), ff.into()], place);
+                Op::ExpertDown(ExpertDown { weight: *down, bias: *down_bias, post: Vec::new() })
+            }
             Recorded::Outputs {} => Op::Outputs,
             Recorded::Custom { custom, weights, decomposed } => {
                 Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }

@@ -14,7 +14,9 @@ pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
 use std::{collections::BTreeSet, ops::Range};
-use tamarack_api::{Activation, CustomOp, Dim, Pairing, RopeId, RopeSpec, Sym, WeightExpr, WeightId, WeightNode};
+use tamarack_api::{
+    Activation, CustomOp, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
+};
 
 /// A node's place in [`Program::nodes`].
 pub type NodeId = usize;
@@ -133,6 +135,12 @@ pub enum Op {
         /// How.
         spec: tamarack_api::AttentionSpec,
     },
+    /// A router's logits [rows, experts] -> [rows, 2, top_k]: the chosen experts' numbers, and their weights.
+    Route(RouteSpec),
+    /// The first half of what each chosen expert makes of a row. [rows, dim], and a route -> [rows, top_k, ff]
+    ExpertUp(ExpertUp),
+    /// The second half, weighted and summed. [rows, top_k, ff], and a route -> [rows, dim]
+    ExpertDown(ExpertDown),
     /// [tokens, heads, k] -> [tokens, heads, n], every head by a matrix of its own.
     HeadLinear(HeadLinear),
     /// A causal convolution of each channel over the rows of its sequence, which go to a cache.
@@ -148,6 +156,28 @@ pub enum Op {
         /// Whether the last input is the same result, made of other operations.
         decomposed: bool,
     },
+}
+
+/// See [`Op::ExpertUp`]: y = gate(x W_e^T + b_e) for each chosen expert `e`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExpertUp {
+    /// [experts, 2 * ff, dim]
+    pub weight: WeightId,
+    /// As many as the weight has rows.
+    pub bias: Option<WeightId>,
+    /// What becomes of the two halves, and how they lie.
+    pub spec: ExpertSpec,
+}
+
+/// See [`Op::ExpertDown`]: y = post(the sum of w_e * (x_e W_e^T + b_e) over the chosen experts).
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExpertDown {
+    /// [experts, dim, ff]
+    pub weight: WeightId,
+    /// [experts, dim]
+    pub bias: Option<WeightId>,
+    /// And then.
+    pub post: Vec<Post>,
 }
 
 /// A matrix product with what is fused into it: y = post(glu(norm(x) W^T + b)).
@@ -312,6 +342,9 @@ impl Op {
             Op::Rope(_) => "rope",
             Op::Prepare(_) => "prepare",
             Op::Attend { .. } => "attend",
+            Op::Route(_) => "route",
+            Op::ExpertUp(_) => "experts up",
+            Op::ExpertDown(_) => "experts down",
             Op::HeadLinear(_) => "head_linear",
             Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
@@ -382,6 +415,11 @@ impl Program {
                 Op::MulWeight { weight, .. } | Op::Xielu(weight) => vectors.extend([*weight]),
                 Op::Custom { weights, .. } => vectors.extend(weights),
                 Op::Prepare(p) => vectors.extend(p.norms().flat_map(Norm::weights)),
+                Op::Route(spec) => vectors.extend(spec.choice_bias),
+                Op::ExpertUp(ExpertUp { weight, bias, .. }) | Op::ExpertDown(ExpertDown { weight, bias, .. }) => {
+                    matrices.extend([*weight]);
+                    vectors.extend(*bias);
+                }
                 _ => {}
             }
         }
@@ -398,7 +436,7 @@ impl Program {
     pub fn post_inputs(&self, id: NodeId) -> Range<usize> {
         let inputs = self.nodes[id].inputs.len();
         let first = match &self.nodes[id].op {
-            Op::Binary { .. } | Op::RowMatMul => 2,
+            Op::Binary { .. } | Op::RowMatMul | Op::ExpertUp(_) | Op::ExpertDown(_) => 2,
             Op::Conv(c) => c.inputs(),
             _ => 1,
         };

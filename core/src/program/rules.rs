@@ -1,6 +1,8 @@
 //! The rules. Each is a few lines; a test runs the program with every rule, and with each left out.
 
-use super::{Binary, Conv, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule};
+use super::{
+    Binary, Conv, ExpertDown, HeadStep, Heads, KvHeads, MatMul, Node, NodeId, Norm, Op, Post, Prepare, Rewriter, Rule,
+};
 use tamarack_api::{Activation, WeightId};
 
 /// All rules, in the order in which they must run: what is more particular comes first.
@@ -179,6 +181,7 @@ fn absorb(r: &mut Rewriter<'_>, i: NodeId, x: NodeId, steps: &[Post], more: Vec<
     let (mut op, mut inputs) = (r.op(x).clone(), r.inputs(x).to_vec());
     match &mut op {
         Op::MatMul(MatMul { post, .. })
+        | Op::ExpertDown(ExpertDown { post, .. })
         | Op::Norm { post, .. }
         | Op::Binary { post, .. }
         | Op::MulWeight { post, .. }

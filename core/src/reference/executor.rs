@@ -1,6 +1,6 @@
 //! Running a program node by node.
 
-use super::{fused, ops};
+use super::{fused, moe, ops};
 use crate::{
     Result,
     checkpoint::Checkpoint,
@@ -178,6 +178,12 @@ impl Reference {
             Op::Rope(rope) => self.rope(*rope, x[0], &dims(0), c),
             Op::Prepare(p) => self.prepare(p, &node.inputs, x, c),
             Op::Attend { cache, spec } => self.attend(*cache, spec, x[0], dims(0)[0], c),
+            Op::Route(spec) => {
+                let bias = spec.choice_bias.map(|b| self.vectors[&b].as_slice());
+                moe::route(x[0], dims(0)[0], spec, bias)
+            }
+            Op::ExpertUp(up) => self.expert_up(up, x[0], x[1], [dims(0)[0], dims(1)[1]]),
+            Op::ExpertDown(down) => fused::post(self.expert_down(down, x[0], x[1], &dims(0)), &down.post, &x[2..]),
             Op::Custom { .. } => Vec::new(), // see `Reference::custom`
             Op::Outputs => {
                 let width = self.program.width(i);

@@ -3,6 +3,7 @@
 
 mod executor;
 mod fused;
+pub mod moe;
 pub mod ops;
 
 pub use executor::Reference;

@@ -36,7 +36,8 @@ pub fn tiled_with(spec: &MatMul, caps: &Caps, tile: Tile) -> Kernel {
     let tile = tile.fit(spec, caps);
     let weights = Weights::new(spec.format, spec.k, 16);
     let spec = &MatMul { norm: None, ..spec.clone() };
-    let (bindings, functions) = spec.parts(&weights);
+    let (bindings, mut functions) = spec.parts(&weights);
+    functions += include_str!("../../wgsl/matmul_rows.wgsl");
     let sizes = [("OUTPUTS", spec.n), ("QUADS", spec.k.div_ceil(4))];
     let mut values = values(spec, &bindings, functions, &sizes);
     values.extend([

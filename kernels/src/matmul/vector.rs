@@ -97,7 +97,7 @@ pub(super) fn distinct<T: PartialEq>(list: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 /// The subgroup sizes, where a workgroup can be made of whole subgroups.
-pub(super) fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
+pub(crate) fn usable_subgroups(caps: &Caps) -> Option<(u32, u32)> {
     caps.subgroups.filter(|(min, max)| *min > 0 && *max <= caps.workgroup_size)
 }
 
@@ -155,7 +155,7 @@ pub fn vector_with(spec: &MatMul, caps: &Caps, rows: u32, tuning: Tuning) -> Ker
 }
 
 /// How a team's sums come together.
-pub(super) fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
+pub(crate) fn reduction(caps: &Caps) -> [(&'static str, String); 3] {
     let [reduce, parameters, place] = match usable_subgroups(caps) {
         Some(_) => [
             include_str!("../../wgsl/reduce_subgroups.wgsl"),

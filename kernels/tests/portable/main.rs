@@ -1,5 +1,6 @@
 //! Every kernel, in every variant, is WGSL that naga accepts and can say in SPIR-V, Metal and HLSL.
 
+mod experts;
 mod matmul;
 mod rows;
 
@@ -28,7 +29,7 @@ pub const DEVICES: [Caps; 4] = [ALL, Caps { subgroups: Some((4, 128)), ..LEAST }
 /// Every kernel family adds its list here, with the caps each kernel was made for.
 fn kernels() -> Vec<(Caps, Kernel)> {
     let bandwidth = DEVICES.map(|caps| (caps, bandwidth::read(1 << 30, &caps)));
-    [matmul::kernels(), rows::kernels(), bandwidth.into()].concat()
+    [experts::kernels(), matmul::kernels(), rows::kernels(), bandwidth.into()].concat()
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
     list
 }
 
-fn formats() -> Vec<Format> {
+pub fn formats() -> Vec<Format> {
     let mut list = vec![Format::F32, Format::F16, Format::Bf16];
     for bits in [2, 3, 4, 5, 6, 8] {
         for (group, scales) in [(16, Scales::F16), (32, Scales::F32), (64, Scales::F16), (128, Scales::F32)] {

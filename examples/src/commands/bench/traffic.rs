@@ -4,14 +4,14 @@ use super::super::inspect::cost::matrix_bytes;
 use tamarack::{
     Result,
     checkpoint::Checkpoint,
-    program::{Op, Program},
+    program::{ExpertDown, ExpertUp, Op, Program},
     weights::fold,
 };
 use tamarack_api::Sym;
 
 /// Bytes that a model reads. Activations, norms and single rows of the embedding are too few to count.
 pub struct Traffic {
-    /// Of weights, in each step.
+    /// Of weights, in each step; of experts those of one row.
     pub weights: u64,
     /// Multiplications and additions with weights for each token, those for its logits aside.
     pub flops: u64,
@@ -30,6 +30,13 @@ impl Traffic {
                     if program.rows(id) == Sym::Tokens {
                         flops += 2 * program.weight_shape(m.weight).iter().product::<usize>() as u64;
                     }
+                }
+                Op::ExpertUp(ExpertUp { weight, .. }) | Op::ExpertDown(ExpertDown { weight, .. }) => {
+                    // Those that one row chooses.
+                    let (chosen, experts) = (program.dims(node.inputs[1])[1], program.weight_shape(*weight)[0]);
+                    let share = |all: u64| all * chosen as u64 / experts as u64;
+                    weights += share(matrix_bytes(&fold(&program.weights, *weight, checkpoint)?));
+                    flops += share(2 * program.weight_shape(*weight).iter().product::<usize>() as u64);
                 }
                 Op::Attend { cache, spec } => {
                     let cache = program.caches[*cache];

@@ -2,6 +2,7 @@
 //! metadata leaves unsaid. To read another architecture, add a table and its name to [`ALL`].
 
 mod cohere;
+mod experts;
 mod gemma;
 mod llama;
 mod others;
@@ -40,8 +41,8 @@ pub(super) type Names = &'static [(&'static str, &'static str)];
 
 /// Every architecture that can be read.
 pub(super) const ALL: &[&Architecture] = &[
-    &llama::MISTRAL,
     &llama::MIXTRAL,
+    &llama::MISTRAL,
     &llama::LLAMA,
     &llama::GRANITE,
     &llama::SMOLLM3,
@@ -65,6 +66,9 @@ pub(super) const ALL: &[&Architecture] = &[
     &cohere::COHERE2,
     &llama::INTERNLM2,
     &llama::MINICPM,
+    &experts::OLMOE,
+    &experts::GLM4_MOE,
+    &experts::GPT_OSS,
 ];
 
 const ATTENTION: Names = &[

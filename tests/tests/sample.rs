@@ -79,3 +79,43 @@ fn draws_among_equals_are_the_oracles() {
         }
     }
 }
+
+/// What the exact distribution would exceed once in ten thousand times, by Pearson's statistic (Wilson and
+/// Hilferty's approximation); classes are wide enough for it.
+fn follows(drawn: &[u32], exact: &[f64]) -> bool {
+    let statistic: f64 = exact.iter().enumerate().fold(0.0, |sum, (id, p)| {
+        let (found, expected) = (drawn.iter().filter(|d| **d as usize == id).count() as f64, p * drawn.len() as f64);
+        assert!(expected > 5.0, "too few draws");
+        sum + (found - expected).powi(2) / expected
+    });
+    let df = (exact.len() - 1) as f64;
+    let spread = 2.0 / (9.0 * df);
+    statistic < df * (1.0 - spread + 3.719 * spread.sqrt()).powi(3)
+}
+
+#[test]
+fn draws_follow_the_exact_distribution() {
+    const DRAWS: u32 = 8192;
+    let vocab = 24;
+    let logits: Vec<f32> = random(5, vocab).iter().map(|x| x * 2.0).collect();
+    let exact = |temperature: f32| -> Vec<f64> {
+        let weights: Vec<f64> = logits.iter().map(|l| f64::from(l / temperature).exp()).collect();
+        weights.iter().map(|w| w / weights.iter().sum::<f64>()).collect()
+    };
+    let spec = Sample { vocab: vocab as u32, logits: View { row: 0, ..View::rows(vocab as u32) } };
+    for temperature in [0.7, 1.0, 2.0] {
+        let outputs: Vec<_> = (0..DRAWS).map(|i| (0, 1.0 / temperature, 77, i)).collect();
+        let of_oracle: Vec<u32> =
+            outputs.iter().map(|(_, inverse, seed, i)| ops::sample(&logits, *inverse, *seed, *i)).collect();
+        assert!(follows(&of_oracle, &exact(temperature)), "the oracle at {temperature}");
+        assert!(!follows(&of_oracle, &exact(temperature * 1.3)), "the test would see another temperature");
+        for gpu in gpus() {
+            let candidates = spec.partial_words(&gpu.caps) as usize * outputs.len();
+            let mut first = vec![step_words(&outputs), words(&logits), vec![0; candidates]];
+            run(&gpu, &spec.partial(&gpu.caps), DRAWS, 1, &mut first);
+            let mut then = vec![first[0].clone(), first[2].clone(), vec![0; 1], vec![0; outputs.len()]];
+            run(&gpu, &spec.finish(&gpu.caps), DRAWS, 1, &mut then);
+            assert!(follows(&then[3], &exact(temperature)), "{} at {temperature}", gpu.info().name);
+        }
+    }
+}

@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program, custom},
+    program::{Program, custom},
     weights::fold,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

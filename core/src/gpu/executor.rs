@@ -2,8 +2,7 @@
 
 use super::{
     Gpu,
-    experts::Room,
-    memory::{check_sizes, needs},
+    memory::{Workspace, caches, check_sizes, needs, rows, weights},
     phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
     plan::{Plan, plan},
     rounding::Rounding,
@@ -14,18 +13,18 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program, custom},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
+    program::{Program, custom},
     weights::fold,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, attend::Keys, halves::padded, matmul::partial_words, step as words};
+use tamarack_kernels::{Kernel, attend::Keys, halves::padded, matmul::partial_words};
 
 /// Most parts into which attention splits a long cache.
-const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
+pub(super) const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
-const SPLIT_ROWS: usize = 16;
+pub(super) const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
 const SPLIT_KEYS: usize = 512;
 /// Keys in a part at least.
@@ -92,6 +91,17 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Copies the weights to the device and plans for steps up to `capacity`.
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        WgpuExecutor::load_reporting(gpu, program, checkpoint, capacity, &|_| {})
+    }
+
+    /// The same, and says how many bytes of weights are on the device.
+    pub fn load_reporting(
+        gpu: Gpu,
+        program: Program,
+        checkpoint: &Checkpoint,
+        capacity: Capacity,
+        report: &dyn Fn(u64),
+    ) -> Result<WgpuExecutor> {
         for op in &program.custom {
             custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
         }
@@ -100,12 +110,21 @@ impl WgpuExecutor {
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
         let full = |e| if let Error::Memory(e) = e { Error::Memory(format!("{e}: {needs}")) } else { e };
-        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint).map_err(full)?;
+        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint, &|_| true, report).map_err(full)?;
         let model = Model::new(gpu, program, plan, &capacity, matrices, vectors);
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
         Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+    }
+
+    /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
+    pub fn estimate(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let program = &custom::for_device(program.clone());
+        let plan = plan(program, |sym| rows(sym, capacity))?;
+        check_sizes(gpu, program, &plan, capacity)?;
+        let workspace = Workspace::of(gpu, program, capacity).bytes() + plan.buffers.iter().sum::<u64>();
+        Ok(MemoryUse { weights: weights(program, checkpoint)?, kv: caches(program, capacity).sum(), workspace })
     }
 
     /// Bytes of weights on the device.
@@ -276,6 +295,47 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn memory(&self) -> MemoryUse {
+        let m = &self.model;
+        let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
+        let vectors: u64 = m.vectors.values().map(wgpu::Buffer::size).sum();
+        let single = [&m.scratch, &m.tiles, &m.sorted, &m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
+        let single: u64 = single.iter().map(|b| b.size()).sum();
+        MemoryUse {
+            weights: m.matrices.values().map(DeviceMatrix::bytes).sum::<u64>() + vectors,
+            kv: all(&m.caches),
+            workspace: all(&m.activations) + all(&m.ropes) + all(&m.rounded) + all(&self.spare) + single,
+        }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
+        let Model { gpu, program, .. } = &self.model;
+        let is_changed = |id: WeightId| program.weight_names(id).iter().any(|name| changed.contains(*name));
+        let (matrices, vectors, _) = upload(gpu, program, checkpoint, &is_changed, &|_| {})?;
+        // Bind groups hold the old buffers.
+        self.phases.clear();
+        self.model.matrices.extend(matrices);
+        self.model.vectors.extend(vectors);
+        // What can be rounded depends on the formats.
+        let m = &mut self.model;
+        m.rounding = Rounding::of(&m.gpu, &m.program, &m.plan, &m.matrices);
+        m.rounded = m.rounding.buffers.iter().map(|bytes| m.gpu.buffer("rounded", *bytes)).collect();
+        self.weight_bytes = self.memory().weights;
+        Ok(())
+    }
+
+    fn compile(&mut self, report: &dyn Fn(u64, u64)) -> Result<()> {
+        let rows = self.capacity.rows;
+        // A token of one sequence, and a prompt.
+        let kinds = [self.kind(1, 1, 1, 1).0, self.kind(rows, rows, 1, rows).0];
+        for (i, kind) in kinds.iter().enumerate() {
+            report(i as u64, kinds.len() as u64);
+            self.prepare(*kind)?;
+        }
+        report(kinds.len() as u64, kinds.len() as u64);
+        Ok(())
+    }
+
     fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.model.program.cache_widths()
     }
@@ -307,41 +367,28 @@ impl Model {
         matrices: HashMap<WeightId, DeviceMatrix>,
         vectors: HashMap<WeightId, wgpu::Buffer>,
     ) -> Model {
-        let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
-        let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.width() / 2)).collect();
-        let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
-        let partial = |id: usize, node: &crate::program::Node| match node.op {
-            Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),
-            _ => 0,
-        };
-        let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
-        let room = Room::of(&program, |sym| rows(sym, capacity));
-        let scratch = scratch_words(&program, capacity).max(room.scratch);
-        let [halves, worths, sums] = cooperative_words(&gpu, &program, &matrices, capacity);
+        let caches = caches(&program, capacity).map(|bytes| gpu.buffer("cache", bytes)).collect();
+        let [halves, worths, sums] =
+            cooperative_words(&gpu, &program, &matrices, capacity).map(|words| words as u64 * 4);
         let rounding = Rounding::of(&gpu, &program, &plan, &matrices);
-        let step_words = words::HEADER_WORDS as usize
-            + capacity.rows * words::ROW_WORDS as usize
-            + capacity.outputs * words::OUTPUT_WORDS as usize
-            + capacity.pages
-            + capacity.slots;
+        let w = Workspace::of(&gpu, &program, capacity);
         Model {
             activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
             rounded: rounding.buffers.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect(),
             rounding,
             caches,
-            ropes,
-            scratch: buffer("scratch", scratch),
-            halves: buffer("halves", halves),
-            worths: buffer("worths", worths),
-            sums: buffer("partial sums", sums),
-            tiles: buffer("tiles", room.tiles),
-            sorted: buffer("sorted choices", room.sorted),
-            partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
-            candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
-            step: buffer("step", step_words),
-            sampled: buffer("sampled", capacity.slots),
-            results: buffer("results", capacity.outputs),
+            ropes: w.ropes.iter().map(|bytes| gpu.buffer("rope", *bytes)).collect(),
+            scratch: gpu.buffer("scratch", w.scratch),
+            halves: gpu.buffer("halves", halves),
+            worths: gpu.buffer("worths", worths),
+            sums: gpu.buffer("partial sums", sums),
+            tiles: gpu.buffer("tiles", w.tiles),
+            sorted: gpu.buffer("sorted choices", w.sorted),
+            partials: gpu.buffer("attention parts", w.partials),
+            candidates: gpu.buffer("candidates", w.candidates),
+            step: gpu.buffer("step", w.step),
+            sampled: gpu.buffer("sampled", w.sampled),
+            results: gpu.buffer("results", w.results),
             gpu,
             program,
             plan,
@@ -349,17 +396,6 @@ impl Model {
             vectors,
         }
     }
-}
-
-fn rows(sym: Sym, capacity: &Capacity) -> usize {
-    if sym == Sym::Tokens { capacity.rows } else { capacity.outputs }
-}
-
-/// Room for a normed or copied input of any product.
-fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let products = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_) | Op::ExpertUp(_)));
-    let inputs = products.map(|n| n.inputs[0]);
-    inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
 }
 
 /// Room for the halves, the factors of rows and the partial sums of any product.
@@ -388,24 +424,28 @@ fn cooperative_words(
     [halves, capacity.rows.max(capacity.outputs), sums]
 }
 
-fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize {
-    let vocab = program.width(program.output) as u32;
-    let spec = tamarack_kernels::sample::Sample { vocab, logits: tamarack_kernels::View::rows(vocab) };
-    spec.partial_words(&gpu.caps) as usize * capacity.outputs
-}
-
 type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);
 
-fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
+/// Copies those weights that are `wanted` to the device.
+fn upload(
+    gpu: &Gpu,
+    program: &Program,
+    checkpoint: &Checkpoint,
+    wanted: &dyn Fn(WeightId) -> bool,
+    report: &dyn Fn(u64),
+) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
-    let parts: BTreeMap<WeightId, Parts> = matrix_ids.iter().map(|id| (*id, Parts::of(program, *id))).collect();
-    let mut uploader = Uploader::new(gpu);
+    let parts = matrix_ids.iter().filter(|id| wanted(**id)).map(|id| (*id, Parts::of(program, *id)));
+    let parts: BTreeMap<WeightId, Parts> = parts.collect();
+    let mut uploader = Uploader::new(gpu, report);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
     for (id, parts) in parts {
         let matrix = fold(&program.weights, id, checkpoint)?;
+        // Gate and up share segments, which takes one format for both.
+        let matrix = if parts.share() && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
         matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
     }
-    for id in vector_ids {
+    for id in vector_ids.into_iter().filter(|id| wanted(*id)) {
         let values = fold(&program.weights, id, checkpoint)?.values();
         vectors.insert(id, uploader.vector(&name(program, id), &values));
     }

@@ -19,6 +19,13 @@ const CHUNK: usize = 8 << 20;
 /// Bytes handed over before waiting until the device has taken them.
 const IN_FLIGHT: usize = 64 << 20;
 
+/// Bytes that a matrix takes on a device.
+pub(super) fn matrix_bytes(matrix: &Matrix) -> u64 {
+    let cols = matrix.cols();
+    let bytes = |format: Format| (format.row_words(cols) + format.row_scale_words(cols)) as u64 * 4;
+    matrix.formats().into_iter().map(|(format, rows)| rows.len() as u64 * bytes(format)).sum()
+}
+
 /// What belongs together in a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
@@ -47,6 +54,11 @@ impl Parts {
             }
         }
         parts
+    }
+
+    /// Whether rows of the only matrix share segments.
+    pub fn share(self) -> bool {
+        self.experts == 1 && (self.halves || self.adjacent > 1)
     }
 }
 
@@ -79,6 +91,13 @@ impl DeviceMatrix {
     }
 }
 
+impl DeviceMatrix {
+    /// Bytes on the device.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+}
+
 impl Segment {
     /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
@@ -93,11 +112,13 @@ pub(super) struct Uploader<'a> {
     quantizer: Quantizer,
     /// Bytes copied.
     pub bytes: u64,
+    /// Is told how many that are.
+    report: &'a dyn Fn(u64),
 }
 
 impl<'a> Uploader<'a> {
-    pub fn new(gpu: &'a Gpu) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0 }
+    pub fn new(gpu: &'a Gpu, report: &'a dyn Fn(u64)) -> Uploader<'a> {
+        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0, report }
     }
 
     /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
@@ -185,6 +206,7 @@ impl<'a> Uploader<'a> {
     fn write(&mut self, buffer: &wgpu::Buffer, word: usize, words: &[u32]) {
         self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
         self.bytes += words.len() as u64 * 4;
+        (self.report)(self.bytes);
         self.in_flight += words.len() * 4;
         self.flush_if_full();
     }

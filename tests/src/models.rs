@@ -168,7 +168,8 @@ fn words(file: &safetensors::SafeTensors, name: &str) -> Vec<u32> {
     tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
-fn folder(name: &str) -> PathBuf {
+/// A folder of this crate.
+pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 

@@ -202,7 +202,7 @@ fn product(spec: &MatMul, tile: CooperativeTile, units: Cooperative) -> Kernel {
         ("STEPS", steps),
         ("SPLIT_STEPS", steps.div_ceil(tile.splits)),
     ];
-    let affine = weights.is_affine();
+    let affine = weights.is_quantized();
     let weight = if affine { "scale{{s}}.x * run(w{{s}}, {{j}}u) + scale{{s}}.y" } else { "run(w{{s}}, {{j}}u)" };
     let put = match width {
         1 => include_str!("../../wgsl/cooperative/put_scalars.wgsl"),

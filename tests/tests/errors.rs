@@ -133,7 +133,8 @@ async fn unknown_model_types() {
         error_with(registry, model.path(), reference()).await,
         format!(
             "{path}: unsupported model_type `warp`: registered are {served}; a directory with a plugin for it \
-             can be named in TAMARACK_PLUGIN_PATH; failed to load: {broken}: is not a dynamic library"
+             can be named in TAMARACK_PLUGIN_PATH; failed to load: {broken}: is not a dynamic library: take it \
+             away, or copy it here again"
         )
     );
     for (model_type, found) in [(json!(null), "none"), (json!(3), "3")] {

@@ -80,20 +80,20 @@ fn has_value(op: &Op) -> bool {
     }
 }
 
-/// The last node that reads each value itself; the output is read after all.
+/// The last node that reads each value, itself or through a view; the output is read after all.
 fn last_uses(program: &Program) -> Vec<NodeId> {
     let mut last: Vec<NodeId> = (0..program.nodes.len()).collect();
     for (id, node) in program.nodes.iter().enumerate() {
         node.inputs.iter().for_each(|i| last[*i] = id);
     }
-    for (id, node) in program.nodes.iter().enumerate() {
-        // In a step of one row this is the same row, which is then read where it is; and attention may do
-        // what comes before it.
-        if matches!(node.op, Op::Outputs | Op::Prepare(_)) {
+    last[program.output] = NodeId::MAX;
+    for (id, node) in program.nodes.iter().enumerate().rev() {
+        // Outputs: in a step of one row this is the same row, which is then read where it is. Prepare: attention
+        // may do what comes before it.
+        if node.op.is_view() || matches!(node.op, Op::Outputs | Op::Prepare(_)) {
             node.inputs.iter().for_each(|i| last[*i] = last[*i].max(last[id]));
         }
     }
-    last[program.output] = NodeId::MAX;
     last
 }
 

@@ -49,11 +49,11 @@ impl Cache {
         if !names.iter().any(|name| wanted.matches(name)) {
             return Err(missing(&format!("no {} is there", wanted.described)));
         }
-        if wanted.model && !names.iter().any(|name| name.ends_with(".safetensors")) {
-            return Err(missing("its weights are missing"));
-        }
         if let Some(shard) = missing_shard(&snapshot, &names) {
             return Err(missing(&format!("`{shard}` is missing")));
+        }
+        if wanted.model && !names.iter().any(|name| name.ends_with(".safetensors")) {
+            return Err(missing("its weights are missing"));
         }
         self.entry(snapshot, wanted)
     }

@@ -207,32 +207,6 @@ fn every_path_and_every_new_content_is_a_library_of_its_own() {
     registry.find("mistral").expect("what was loaded before stays");
 }
 
-#[test]
-fn a_library_makes_loading_no_slower_than_anybody_notices() {
-    // As many layers as Llama 3.1 405B has.
-    let (mut config, _) = llama("llama", false);
-    config["num_hidden_layers"] = 126.into();
-    let (_directory, paths) = directory(&["llama"]);
-    let linked = Registry::linked().find("llama").unwrap();
-    let index = linked.tensors(&config).unwrap();
-    let best = |load: &dyn Fn() -> Graph| {
-        let time = |_| {
-            let start = Instant::now();
-            assert!(load().nodes.len() > 126 * 15);
-            start.elapsed()
-        };
-        (0..5).map(time).min().unwrap()
-    };
-    let here = best(&|| linked.record("text", &config, index.clone()).unwrap());
-    let there = best(&|| {
-        let mut registry = Registry::default();
-        registry.load_file(&paths[0]).unwrap();
-        record(&registry, (config.clone(), index.clone())).unwrap()
-    });
-    println!("recording 126 layers: linked {here:?}, with loading the library {there:?}");
-    assert!(there < here + Duration::from_millis(50), "linked {here:?}, from a library {there:?}");
-}
-
 /// Loads a directory that holds just this file; the reason why it failed.
 fn reason(bytes: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();

@@ -174,8 +174,10 @@ fn what_a_plugin_should_not_do_is_found_and_survived() {
     let starts_thread = |failures: &[String]| failures.iter().any(|f| f.contains("foreign: pthread_create"));
     let failures = check("calm.", "");
     assert!(failures.len() == 1 && (starts_thread(&failures) || !cfg!(target_os = "linux")), "{failures:?}");
+    assert_eq!(check("print", ""), failures, "what it prints is not taken for a report");
     for (mode, does, expected) in [
         ("abort", "", ": leaves the host running: the plugin ended its process ("),
+        ("exit.", "", ": leaves the host running: the plugin ended its process (exit status: 0)"),
         ("panic", "", ": loads: "),
         ("none.", "", ": declares its models: `` serves no model type"),
         ("calm.", "panic", "panicked: no model of null layers"),

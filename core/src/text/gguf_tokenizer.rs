@@ -328,7 +328,7 @@ mod tests {
         let tokenizer = tokenizer(&metadata);
         let all = spelled(&tokenizer, "t   the");
         assert!(all.ends_with(&["t".into(), "   ".into(), "the".into()]), "{all:?}");
-        assert_eq!(tokenizer.decode(&[count as u32]).unwrap(), "   ");
+        assert_eq!(tokenizer.decode(&[count as u32], false).unwrap(), "   ");
     }
 
     #[test]

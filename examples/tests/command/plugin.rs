@@ -71,7 +71,7 @@ fn a_plugin_is_written_checked_installed_and_removed() {
     ] {
         assert!(checked.contains(line), "{line}: {checked}");
     }
-    assert!(!checked.contains("FAILED"), "{checked}");
+    assert!(!checked.contains("FAILED") && checked.ends_with(" checks passed\n"), "{checked}");
 
     // A model of another kind, one of absurd sizes, and one with a golden of another model.
     let case = |name: &str, change: &dyn Fn(&mut Value)| {
@@ -146,12 +146,17 @@ fn names_that_are_none_and_folders_without_a_crate_are_refused() {
 /// The plugin of `tests/rogue`, which does this when it is loaded.
 fn rogue(folder: &Path, mode: &str) -> PathBuf {
     let program = env::current_exe().unwrap();
-    let target = program.ancestors().nth(3).unwrap();
-    let build = ["build", "--quiet", "--package", "tamarack-rogue", "--target-dir"];
-    let status = Command::new(env!("CARGO")).args(build).arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(status.unwrap().success());
     let name = format!("{}tamarack_rogue{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
-    let mut bytes = fs::read(target.join("debug").join(&name)).unwrap();
+    let find = || program.ancestors().skip(1).take(2).map(|f| f.join(&name)).find(|path| path.is_file());
+    // A build of the whole workspace leaves it there.
+    let library = find().unwrap_or_else(|| {
+        let target = program.ancestors().nth(3).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "tamarack-rogue", "--target-dir"]).arg(target);
+        assert!(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        find().expect("the library")
+    });
+    let mut bytes = fs::read(library).unwrap();
     let at = bytes.windows(16).position(|w| w == b"rogue-mode:calm.").unwrap();
     bytes[at + 11..at + 16].copy_from_slice(mode.as_bytes());
     let path = folder.join(name);
@@ -167,7 +172,8 @@ fn what_a_plugin_should_not_do_is_found_and_survived() {
         let library = rogue(folder.path(), mode);
         fs::write(&config, json!({ "model_type": "rogue", "does": does }).to_string()).unwrap();
         let arguments = ["plugin", "check", text(&library), "--config", text(&config), "--json"];
-        let (code, json) = report(run(tamarack(&arguments)));
+        // The plugin's own panics are on its stderr.
+        let (code, json) = report(outcome(tamarack(&arguments)));
         assert_eq!(code, Some(1), "{mode} {does}");
         failed(&json)
     };
@@ -182,7 +188,6 @@ fn what_a_plugin_should_not_do_is_found_and_survived() {
         ("none.", "", ": declares its models: `` serves no model type"),
         ("calm.", "panic", "panicked: no model of null layers"),
         ("calm.", "differ", "is repeatable: a second recording differs from "),
-        ("calm.", "look at other rows", "computes what was recorded on "),
         ("calm.", "plain panics", "panicked: not 8 today"),
     ] {
         let failures = check(mode, does);

@@ -77,11 +77,13 @@ impl Check {
         let cases = self.models.iter().cloned().chain(folder.iter().flat_map(CrateFolder::cases)).collect();
         report.checks.extend(self.check_apart(&library, cases)?.checks);
         report.passed = report.checks.iter().all(|c| c.passed);
+        let failed = report.checks.iter().filter(|c| !c.passed).count();
+        let summary =
+            if failed == 0 { format!("\nall {} checks passed\n", report.checks.len()) } else { String::new() };
         match self.json {
             true => output::json(&report)?,
-            false => output::text(&report.text())?,
+            false => output::text(&(report.text() + &summary))?,
         }
-        let failed = report.checks.iter().filter(|c| !c.passed).count();
         if failed > 0 {
             bail!("{}: {failed} of {} checks failed", self.path.display(), report.checks.len());
         }

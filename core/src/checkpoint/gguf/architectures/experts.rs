@@ -116,7 +116,8 @@ fn deepseek(facts: &Facts) -> Value {
     // Files that keep attention's two forms apart say the sizes of the expanded one under `_mla`.
     let expanded = |key: &str| number(&format!("{key}_mla")).or_else(|| number(key)).unwrap_or(0);
     let rope = number("rope.dimension_count").unwrap_or(0);
-    let is_third = number("expert_gating_func") == Some(SIGMOID);
+    let first = number("leading_dense_block_count").unwrap_or(0);
+    let is_third = number("expert_gating_func") == Some(SIGMOID) || facts.has(&format!("blk.{first}.exp_probs_b.bias"));
     let is_grouped = number("expert_group_count").is_some_and(|n| n > 1);
     let mut config = json!({
         "model_type": if is_third { "deepseek_v3" } else { "deepseek_v2" },

@@ -1,6 +1,6 @@
 //! How a model is loaded.
 
-use super::{Device, ModelConfiguration};
+use super::{Device, ModelConfiguration, Progress};
 use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
@@ -27,28 +27,6 @@ pub struct LoadOptions {
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-}
-
-/// How far loading is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: Phase,
-    /// Bytes that are done.
-    pub done: u64,
-    /// Bytes in all.
-    pub total: u64,
-    /// The file at work, where there is one.
-    pub file: String,
-}
-
-/// What loading does, in this order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
-    /// Files come from the hub.
-    Download,
-    /// Kernels are compiled, and weights go to the device.
-    Load,
 }
 
 impl LoadOptions {
@@ -86,17 +64,5 @@ impl LoadOptions {
     pub fn hub(mut self, hub: Hub) -> LoadOptions {
         self.hub = Some(hub);
         self
-    }
-
-    /// Is told how far loading is, from any thread.
-    pub fn progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> LoadOptions {
-        self.progress = Some(Arc::new(report));
-        self
-    }
-
-    pub(crate) fn report(&self, phase: Phase, file: &str, done: u64, total: u64) {
-        if let Some(report) = &self.progress {
-            report(Progress { phase, done, total, file: file.to_owned() });
-        }
     }
 }

@@ -392,6 +392,12 @@ impl Program {
         }
     }
 
+    /// The names of the checkpoint's tensors that nodes use.
+    pub fn used_names(&self) -> BTreeSet<String> {
+        let (matrices, vectors) = self.used_weights();
+        matrices.union(&vectors).flat_map(|id| self.weight_names(*id)).map(str::to_owned).collect()
+    }
+
     /// Every weight that nodes use: as matrices (products and tables), and as vectors.
     pub fn used_weights(&self) -> (BTreeSet<WeightId>, BTreeSet<WeightId>) {
         let (mut matrices, mut vectors) = (BTreeSet::new(), BTreeSet::new());

@@ -4,11 +4,11 @@ use super::{fused, moe, ops};
 use crate::{
     Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
     program::{Node, Op, Program},
     weights::{Matrix, fold},
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use tamarack_api::WeightId;
 
 /// Runs a program in plain f32 on the processor. Weights stay in the checkpoint and are decoded row
@@ -55,6 +55,18 @@ impl Reference {
         Ok(reference)
     }
 
+    /// What [`Executor::memory`] will say of the same arguments.
+    pub fn estimate(program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let (slots, mut values) = (capacity.pages * PAGE, 0);
+        for id in program.used_weights().1 {
+            let vector = fold(&program.weights, id, checkpoint)?;
+            values += vector.rows() * vector.cols();
+        }
+        let kv: usize = program.caches.iter().map(|c| slots * c.width()).sum();
+        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+        Ok(MemoryUse { weights: bytes(values), kv: bytes(kv), workspace: 0 })
+    }
+
     /// Refuses an op that only a GPU can run.
     fn check_custom(&self) -> Result<()> {
         for node in &self.program.nodes {
@@ -84,12 +96,10 @@ impl Reference {
 
     fn fold(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let (matrices, vectors) = self.program.used_weights();
-        for id in matrices {
-            self.weights.insert(id, fold(&self.program.weights, id, checkpoint)?);
-        }
-        for id in vectors {
-            self.vectors.insert(id, fold(&self.program.weights, id, checkpoint)?.values());
-        }
+        let fold = |id| Ok((id, fold(&self.program.weights, id, checkpoint)?));
+        let matrices = matrices.into_iter().map(fold).collect::<Result<_>>()?;
+        let vectors = vectors.into_iter().map(|id| fold(id).map(|(id, m)| (id, m.values()))).collect::<Result<_>>()?;
+        (self.weights, self.vectors) = (matrices, vectors);
         Ok(())
     }
 
@@ -214,6 +224,18 @@ impl Executor for Reference {
 
     fn collect(&mut self) -> Result<StepResult> {
         self.done.pop_front().ok_or_else(|| crate::Error::Request("no step was submitted".to_owned()))
+    }
+
+    /// Weights stay in the file, except for those that arithmetic has made; what a step needs, it gives back.
+    fn memory(&self) -> MemoryUse {
+        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+        let vectors: usize = self.vectors.values().map(Vec::len).sum();
+        let kv = self.caches.iter().map(Vec::len).sum();
+        MemoryUse { weights: bytes(vectors), kv: bytes(kv), workspace: 0 }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, _: &BTreeSet<String>) -> Result<()> {
+        self.fold(checkpoint)
     }
 
     fn cache_widths(&self) -> Vec<[usize; 2]> {

@@ -46,6 +46,7 @@ async fn check(cycles: usize) {
     let after = &after[FIRST - 1..];
     let most = after.iter().max().expect("cycles") - after[0];
     println!("{} MiB after the first cycles, {most} bytes more at most in {cycles} that follow", after[0] / MIB);
+    println!("{:?}", after.iter().map(|a| (*a as i64 - after[0] as i64) / 1024).collect::<Vec<_>>());
     assert!(most <= MIB, "{most} bytes were not given back: {after:?}");
 }
 

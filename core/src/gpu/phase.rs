@@ -174,9 +174,17 @@ impl<'a> Emitter<'a> {
         self.launches.last_mut()
     }
 
+    /// Whether the rows wanted are those that there are. Views have their places in what is planned for all phases:
+    /// what they look at is copied.
+    fn is_read_in_place(&self, id: NodeId) -> bool {
+        let nodes = &self.model.program.nodes;
+        let is_viewed = || nodes.iter().any(|n| n.op.is_view() && n.inputs.contains(&id));
+        matches!(nodes[id].op, Op::Outputs) && self.is_one_row() && !is_viewed()
+    }
+
     pub(super) fn place(&self, id: NodeId) -> Result<Place> {
         let node = &self.model.program.nodes[id];
-        if self.is_one_row() && matches!(node.op, Op::Outputs) {
+        if self.is_read_in_place(id) {
             return self.place(node.inputs[0]);
         }
         let none = || Error::Model(format!("{}: {} is used as a tensor", node.place, node.op.name()));
@@ -213,7 +221,7 @@ impl<'a> Emitter<'a> {
             Op::Route(spec) => self.route(id, spec),
             Op::ExpertUp(up) => self.expert_up(id, up),
             Op::ExpertDown(down) => self.expert_down(id, down),
-            Op::Outputs if self.is_one_row() => Ok(()),
+            Op::Outputs if self.is_read_in_place(id) => Ok(()),
             Op::MulWeight { weight, post } => self.mul_weight(id, *weight, post),
             Op::Xielu(parameters) => self.xielu(id, *parameters),
             Op::Mean => self.mean(id),

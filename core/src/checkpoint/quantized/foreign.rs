@@ -54,7 +54,7 @@ impl<'a> Config<'a> {
 
     /// Rows and columns of a block.
     pub fn block(self) -> Option<(usize, usize)> {
-        self.pair("weight_block_size").or(pair(self.of_weights("block_structure")?))
+        self.pair("weight_block_size").or_else(|| pair(self.of_weights("block_structure")?))
     }
 
     /// A field that is a pair of whole numbers.

@@ -1,9 +1,11 @@
 //! What runs a program: one step is rows of any number of sequences, each with its own position and
 //! its own pages of the cache. A single chat is the batch of one.
 
+mod kept;
 mod rope;
 mod sequence;
 
+pub use kept::{pack, unpack};
 pub use rope::rope_table;
 pub use sequence::{Draw, Pool, Sequence};
 

@@ -23,7 +23,7 @@ use tamarack_kernels::{View, halves::padded, matmul, sample::Sample, step as wor
 /// Refuses before anything is allocated what the device's bindings cannot hold.
 pub(super) fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &Capacity) -> Result<()> {
     let limit = gpu.caps.binding_size;
-    let slot = program.caches.iter().map(|c| c.width() * 2).max().unwrap_or(1) as u64;
+    let slot = program.caches.iter().map(|c| c.words() * 4).max().unwrap_or(1) as u64;
     let tokens = (capacity.pages * PAGE) as u64;
     if slot * tokens > limit {
         let (device, most) = (&gpu.info().name, limit / slot);
@@ -51,7 +51,7 @@ pub(super) fn check_sizes(gpu: &Gpu, program: &Program, plan: &Plan, capacity: &
 /// What a model takes of a device's memory, for people who have too little.
 pub(super) fn needs(program: &Program, plan: &Plan, checkpoint: &Checkpoint, capacity: &Capacity) -> String {
     let tokens = capacity.pages * PAGE;
-    let cache: u64 = program.caches.iter().map(|c| (c.width() * 2 * tokens) as u64).sum();
+    let cache: u64 = program.caches.iter().map(|c| (c.words() * 4 * tokens) as u64).sum();
     let weights: u64 = checkpoint.tensors().map(|(_, tensor)| tensor.bytes()).sum();
     let [weights, cache, rest] = [weights, cache, plan.buffers.iter().sum()].map(|bytes| bytes.div_ceil(1 << 20));
     format!(
@@ -71,10 +71,10 @@ pub(super) fn vectors(program: &Program, checkpoint: &Checkpoint) -> Result<u64>
     vectors.map(|vector| vector.map(|v| (v.rows() * v.cols() * 4) as u64)).sum()
 }
 
-/// Bytes of each cache: keys and values in f16.
+/// Bytes of each cache.
 pub(super) fn caches(program: &Program, capacity: &Capacity) -> impl Iterator<Item = u64> {
     let slots = capacity.pages * PAGE;
-    program.caches.iter().map(move |c| (slots * c.width() * 2) as u64)
+    program.caches.iter().map(move |c| (slots * c.words() * 4) as u64)
 }
 
 /// Bytes of the buffers beside weights and caches.

@@ -61,7 +61,8 @@ fn planned(
     options: &LoadOptions,
 ) -> Result<(Program, Option<Gpu>, Capacity)> {
     let pages = pages(options.context, checkpoint.config())?;
-    let program = shortened(program, checkpoint);
+    let mut program = shortened(program, checkpoint);
+    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
@@ -133,7 +134,7 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 
 /// Refuses a cache that cannot be, before anything is allocated.
 fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.width() * size_of::<f32>()).sum();
+    let per_token: usize = program.caches.iter().map(Reference::slot_bytes).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
-        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, ..Cache::default() }; 2];
         let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }

@@ -6,6 +6,7 @@ mod context;
 mod device;
 mod factory;
 mod kind;
+mod kv;
 mod models;
 mod options;
 mod parameters;
@@ -24,6 +25,7 @@ pub use factory::{GenericModelFactory, load_container};
 pub use kind::{
     Llm, LlmModelFactory, LlmRegistry, LlmTypeRegistry, ModelKind, Vlm, VlmModelFactory, VlmRegistry, VlmTypeRegistry,
 };
+pub use kv::KvQuantize;
 pub use models::AbstractModelRegistry;
 pub use options::LoadOptions;
 pub(crate) use parameters::Files;

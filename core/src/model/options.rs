@@ -1,6 +1,6 @@
 //! How a model is loaded.
 
-use super::{Device, ModelConfiguration, Progress};
+use super::{Device, KvQuantize, ModelConfiguration, Progress};
 use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
@@ -20,6 +20,9 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
     pub quantize: Option<Quantize>,
+    /// Quantizes keys and values in the cache, from the first token on. `None` keeps them in f16. All generations share
+    /// the cache's pages, so that this is the model's and not a generation's.
+    pub kv: Option<KvQuantize>,
     /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
@@ -51,6 +54,12 @@ impl LoadOptions {
     /// Quantizes the float matrices of the model while it loads.
     pub fn quantize(mut self, quantize: Quantize) -> LoadOptions {
         self.quantize = Some(quantize);
+        self
+    }
+
+    /// Quantizes keys and values in the cache.
+    pub fn kv(mut self, kv: KvQuantize) -> LoadOptions {
+        self.kv = Some(kv);
         self
     }
 

@@ -4,7 +4,7 @@ use tamarack::{
     Device, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
     model::KvQuantize, plugins::Registry,
 };
-use tamarack_tests::{gpu::assert_close, models};
+use tamarack_tests::models;
 
 async fn load(device: Device, kv: Option<&str>) -> tamarack::Result<ModelContainer> {
     let _ = tamarack_plugins::LINKED;

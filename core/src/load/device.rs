@@ -3,9 +3,9 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE},
+    exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
-    model::{Device, LoadOptions},
+    model::{Device, LoadOptions, Phase},
     program::{Program, RULES, rewrite},
     reference::Reference,
     weights::fold,
@@ -22,20 +22,57 @@ const DEFAULT_CONTEXT: usize = 8192;
 const ROWS_SLOW: usize = 128;
 const ROWS_FAST: usize = 512;
 
-/// Makes `program` ready to run.
-pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Executor>> {
+/// Makes `program` ready to run. `name` is what reports call the model.
+pub(super) fn executor(
+    program: Program,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Box<dyn Executor>> {
+    let (program, gpu, capacity) = planned(program, checkpoint, options)?;
+    let Some(gpu) = gpu else {
+        // Nothing is copied: rows of weights are read where they lie, when they are needed.
+        let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+        let reference = Reference::load(program, checkpoint, capacity)?;
+        options.report(Phase::Load, name, bytes, bytes);
+        return Ok(Box::new(reference));
+    };
+    let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
+    let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
+    report(0);
+    let executor = WgpuExecutor::load_reporting(gpu, program, checkpoint, capacity, &report)?;
+    report(total);
+    Ok(Box::new(executor))
+}
+
+/// What [`Executor::memory`] will say of the executor of the same arguments.
+pub(super) fn estimate(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryUse> {
+    let (program, gpu, capacity) = planned(program, checkpoint, options)?;
+    match gpu {
+        None => Reference::estimate(&program, checkpoint, &capacity),
+        Some(gpu) => WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity),
+    }
+}
+
+/// The program as it will run, the device if there is one, and what a step holds there.
+fn planned(
+    program: Program,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<(Program, Option<Gpu>, Capacity)> {
     let pages = pages(options.context, checkpoint.config())?;
-    let program = shortened(program, checkpoint);
+    let mut program = shortened(program, checkpoint);
+    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
-        return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+        return Ok((program, None, capacity(ROWS_SLOW)));
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     let rows = if software { ROWS_SLOW } else { ROWS_FAST };
     let mut gpu = Gpu::open(&adapter)?;
     gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?))
+    Ok((program, Some(gpu), capacity(rows)))
 }
 
 impl Device {
@@ -97,7 +134,7 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 
 /// Refuses a cache that cannot be, before anything is allocated.
 fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.width() * size_of::<f32>()).sum();
+    let per_token: usize = program.caches.iter().map(Reference::slot_bytes).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -150,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
-        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, ..Cache::default() }; 2];
         let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }

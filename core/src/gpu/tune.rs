@@ -13,13 +13,16 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io::Write,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use tamarack_kernels::{Kernel, matmul::Candidate};
 
 /// Dispatches that one measurement has at least: one alone is shorter than the clock's steps.
 const DISPATCHES: usize = 24;
 /// How often each candidate is measured; the shortest time counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+/// How long a device works before it is measured: clocks rise within milliseconds.
+const AWAKE: Duration = Duration::from_millis(60);
 
 /// By a hash of all candidates, the place of the fastest.
 type Choices = BTreeMap<String, usize>;
@@ -70,65 +73,70 @@ fn groups(launches: &[Launch<'_>]) -> Vec<Vec<usize>> {
     groups
 }
 
+/// A candidate that is compiled, and bound to the buffers of every launch of its group.
+struct Try<'a> {
+    place: usize,
+    kernel: &'a Kernel,
+    pipeline: wgpu::ComputePipeline,
+    bindings: Vec<wgpu::BindGroup>,
+    /// Seconds of one dispatch.
+    least: f64,
+}
+
 /// The place of the fastest candidate.
 fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Candidate]) -> Option<usize> {
     // Compiling takes longest, and drivers do it on many processors at once.
     let pipelines: Vec<_> = candidates.par_iter().map(|c| gpu.compile(&c.kernel)).collect();
     let size = group.iter().filter_map(|i| launches[*i].buffers.last()).map(|b| b.size()).max()?;
     let out = gpu.buffer("tuning", size);
-    let mut best: Option<(usize, f64)> = None;
-    let mut first = None;
-    for (i, (candidate, pipeline)) in candidates.iter().zip(pipelines).enumerate() {
-        let Ok(seconds) = pipeline.and_then(|p| time(gpu, launches, group, (&candidate.kernel, &p), &out)) else {
-            continue;
+    let tried = candidates.iter().zip(pipelines).enumerate().filter_map(|(place, (candidate, pipeline))| {
+        let (kernel, pipeline) = (&candidate.kernel, pipeline.ok()?);
+        let bound = |i: &usize| {
+            let mut buffers = launches[*i].buffers.clone();
+            if let Some(last) = buffers.last_mut() {
+                *last = &out;
+            }
+            gpu.bind(&kernel.name, &pipeline, &buffers)
         };
-        tracing::trace!(kernel = candidate.kernel.name, us = seconds * 1e6, tuning = candidate.tuning, "tried");
-        first = first.or(Some(seconds));
-        if best.is_none_or(|(_, least)| seconds < least) {
-            best = Some((i, seconds));
-        }
+        let bindings = group.iter().map(bound).collect();
+        Some(Try { place, kernel, pipeline, bindings, least: f64::INFINITY })
+    });
+    let mut tried: Vec<_> = tried.collect();
+    // A device that had nothing to do while kernels were compiled has to be awake first.
+    let begin = Instant::now();
+    while begin.elapsed() < AWAKE {
+        tried.first()?.time(gpu).ok()?;
     }
-    let (place, seconds) = best?;
-    let Candidate { tuning, kernel } = &candidates[place];
-    tracing::debug!(kernel = kernel.name, us = seconds * 1e6, default = first.unwrap_or(0.0) * 1e6, tuning, "tuned");
-    Some(place)
+    // One after the other, and again: what changes meanwhile, changes for all.
+    for _ in 0..ROUNDS {
+        tried.retain_mut(|t| t.time(gpu).map(|seconds| t.least = t.least.min(seconds)).is_ok());
+    }
+    for Try { place, least, .. } in &tried {
+        let Candidate { tuning, kernel } = &candidates[*place];
+        tracing::trace!(kernel = kernel.name, us = least * 1e6, tuning, "tried");
+    }
+    let best = tried.iter().min_by(|a, b| a.least.total_cmp(&b.least))?;
+    let (default, tuning) = (tried.first().map_or(0.0, |t| t.least), &candidates[best.place].tuning);
+    tracing::debug!(kernel = best.kernel.name, us = best.least * 1e6, default = default * 1e6, tuning, "tuned");
+    Some(best.place)
 }
 
-/// Seconds of one dispatch, over the buffers of every launch of the group. All write to `out`, so that
-/// each waits for the one before it, as in a step.
-fn time(
-    gpu: &Gpu,
-    launches: &[Launch<'_>],
-    group: &[usize],
-    (kernel, pipeline): (&Kernel, &wgpu::ComputePipeline),
-    out: &wgpu::Buffer,
-) -> Result<f64> {
-    let bound = |i: &usize| {
-        let mut buffers = launches[*i].buffers.clone();
-        if let Some(last) = buffers.last_mut() {
-            *last = out;
-        }
-        gpu.bind(&kernel.name, pipeline, &buffers)
-    };
-    let bindings: Vec<_> = group.iter().map(bound).collect();
-    let repeats = DISPATCHES.div_ceil(group.len());
-    let mut least = f64::INFINITY;
-    for round in 0..=ROUNDS {
+impl Try<'_> {
+    /// Seconds of one dispatch, over the buffers of every launch of the group. All write to one buffer, so that
+    /// each waits for the one before it, as in a step.
+    fn time(&self, gpu: &Gpu) -> Result<f64> {
+        let repeats = DISPATCHES.div_ceil(self.bindings.len());
         let seconds = gpu.timed(|pass| {
-            pass.set_pipeline(pipeline);
-            for bindings in std::iter::repeat_n(&bindings, repeats).flatten() {
+            pass.set_pipeline(&self.pipeline);
+            for bindings in std::iter::repeat_n(&self.bindings, repeats).flatten() {
                 pass.set_bind_group(0, bindings, &[]);
-                let [x, y, z] = kernel.groups(1, 1);
+                let [x, y, z] = self.kernel.groups(1, 1);
                 pass.dispatch_workgroups(x, y, z);
             }
         })?;
-        // The first round warms up.
-        if round > 0 {
-            least = least.min(seconds / (repeats * group.len()) as f64);
-        }
+        gpu.take_errors()?;
+        Ok(seconds / (repeats * self.bindings.len()) as f64)
     }
-    gpu.take_errors()?;
-    Ok(least)
 }
 
 impl Gpu {

@@ -1,13 +1,15 @@
 //! Rows of a table.
 
+use crate::common::Lanes;
+use crate::rounded::Rounded;
 use crate::template::{Bindings, consts, float, render};
 use crate::weights::Weights;
-use crate::{Extent, Format, Kernel, View, post, step};
+use crate::{Caps, Extent, Format, Kernel, View, post, step};
 
 /// `out[r] = scale * table[token of r]`.
 ///
 /// Bindings: 0 the step, the sampled tokens (`array<u32>`, one a slot), quants, scales (an affine
-/// format), out. A token word with [`step::SAMPLED`] set is the slot whose token is meant.
+/// format), the next norm's weight if `next` has one, out, the rounded rows if there is a `next`. A token word with [`step::SAMPLED`] set is the slot whose token is meant.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Embedding {
     /// The header word of the step buffer that holds the number of rows.
@@ -26,20 +28,33 @@ pub struct Embedding {
     pub scale: f32,
     /// Where the rows go.
     pub out: View,
+    /// The rows, rounded.
+    pub next: Option<Rounded>,
 }
 
+/// Invocations of a workgroup: four rows.
+const THREADS: u32 = 256;
+
 /// The kernel of a lookup.
-pub fn embedding(spec: &Embedding) -> Kernel {
+pub fn embedding(spec: &Embedding, caps: &Caps) -> Kernel {
     let weights = Weights::new(spec.format, spec.dim, 16);
     let mut bindings = Bindings::step();
     bindings.read("sampled", "u32");
     weights.bind(&mut bindings);
+    let next = spec.next.as_ref().map(|next| next.functions(&mut bindings, caps, THREADS)).unwrap_or_default();
     bindings.write("out", "f32");
+    if spec.next.is_some() {
+        Rounded::bind_out(&mut bindings);
+    }
+    let gained = if spec.next.is_some_and(|next| next.gain) { " * next_gain(0u, quad)" } else { "" };
     let quads = spec.dim.div_ceil(4);
-    let values = [
+    let mut values = Lanes { threads: THREADS, lanes: 1, element: "f32" }.values(caps);
+    values.extend([
         ("SIZES", consts(&[("QUADS", quads), ("FIRST", spec.first), ("COUNT", spec.count), ("TOTAL", spec.total)])),
         ("BINDINGS", bindings.declarations()),
-        ("FUNCTIONS", weights.source()),
+        ("FUNCTIONS", weights.source() + &next),
+        ("NEXT", u32::from(spec.next.is_some()).to_string()),
+        ("GAINED", gained.to_string()),
         ("ROWS", format!("{}u", spec.rows)),
         ("ROWS_AT", format!("{}u", step::HEADER_WORDS)),
         ("ROW_WORDS", step::ROW_WORDS.to_string()),
@@ -47,7 +62,7 @@ pub fn embedding(spec: &Embedding) -> Kernel {
         ("SAMPLED", step::SAMPLED.to_string()),
         ("SCALE", float(spec.scale)),
         ("OUT", post::element(&spec.out, "row", "column")),
-    ];
+    ]);
     let source = render(include_str!("../wgsl/embedding.wgsl"), &values);
     let name = format!("embedding {} {}x{}", spec.format, spec.count, spec.dim);
     bindings.kernel(name, source, [Extent::Rows(4), Extent::Const(quads.div_ceil(64)), Extent::Const(1)])

@@ -34,30 +34,47 @@ pub fn padded(k: u32) -> u32 {
 impl Halves {
     /// One workgroup for each row.
     pub fn kernel(&self, caps: &Caps) -> Kernel {
-        let quads = padded(self.k) / 4;
-        let threads = (quads / 4).next_power_of_two().clamp(32, 1024.min(caps.workgroup_size));
         let mut bindings = Bindings::step();
-        let mut functions = columns(&mut bindings, "x", self.x.offset, self.x.row, self.k);
-        let weighted = self.norm.is_some_and(|norm| norm.weight);
-        if weighted {
-            functions += &columns(&mut bindings, "gain", 0, 0, self.k);
-        }
-        bindings.write("halves", "vec2<u32>");
-        bindings.write("worths", "f32");
-        let sizes = [("K", self.k), ("QUADS", self.k.div_ceil(4)), ("PADDED_QUADS", quads)];
-        let gain = if weighted { " * gain(0u, min(c{{i}}, QUADS - 1u))" } else { "" };
-        let mut values = Lanes { threads, lanes: threads, element: "f32" }.values(caps);
-        values.extend([
-            ("BINDINGS", bindings.declarations()),
-            ("SIZES", consts(&sizes)),
-            ("FUNCTIONS", functions),
-            ("NORM", u32::from(self.norm.is_some()).to_string()),
-            ("EPS", float(self.norm.map_or(0.0, |norm| norm.eps))),
-            ("GAIN", gain.to_string()),
-            ("PER_THREAD", quads.div_ceil(threads).to_string()),
-        ]);
+        let functions = columns(&mut bindings, "x", self.x.offset, self.x.row, self.k);
         let name = format!("halves {}{}", self.k, if self.norm.is_some() { " norm" } else { "" });
-        let source = render(include_str!("../wgsl/halves.wgsl"), &values);
-        bindings.kernel(name, source, [Extent::Rows(1), Extent::Const(1), Extent::Const(1)])
+        made(caps, name, bindings, functions, self.k, self.norm, true)
     }
+}
+
+/// The kernel that makes halves of what the function `x(row, c)` gives as columns `4c .. 4c+4`; it may be asked
+/// for the last ones several times. The bindings get the norm's weight, halves, and worths unless `worths` says that
+/// they are there.
+pub(crate) fn made(
+    caps: &Caps,
+    name: String,
+    mut bindings: Bindings,
+    mut functions: String,
+    k: u32,
+    norm: Option<Norm>,
+    worths: bool,
+) -> Kernel {
+    let quads = padded(k) / 4;
+    let threads = (quads / 4).next_power_of_two().clamp(32, 1024.min(caps.workgroup_size));
+    let weighted = norm.is_some_and(|norm| norm.weight);
+    if weighted {
+        functions += &columns(&mut bindings, "gain", 0, 0, k);
+    }
+    bindings.write("halves", "vec2<u32>");
+    if worths {
+        bindings.write("worths", "f32");
+    }
+    let sizes = [("K", k), ("QUADS", k.div_ceil(4)), ("PADDED_QUADS", quads)];
+    let gain = if weighted { " * gain(0u, min(c{{i}}, QUADS - 1u))" } else { "" };
+    let mut values = Lanes { threads, lanes: threads, element: "f32" }.values(caps);
+    values.extend([
+        ("BINDINGS", bindings.declarations()),
+        ("SIZES", consts(&sizes)),
+        ("FUNCTIONS", functions),
+        ("NORM", u32::from(norm.is_some()).to_string()),
+        ("EPS", float(norm.map_or(0.0, |norm| norm.eps))),
+        ("GAIN", gain.to_string()),
+        ("PER_THREAD", quads.div_ceil(threads).to_string()),
+    ]);
+    let source = render(include_str!("../wgsl/halves.wgsl"), &values);
+    bindings.kernel(name, source, [Extent::Rows(1), Extent::Const(1), Extent::Const(1)])
 }

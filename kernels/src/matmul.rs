@@ -6,7 +6,9 @@ mod row;
 mod tiled;
 mod vector;
 
-pub use cooperative::{CooperativeTile, cooperative, cooperative_with, partial_words};
+pub use cooperative::{
+    CooperativeTile, cooperative, cooperative_next, cooperative_next_with, cooperative_with, partial_words,
+};
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
 pub use row::{Row, RowTuning};
 pub use tiled::{Tile, tiled, tiled_for, tiled_with};

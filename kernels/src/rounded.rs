@@ -1,7 +1,8 @@
 //! Activations rounded to planes of 8 bits, by the kernel that makes them: products with quantized
 //! weights take them as they are, and none of their workgroups has to round anything.
 //!
-//! A row of `k` columns, a multiple of 32, is made of units of 32 columns. In vectors of four words:
+//! Rows lie one after the other, [`words`] words each. One of `k` columns, a multiple of 32, is made of units of
+//! 32 columns. In vectors of four words:
 //!
 //! - from `(2 * plane + half) * units`, for each unit its first or second 16 columns in that plane, a
 //!   signed byte each;
@@ -44,7 +45,13 @@ impl Rounded {
         let gain = if self.gain { columns(bindings, "next_gain", 0, 0, self.columns) } else { String::new() };
         let units = self.columns / UNIT;
         let records = 2 * self.precision.planes() * units;
-        let sizes = consts(&[("NEXT_THREADS", threads), ("NEXT_UNITS", units), ("NEXT_RECORDS", records)]);
+        let words = words(self.columns, self.precision);
+        let sizes = consts(&[
+            ("NEXT_THREADS", threads),
+            ("NEXT_UNITS", units),
+            ("NEXT_RECORDS", records),
+            ("NEXT_WORDS", words),
+        ]);
         let shuffles = caps.subgroups.is_some_and(|(min, _)| min >= 8);
         let values = [
             ("SECOND", u32::from(self.precision.planes() == 2).to_string()),

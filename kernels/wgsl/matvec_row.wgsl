@@ -1,6 +1,6 @@
-// One row of x, which was rounded by the kernel that made it, times a quantized matrix, in integers. A
-// team of LANES invocations computes {{OUTPUTS}} outputs; each invocation takes every LANES'th unit of
-// columns, {{CHUNK}} at a time, so that as many loads are under way.
+// One to {{TOKENS}} rows of x, which were rounded by the kernel that made them, times a quantized matrix, in
+// integers. A team of LANES invocations computes {{OUTPUTS}} outputs for all rows; each invocation takes every
+// LANES'th unit of columns, {{CHUNK}} at a time, so that as many loads are under way.
 
 {{SIZES}}
 {{BINDINGS}}
@@ -49,7 +49,9 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, {{PARAMETERS}}) {
     let group_first = group * PER_GROUP;
 {{for early in EARLY}}
     // What the end takes besides: it is there by then.
-    let early_quad = min(index, QUADS - 1u);
+    let early_quad = min(index, QUADS * {{TOKENS}}u - 1u) % QUADS;
+    // Not a row of the step, perhaps: nothing here waits for how many there are.
+    let early_row = min(index, QUADS * {{TOKENS}}u - 1u) / QUADS;
 {{LOADS}}
 {{end early}}
     for (var batch = 0u; batch < BATCHES; batch++) {
@@ -58,11 +60,15 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, {{PARAMETERS}}) {
         let first = group_first + (batch * TEAMS + place.team) * {{OUTPUTS}}u;
 {{for g in MATRICES}}
 {{for r in OUTPUTS}}
-        var acc{{g}}_{{r}} = 0.0;
+{{for m in TOKENS}}
+        var acc{{g}}_{{r}}_{{m}} = 0.0;
+{{end m}}
         let row{{g}}_{{r}} = min(first + {{r}}u, N - 1u) + {{g}}u * N;
 {{end r}}
 {{end g}}
-        var squares = 0.0;
+{{for m in TOKENS}}
+        var squares{{m}} = 0.0;
+{{end m}}
         for (var base = place.lane; base < UNITS; base += LANES * {{CHUNK}}u) {
 {{for c in CHUNK}}
             let unit{{c}} = min(base + {{c}}u * LANES, UNITS - 1u);
@@ -74,14 +80,15 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, {{PARAMETERS}}) {
 {{end g}}
 {{end c}}
 {{for c in CHUNK}}
+{{for m in TOKENS}}
             {
-                let x_unit = unit{{c}} / X_PER;
+                let x_unit = {{m}}u * X_ROW + unit{{c}} / X_PER;
                 var record = bitcast<vec4<f32>>(x[X_RECORDS + x_unit]);
 {{for ragged in RAGGED}}
                 record = select(vec4<f32>(), record, base + {{c}}u * LANES < UNITS);
 {{end ragged}}
 {{for norm in NORM}}
-                squares += {{SQUARE}};
+                squares{{m}} += {{SQUARE}};
 {{end norm}}
                 let sum = {{SUM}};
 {{for p in PARTS}}
@@ -110,34 +117,44 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, {{PARAMETERS}}) {
 {{end p}}
                     let products = {{DOT}};
                     let s = s{{g}}_{{r}}_{{c}};
-                    acc{{g}}_{{r}} = {{ACC}};
+                    acc{{g}}_{{r}}_{{m}} = {{ACC}};
                 }
 {{end r}}
 {{end g}}
             }
+{{end m}}
 {{end c}}
         }
 {{for g in MATRICES}}
 {{for r in OUTPUTS}}
-        reduce(here, {{g}}u * {{OUTPUTS}}u + {{r}}u, acc{{g}}_{{r}});
+{{for m in TOKENS}}
+        reduce(here, ({{g}}u * {{OUTPUTS}}u + {{r}}u) * {{TOKENS}}u + {{m}}u, acc{{g}}_{{r}}_{{m}});
+{{end m}}
 {{end r}}
 {{end g}}
 {{for norm in NORM}}
-        reduce(here, SQUARES, squares);
+{{for m in TOKENS}}
+        reduce(here, SQUARES + {{m}}u, squares{{m}});
+{{end m}}
 {{end norm}}
     }
     workgroupBarrier();
     let parts = {{PARTS_EACH}};
-{{for norm in NORM}}
-    let size = inverseSqrt(total(0u, 0u, parts, SQUARES) / f32(K) + {{EPS}});
-{{end norm}}
-    // Each thread finishes four outputs.
-    for (var base = 0u; base < QUADS; base += {{SIZE}}u) {
-        let quad = base + index;
+    // Each thread finishes four outputs of a row.
+    for (var base = 0u; base < QUADS * {{TOKENS}}u; base += {{SIZE}}u) {
+        // Those who have none do what the last one does: they all read the same.
+        let item = min(base + index, QUADS * {{TOKENS}}u - 1u);
+        let quad = item % QUADS;
+        let row = item / QUADS;
+        let inside = base + index < QUADS * rows;
 {{for late in LATE}}
-        let early_quad = min(quad, QUADS - 1u);
+        let early_quad = quad;
+        let early_row = row;
 {{LOADS}}
 {{end late}}
+{{for norm in NORM}}
+        let size = inverseSqrt(total(0u, 0u, parts, SQUARES + row) / f32(K) + {{EPS}});
+{{end norm}}
         var results = vec4<f32>();
 {{for c in FOUR}}
         {
@@ -145,24 +162,22 @@ fn main(@builtin(workgroup_id) group_id: vec3<u32>, {{PARAMETERS}}) {
             let batch = i / (TEAMS * {{OUTPUTS}}u);
             let team = i / {{OUTPUTS}}u % TEAMS;
             let r = i % {{OUTPUTS}}u;
-            let row = 0u;
             let column = FIRST + group_first + i;
-            var v = total(batch, team, parts, r){{SIZED}};
+            var v = total(batch, team, parts, r * {{TOKENS}}u + row){{SIZED}};
 {{for glu in GLU}}
-            let b = total(batch, team, parts, {{OUTPUTS}}u + r){{SIZED}};
+            let b = total(batch, team, parts, ({{OUTPUTS}}u + r) * {{TOKENS}}u + row){{SIZED}};
 {{end glu}}
 {{LINES}}
             results[{{c}}] = v;
 {{for store in STORES}}
-            if (rows > 0u && 4u * quad + {{c}}u < PER_GROUP && group_first + i < N) {
+            if (inside && 4u * quad + {{c}}u < PER_GROUP && group_first + i < N) {
                 out[{{OUT}}] = v;
             }
 {{end store}}
         }
 {{end c}}
 {{for next in NEXT}}
-        let inside = quad < QUADS && group_first + 4u * quad < N;
-        round_quad(group_first / 4u + quad, results, results{{GAINED}}, inside, index);
+        round_quad(row, group_first / 4u + quad, results, results{{GAINED}}, inside && group_first + 4u * quad < N, index);
 {{end next}}
     }
 }

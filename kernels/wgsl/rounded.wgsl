@@ -38,9 +38,9 @@ fn eight_max(v: f32, thread: u32) -> f32 {
     return result;
 }
 
-// Rounds columns 4 quad .. 4 quad + 4; `before` is what they were before the norm's weight. All threads
+// Rounds columns 4 quad .. 4 quad + 4 of a row; `before` is what they were before the norm's weight. All threads
 // call it together, each eight of them for the quads of a unit; those that are not `inside` store nothing.
-fn round_quad(quad: u32, before: vec4<f32>, v: vec4<f32>, inside: bool, thread: u32) {
+fn round_quad(row: u32, quad: u32, before: vec4<f32>, v: vec4<f32>, inside: bool, thread: u32) {
     let size = abs(v);
     let largest = eight_max(max(max(size.x, size.y), max(size.z, size.w)), thread);
     // 1e-30: its inverse is finite, and what is smaller may as well be zero.
@@ -48,7 +48,8 @@ fn round_quad(quad: u32, before: vec4<f32>, v: vec4<f32>, inside: bool, thread: 
     let near = coarse(scaled);
     let bytes = low_bytes(near);
     var sum = f32(dot4I8Packed(bytes, 0x01010101u));
-    let word = ((quad / 4u % 2u) * NEXT_UNITS + quad / 8u) * 4u + quad % 4u;
+    let first = row * NEXT_WORDS;
+    let word = first + ((quad / 4u % 2u) * NEXT_UNITS + quad / 8u) * 4u + quad % 4u;
     if (inside) {
         next[word] = bytes;
     }
@@ -64,7 +65,7 @@ fn round_quad(quad: u32, before: vec4<f32>, v: vec4<f32>, inside: bool, thread: 
     if (inside && quad % 8u == 0u) {
         let worth = largest / 127.0;
         let record = bitcast<vec4<u32>>(vec4<f32>(worth, worth * sums.y, worth * sums.z, sums.x));
-        let at = (NEXT_RECORDS + quad / 8u) * 4u;
+        let at = first + (NEXT_RECORDS + quad / 8u) * 4u;
         next[at] = record.x;
         next[at + 1u] = record.y;
         next[at + 2u] = record.z;

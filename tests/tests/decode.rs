@@ -53,74 +53,83 @@ fn plain(format: Format, n: u32, k: u32) -> MatMul {
 }
 
 fn row(matmul: MatMul, precision: Precision) -> Row {
-    Row { matmul, precision, store: true, next: None }
+    Row { matmul, rows: 1, precision, store: true, next: None }
 }
 
-/// Runs a kernel of `row` on random numbers and compares what it stores, and what it rounds.
+/// Runs a kernel of `row` on random numbers and compares what it stores, and what it rounds. Of more than two
+/// rows the last is not there.
 #[track_caller]
 fn check(gpu: &tamarack::gpu::Gpu, row: &Row, kernel: &Kernel) {
     let spec = &row.matmul;
     let (_, tolerance, of_unit) = ROUNDED.into_iter().find(|r| r.0 == row.precision).expect("rounded");
-    let (n, k) = (spec.n as usize, spec.k as usize);
+    let (n, k, most) = (spec.n as usize, spec.k as usize, row.rows as usize);
+    let tokens = most - usize::from(most > 2);
     let matrices = if spec.glu.is_some() { 2 } else { 1 };
-    let (before, gain) = (random(1, k), random(3, k));
+    let (before, gain) = (random(1, tokens * k), random(3, k));
     let x: Vec<f32> = match spec.norm {
-        Some(_) => before.iter().zip(&gain).map(|(v, g)| v * g).collect(),
+        Some(_) => before.iter().zip(gain.iter().cycle()).map(|(v, g)| v * g).collect(),
         None => before.clone(),
     };
     let weight = Matrix::random(spec.format, n * matrices, k, 2);
-    let (bias, added, next_gain) = (random(4, n * matrices), random(5, n), random(6, n));
+    let (bias, added, next_gain) = (random(4, n * matrices), random(5, tokens * n), random(6, n));
 
     let mut header = vec![0; step::HEADER_WORDS as usize];
-    header[spec.rows as usize] = 1;
-    let mut buffers = vec![header, rounded::round(&x, &before, row.precision), weight.quants.clone()];
+    header[spec.rows as usize] = tokens as u32;
+    let rows = x.chunks(k).zip(before.chunks(k)).map(|(x, before)| rounded::round(x, before, row.precision));
+    let mut rows = rows.collect::<Vec<_>>().concat();
+    // Not a number in a row that is not there is nobody's trouble.
+    rows.resize(most * rows.len() / tokens, u32::MAX);
+    let mut buffers = vec![header, rows, weight.quants.clone()];
     buffers.push(weight.scales.clone());
     buffers.extend(spec.bias.then(|| words(&bias)));
     buffers.extend(spec.post.iter().filter(|p| matches!(p, Post::Add(_))).map(|_| words(&added)));
     buffers.extend(row.next.filter(|next| next.gain).map(|_| words(&next_gain)));
     let out = buffers.len();
-    buffers.extend(row.store.then(|| vec![0; n]));
-    buffers.extend(
-        row.next.map(|next| vec![0x7f7f_7f7f; tamarack_kernels::rounded::words(next.columns, next.precision) as usize]),
-    );
-    run(gpu, kernel, 1, 1, &mut buffers);
+    buffers.extend(row.store.then(|| vec![0; tokens * n]));
+    let next_words = row.next.map_or(0, |next| tamarack_kernels::rounded::words(next.columns, next.precision) as usize);
+    buffers.extend(row.next.map(|_| vec![0x7f7f_7f7f; most * next_words]));
+    run(gpu, kernel, tokens as u32, 1, &mut buffers);
 
-    let dense = match spec.norm {
-        Some(norm) => ops::rms_norm(&before, k, Some(&gain), norm.eps),
-        None => before,
-    };
-    let sums = ops::linear(&dense, k, n * matrices, |i, w| w.copy_from_slice(&weight.row(i)));
-    let want: Vec<f32> = (0..n)
-        .map(|i| {
-            let biased = |i: usize| sums[i] + if spec.bias { bias[i] } else { 0.0 };
-            let mut v = biased(i);
-            if spec.glu.is_some() {
-                v = ops::activation(tamarack_api::Activation::Silu, v) * biased(n + i);
+    for t in 0..tokens {
+        let before = &before[t * k..(t + 1) * k];
+        let dense = match spec.norm {
+            Some(norm) => ops::rms_norm(before, k, Some(&gain), norm.eps),
+            None => before.to_vec(),
+        };
+        let sums = ops::linear(&dense, k, n * matrices, |i, w| w.copy_from_slice(&weight.row(i)));
+        let want: Vec<f32> = (0..n)
+            .map(|i| {
+                let biased = |i: usize| sums[i] + if spec.bias { bias[i] } else { 0.0 };
+                let mut v = biased(i);
+                if spec.glu.is_some() {
+                    v = ops::activation(tamarack_api::Activation::Silu, v) * biased(n + i);
+                }
+                if spec.post.is_empty() { v } else { v + added[t * n + i] }
+            })
+            .collect();
+        let name = format!("{}, row {t}", kernel.name);
+        let largest = want.iter().fold(1.0f32, |max, v| max.max(v.abs()));
+        let mut got = want.clone();
+        if row.store {
+            got = floats(&buffers[out])[t * n..(t + 1) * n].to_vec();
+            assert_close(&name, &got, &want, tolerance * largest);
+            if spec.norm.is_none() && spec.glu.is_none() && spec.post.is_empty() && !spec.bias {
+                let error = |(i, got): (usize, &f32)| {
+                    let sum: f64 = weight.row(i).iter().zip(&dense).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                    (sum - f64::from(*got)).abs()
+                };
+                println!("{name}: off by {:.1e} at most", got.iter().enumerate().map(error).fold(0.0, f64::max));
             }
-            if spec.post.is_empty() { v } else { v + added[i] }
-        })
-        .collect();
-    let largest = want.iter().fold(1.0f32, |max, v| max.max(v.abs()));
-    let mut got = want.clone();
-    if row.store {
-        got = floats(&buffers[out]);
-        assert_close(&kernel.name, &got, &want, tolerance * largest);
-        if spec.norm.is_none() && spec.glu.is_none() && spec.post.is_empty() && !spec.bias {
-            let error = |(i, got): (usize, &f32)| {
-                let sum: f64 = weight.row(i).iter().zip(&dense).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
-                (sum - f64::from(*got)).abs()
-            };
-            println!("{}: off by {:.1e} at most", kernel.name, got.iter().enumerate().map(error).fold(0.0, f64::max));
         }
-    }
-    if let Some(next) = row.next {
+        let Some(next) = row.next else { continue };
         let gained: Vec<f32> = got.iter().zip(&next_gain).map(|(v, g)| if next.gain { v * g } else { *v }).collect();
-        let (values, records) = rounded::read(buffers.last().expect("rounded"), n, next.precision);
+        let rounded = &buffers.last().expect("rounded")[t * next_words..];
+        let (values, records) = rounded::read(rounded, n, next.precision);
         let slack = if row.store { 0.0 } else { tolerance * largest };
         for (unit, [a, b, squares]) in records.into_iter().enumerate() {
             let at = 32 * unit..32 * unit + 32;
             let most = gained[at.clone()].iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let what = format!("{}, unit {unit}", kernel.name);
+            let what = format!("{name}, unit {unit}");
             assert_close(&what, &values[at.clone()], &gained[at.clone()], of_unit * most + slack);
             let sums = [&values[at.clone()][..16], &values[at.clone()][16..]].map(|half| half.iter().sum::<f32>());
             assert_close(&format!("{what}: sums"), &[a, b], &sums, 1e-5 * most * 32.0);
@@ -177,6 +186,27 @@ fn every_fusion_and_every_way_of_sharing_out() {
                 check(gpu, row, &row.kernel_with(caps, tuning));
             }
         }
+    });
+}
+
+/// Each weight serves several rows, whose results meet bias, residual and norm of their own.
+#[test]
+fn several_rounded_rows() {
+    let norm = Some(Norm { eps: 1e-5, weight: false });
+    let next = Some(Rounded { columns: 96, gain: true, precision: Precision::High });
+    let post = vec![Post::Add(View::rows(96))];
+    let added = MatMul { norm, post, ..plain(affine(4, 32, Scales::Centered), 96, 192) };
+    let glu = MatMul { norm, glu: Some(Activation::Silu), bias: true, ..plain(affine(8, 64, Scales::F16), 160, 128) };
+    both_ways(|gpu, caps| {
+        for rows in [2, 4, 8] {
+            let with_next = Row { rows, next, ..row(added.clone(), Precision::High) };
+            check(gpu, &with_next, &with_next.kernel(caps));
+            let alone = Row { rows, ..row(glu.clone(), Precision::Fast) };
+            check(gpu, &alone, &alone.kernel(caps));
+        }
+        let plain = Row { rows: 4, ..row(plain(affine(3, 16, Scales::Centered), 37, 384), Precision::High) };
+        let tuning = RowTuning { outputs: 2, lanes: 64, teams: 2, batches: 2, chunk: 2 };
+        check(gpu, &plain, &plain.kernel_with(caps, tuning));
     });
 }
 
@@ -263,18 +293,15 @@ fn check_besides(
     run(gpu, &attend.vector(caps, Keys::Many), tokens, 1, &mut buffers);
     let want = floats(&buffers.pop().expect("out"));
 
-    let next = (tokens == 1 && dv.is_multiple_of(32)).then(|| Rounded {
-        columns: heads * dv,
-        gain: false,
-        precision: Precision::High,
-    });
+    let next = dv.is_multiple_of(32).then(|| Rounded { columns: heads * dv, gain: false, precision: Precision::High });
     let besides = Besides { prepare: Some(prepare), alone: tokens == 1, store: true, next };
     for keys in [Keys::Few, Keys::Many, Keys::Split] {
         let mut buffers = [&before[..], std::slice::from_ref(&cache)].concat();
         let at = buffers.len() - 1;
         let mut end: Vec<Vec<u32>> = sink.clone().into_iter().collect();
         end.push(vec![0; want.len()]);
-        end.extend(next.map(|next| vec![0; tamarack_kernels::rounded::words(next.columns, next.precision) as usize]));
+        let words = next.map_or(0, |next| tamarack_kernels::rounded::words(next.columns, next.precision) as usize);
+        end.extend(next.map(|_| vec![0; tokens as usize * words]));
         let kernel = attend.vector_with(caps, keys, &besides);
         if keys == Keys::Split {
             buffers.push(vec![0; (tokens * heads * MAX_SPLITS * (dv + 2)) as usize]);
@@ -293,8 +320,10 @@ fn check_besides(
         let out = end.len() - 1 - usize::from(next.is_some());
         assert_close(&what, &floats(&end[out]), &want, 1e-5);
         if let Some(next) = next {
-            let (values, _) = rounded::read(end.last().expect("rounded"), next.columns as usize, next.precision);
-            assert_close(&format!("{what}, rounded"), &values, &want, 2e-5);
+            for (rounded, want) in end.last().expect("rounded").chunks(words).zip(want.chunks((heads * dv) as usize)) {
+                let (values, _) = rounded::read(rounded, next.columns as usize, next.precision);
+                assert_close(&format!("{what}, rounded"), &values, want, 2e-5);
+            }
         }
     }
 }
@@ -315,11 +344,13 @@ fn a_quantized_model_decodes() {
             let mut wgpu = loaded.unwrap_or_else(|e| panic!("{e}"));
             let names = wgpu.dispatches(1, 1, 40).unwrap_or_else(|e| panic!("{e}"));
             let rounded = names.iter().filter(|name| name.starts_with("matvec row")).count();
-            assert_eq!((names.len(), rounded), (2 * 5 + 4, 2 * 4), "{names:?}");
-            let mut run = Run::new(&mut wgpu, 40);
-            run.feed(&tokens[..30], 30, 1);
-            let got = run.feed(&tokens[30..], 1, 10).concat();
-            assert_close(&format!("{format}"), &got, &want, 0.02);
+            assert_eq!((names.len(), rounded), (2 * 5 + 4, 2 * 4 + 1), "{names:?}");
+            for rows in [1, 2, 5] {
+                let mut run = Run::new(&mut wgpu, 40);
+                run.feed(&tokens[..30], 30, 1);
+                let got = run.feed(&tokens[30..], rows, 10).concat();
+                assert_close(&format!("{format}, {rows} rows"), &got, &want, 0.02);
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, attend::Keys};
+use tamarack_kernels::{Kernel, attend::Keys, matmul::Row};
 
 /// Most parts into which attention splits a long cache.
 pub(super) const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
@@ -139,16 +139,16 @@ impl WgpuExecutor {
         self.weight_bytes
     }
 
-    /// The dispatches of a step of so many token rows and outputs over caches of `length` tokens, by
-    /// name.
+    /// The dispatches of a step of so many token rows, each of another sequence, the first of which are outputs,
+    /// over caches of `length` tokens, by name.
     pub fn dispatches(&mut self, rows: usize, outputs: usize, length: usize) -> Result<Vec<String>> {
-        let (kind, _) = self.kind(rows, rows.min(1), outputs, length);
+        let (kind, _) = self.kind([rows, rows.min(1), outputs], true, length);
         self.prepare(kind)?;
         Ok(self.phases[&kind].iter().map(|d| d.kernel.name.clone()).collect())
     }
 
     /// The kind of a step, and the keys per part where attention splits.
-    fn kind(&self, rows: usize, rows_of_one: usize, outputs: usize, length: usize) -> (Kind, usize) {
+    fn kind(&self, [rows, rows_of_one, outputs]: [usize; 3], in_order: bool, length: usize) -> (Kind, usize) {
         let keys = match () {
             _ if length <= SPLIT_KEYS => Keys::Few,
             _ if rows <= SPLIT_ROWS => Keys::Split,
@@ -159,8 +159,13 @@ impl WgpuExecutor {
             _ if rows_of_one <= 1 => Attention::Single(keys),
             _ => Attention::Vector(keys),
         };
+        // From five rows on, tiles of cooperative matrices take less time than matrix-vector kernels.
+        let few = if self.model.gpu.caps.cooperative.is_some() { 4 } else { 8 };
+        let [tokens, outputs] = [rows, outputs].map(|rows| Rows::of(rows, few));
+        // Nothing but steps of few rows cares.
+        let in_order = in_order && tokens.few().is_some_and(|rows| rows <= Row::most(&self.model.gpu.caps));
         let part = length.div_ceil(MAX_SPLITS).max(SPLIT_PART).next_multiple_of(PAGE);
-        (Kind { tokens: Rows::of(rows), outputs: Rows::of(outputs), attention }, part)
+        (Kind { tokens, outputs, in_order, attention }, part)
     }
 
     /// Compiles and binds the dispatches of a kind of step, the first time it occurs.
@@ -198,7 +203,8 @@ impl WgpuExecutor {
         step.check(&self.capacity, self.vocabulary())?;
         let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
-        let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
+        let in_order = step.outputs.iter().enumerate().all(|(i, o)| o.row as usize == i);
+        let (kind, part) = self.kind([step.rows.len(), of_one, step.outputs.len()], in_order, length);
         self.prepare(kind)?;
         let is_split = matches!(kind.attention, Attention::Vector(Keys::Split) | Attention::Single(Keys::Split));
         let splits = if is_split { length.div_ceil(part) as u32 } else { 1 };
@@ -341,7 +347,7 @@ impl Executor for WgpuExecutor {
     fn compile(&mut self, report: &dyn Fn(u64, u64)) -> Result<()> {
         let rows = self.capacity.rows;
         // A token of one sequence, and a prompt.
-        let kinds = [self.kind(1, 1, 1, 1).0, self.kind(rows, rows, 1, rows).0];
+        let kinds = [self.kind([1, 1, 1], true, 1).0, self.kind([rows, rows, 1], false, rows).0];
         for (i, kind) in kinds.iter().enumerate() {
             report(i as u64, kinds.len() as u64);
             self.prepare(*kind)?;

@@ -60,9 +60,10 @@ pub(super) fn needs(program: &Program, plan: &Plan, checkpoint: &Checkpoint, cap
     )
 }
 
-/// Rows of a step that has all that fits.
+/// Rows of a step that has all that fits. Kernels for few rows read as many as they are made for.
 pub(super) fn rows(sym: Sym, capacity: &Capacity) -> usize {
-    if sym == Sym::Tokens { capacity.rows } else { capacity.outputs }
+    let rows = if sym == Sym::Tokens { capacity.rows } else { capacity.outputs };
+    if rows < 8 { rows.next_power_of_two() } else { rows }
 }
 
 /// Bytes of a program's vectors.
@@ -117,7 +118,7 @@ impl Workspace {
         let [halves, sums] = cooperative_words(gpu, program, matrices, capacity);
         Workspace {
             activations: plan.buffers.clone(),
-            rounded: rounding.buffers.clone(),
+            rounded: rounding.buffers.iter().map(|row| row * rows(Sym::Tokens, capacity).min(8) as u64).collect(),
             ropes: program.ropes.iter().map(|r| bytes(capacity.rows * r.width())).collect(),
             scratch: bytes(scratch_words(program, capacity).max(room.scratch)),
             halves: bytes(halves),

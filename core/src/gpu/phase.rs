@@ -3,6 +3,7 @@
 //! Few rows multiply by matrix-vector kernels, many by tiles; attention folds heads at decode, splits
 //! long caches over workgroups, and works in tiles at prefill. Homes are the same in every phase.
 
+mod attention;
 mod product;
 
 use super::{
@@ -10,20 +11,20 @@ use super::{
     convert::{activation, post},
     executor::Model,
     plan::Place,
+    rounding::Made,
 };
 use crate::{
     Error, Result,
     program::{self, Binary, HeadStep, NodeId, Op, Prepare},
 };
-use tamarack_api::{AttentionSpec, Sym};
+use tamarack_api::Sym;
 use tamarack_kernels::{
-    CacheFormat, Kernel, Post, View,
-    attend::{Attend, Besides, Keys},
+    Kernel, Post, View,
+    attend::Keys,
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
     matmul::{self, Candidate, Row},
     norm::{Norm, NormKind},
-    prepare,
     sample::Sample,
     step,
 };
@@ -35,6 +36,8 @@ pub(super) struct Kind {
     pub tokens: Rows,
     /// Output rows.
     pub outputs: Rows,
+    /// Whether outputs are the first rows, in order.
+    pub in_order: bool,
     /// How attention runs.
     pub attention: Attention,
 }
@@ -49,14 +52,16 @@ pub(super) enum Rows {
 }
 
 impl Rows {
+    /// Up to here tiles are the same.
+    const LEAST: u32 = 16;
     /// From here on tiles are the same.
     pub const MOST: u32 = 512;
 
-    /// The kind of so many rows.
-    pub fn of(rows: usize) -> Rows {
+    /// The kind of so many rows, where up to `few` of them, 8 at most, are few.
+    pub fn of(rows: usize, few: u32) -> Rows {
         match rows.max(1).next_power_of_two() as u32 {
-            few @ 1..=8 => Rows::Few(few),
-            many => Rows::Many(many.min(Rows::MOST)),
+            rows if rows <= few => Rows::Few(rows),
+            rows => Rows::Many(rows.clamp(Rows::LEAST, Rows::MOST)),
         }
     }
 
@@ -67,7 +72,7 @@ impl Rows {
 
     /// All kinds that take tiles.
     pub fn tiles() -> impl Iterator<Item = u32> {
-        (4..=Rows::MOST.ilog2()).map(|log| 1 << log)
+        (Rows::LEAST.ilog2()..=Rows::MOST.ilog2()).map(|log| 1 << log)
     }
 }
 
@@ -129,12 +134,14 @@ pub(super) struct Emitter<'a> {
     launches: Vec<Launch<'a>>,
     /// The route whose choices lie sorted in the model's buffers.
     pub(super) sorted: Option<NodeId>,
+    /// The product whose input lies in the model's halves.
+    pub(super) halved: Option<NodeId>,
 }
 
 impl<'a> Emitter<'a> {
     /// All dispatches of a step of this kind, sampling included.
     pub fn emit(model: &'a Model, kind: Kind) -> Result<Vec<Launch<'a>>> {
-        let mut emitter = Emitter { model, kind, launches: Vec::new(), sorted: None };
+        let mut emitter = Emitter { model, kind, launches: Vec::new(), sorted: None, halved: None };
         for id in 0..model.program.nodes.len() {
             emitter.node(id)?;
         }
@@ -170,16 +177,26 @@ impl<'a> Emitter<'a> {
         self.kind.tokens == Rows::Few(1) && self.kind.outputs == Rows::Few(1)
     }
 
+    /// Whether what makes a value rounds it, too: steps of few rows, the first of which are the outputs.
+    fn rounds(&self) -> bool {
+        self.kind.tokens.few().is_some() && self.kind.in_order
+    }
+
+    /// How a node's results are rounded, if they are.
+    fn made(&self, id: NodeId) -> Option<Made> {
+        self.model.rounding.made[id].filter(|_| self.rounds())
+    }
+
     pub(super) fn last(&mut self) -> Option<&mut Launch<'a>> {
         self.launches.last_mut()
     }
 
-    /// Whether the rows wanted are those that there are. Views have their places in what is planned for all phases:
+    /// Whether the rows wanted are the first that there are. Views have their places in what is planned for all phases:
     /// what they look at is copied.
     fn is_read_in_place(&self, id: NodeId) -> bool {
         let nodes = &self.model.program.nodes;
         let is_viewed = || nodes.iter().any(|n| n.op.is_view() && n.inputs.contains(&id));
-        matches!(nodes[id].op, Op::Outputs) && self.is_one_row() && !is_viewed()
+        matches!(nodes[id].op, Op::Outputs) && self.rounds() && !is_viewed()
     }
 
     pub(super) fn place(&self, id: NodeId) -> Result<Place> {
@@ -236,8 +253,9 @@ impl<'a> Emitter<'a> {
     fn embedding(&mut self, id: NodeId, weight: u32, scale: f32) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let table = &model.matrices[&weight];
+        let made = self.made(id);
         for segment in &table.segments {
-            let kernel = embedding(&Embedding {
+            let spec = Embedding {
                 rows: step::TOKENS,
                 first: segment.first,
                 count: segment.rows,
@@ -246,11 +264,14 @@ impl<'a> Emitter<'a> {
                 format: segment.format,
                 scale,
                 out: out.view,
-            });
+                next: made.map(|made| self.rounded(id, made)),
+            };
             let mut buffers = vec![&model.sampled, &segment.quants];
             buffers.extend(&segment.scales);
+            buffers.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
             buffers.push(self.buffer(out));
-            self.push(kernel, Sym::Tokens, buffers);
+            buffers.extend(made.map(|made| &model.rounded[made.buffer]));
+            self.push(embedding(&spec, &model.gpu.caps), Sym::Tokens, buffers);
         }
         Ok(())
     }
@@ -337,15 +358,6 @@ impl<'a> Emitter<'a> {
         Ok(())
     }
 
-    /// Whether attention does it on the way.
-    fn is_besides(&self, p: &Prepare) -> bool {
-        matches!(self.kind.attention, Attention::Single(_))
-            && p.q.is_some()
-            && p.kv
-                .as_ref()
-                .is_some_and(|kv| kv.v.is_some() && self.model.program.caches[kv.cache].format == CacheFormat::F16)
-    }
-
     /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
     fn custom(&mut self, id: NodeId, custom: usize, weights: &[u32]) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
@@ -357,110 +369,6 @@ impl<'a> Emitter<'a> {
         let kernel = program::custom::kernel(&model.program.custom[custom]);
         let (rows, weights) = (model.program.rows(id), Weights::default());
         self.launches.push(Launch { kernel, buffers, rows, checked: true, weights, tunable: None });
-        Ok(())
-    }
-
-    fn prepare(&mut self, id: NodeId, p: &Prepare) -> Result<()> {
-        let out = if p.q.is_some() { Some(self.place(id)?) } else { None };
-        let (kernel, mut bound) = self.prepared(id, p, out.map_or(View::rows(1), |o| o.view))?;
-        bound.extend(out.map(|o| self.buffer(o)));
-        bound.extend(p.kv.as_ref().map(|kv| &self.model.caches[kv.cache]));
-        self.push(kernel.kernel(&self.model.gpu.caps), Sym::Tokens, bound);
-        Ok(())
-    }
-
-    /// What comes before attention, and the buffers that it reads.
-    fn prepared(&self, id: NodeId, p: &Prepare, out: View) -> Result<(prepare::Prepare, Vec<&'a wgpu::Buffer>)> {
-        let model = self.model;
-        let node = &model.program.nodes[id];
-        let (mut buffers, mut ropes): (Vec<usize>, Vec<u32>) = (Vec::new(), Vec::new());
-        let mut heads = |this: &Self, h: &program::Heads| -> Result<prepare::Heads> {
-            let place = this.place(node.inputs[h.input])?;
-            let input = index_of(&mut buffers, place.buffer);
-            let steps = h.steps.iter().map(|s| match s {
-                HeadStep::Norm(n) => prepare::HeadStep::Norm { eps: n.eps, weight: n.weight.is_some() },
-                HeadStep::Scale(c) => prepare::HeadStep::Scale(*c),
-                HeadStep::Rope(rope) => {
-                    let (spec, half) = model.program.rope(*rope);
-                    let pairs = spec.inv_freq.len() as u32;
-                    prepare::HeadStep::Rope { table: index_of(&mut ropes, *rope), half, pairs }
-                }
-            });
-            Ok(prepare::Heads { input, view: place.view, steps: steps.collect() })
-        };
-        let q = p.q.as_ref().map(|h| heads(self, h)).transpose()?;
-        let kv = p.kv.as_ref().map(|kv| {
-            let k = heads(self, &kv.k)?;
-            Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
-        });
-        let kv = kv.transpose()?;
-        let cache = p.kv.as_ref().map(|kv| model.program.caches[kv.cache].format).unwrap_or_default();
-        let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
-        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, cache, out };
-        let mut bound: Vec<&wgpu::Buffer> = buffers.iter().map(|b| &model.activations[*b]).collect();
-        bound.extend(p.norms().filter_map(|n| n.weight).map(|w| &model.vectors[&w]));
-        bound.extend(ropes.iter().map(|r| &model.ropes[*r as usize]));
-        Ok((kernel, bound))
-    }
-
-    fn attend(&mut self, id: NodeId, cache: usize, spec: &AttentionSpec) -> Result<()> {
-        let (model, out) = (self.model, self.place(id)?);
-        let input = model.program.nodes[id].inputs[0];
-        let q = self.place(input)?;
-        let (sizes, caps) = (model.program.caches[cache], &model.gpu.caps);
-        let attend = Attend {
-            heads: q.view.heads,
-            kv_heads: sizes.groups as u32,
-            dk: sizes.dk as u32,
-            dv: sizes.dv as u32,
-            scale: spec.scale,
-            window: spec.window.map(|w| w.min(u32::MAX as usize) as u32),
-            softcap: spec.softcap,
-            sinks: spec.sinks.is_some(),
-            latent: sizes.latent,
-            cache: sizes.format,
-            q: q.view,
-            out: out.view,
-        };
-        let sinks = spec.sinks.map(|s| &model.vectors[&s]);
-        match self.kind.attention {
-            Attention::Tiled => {
-                let buffers = [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks);
-                let kernel = attend.cooperative(caps).unwrap_or_else(|| attend.tiled(caps));
-                self.push(kernel, Sym::Tokens, buffers.chain([self.buffer(out)]).collect());
-            }
-            Attention::Vector(keys) | Attention::Single(keys) => {
-                let made = model.rounding.made[id].filter(|_| self.is_one_row());
-                let mut buffers = vec![self.buffer(q)];
-                let mut besides = Besides {
-                    prepare: None,
-                    alone: self.is_one_row(),
-                    store: made.is_none_or(|made| made.store),
-                    next: made.map(|made| self.rounded(id, made)),
-                };
-                if let Op::Prepare(p) = &model.program.nodes[input].op
-                    && self.is_besides(p)
-                {
-                    let (prepare, inputs) = self.prepared(input, p, q.view)?;
-                    (besides.prepare, buffers) = (Some(prepare), inputs);
-                }
-                buffers.push(&model.caches[cache]);
-                let mut end: Vec<&wgpu::Buffer> = sinks.into_iter().collect();
-                end.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
-                end.extend(besides.store.then(|| self.buffer(out)));
-                end.extend(made.map(|made| &model.rounded[made.buffer]));
-                if keys == Keys::Split {
-                    // Sinks take part once, when the parts are put together.
-                    buffers.push(&model.partials);
-                    end.insert(0, &model.partials);
-                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
-                    self.push(attend.reduce_with(caps, &besides), Sym::Tokens, end);
-                } else {
-                    buffers.extend(end);
-                    self.push(attend.vector_with(caps, keys, &besides), Sym::Tokens, buffers);
-                }
-            }
-        }
         Ok(())
     }
 
@@ -497,13 +405,4 @@ fn binary(op: Binary) -> elementwise::Op {
         Binary::Div => elementwise::Op::Div,
         Binary::Glu(f) => elementwise::Op::Glu(activation(f)),
     }
-}
-
-/// The index of `x`, which is appended if it is new.
-fn index_of<T: PartialEq>(all: &mut Vec<T>, x: T) -> u32 {
-    let found = all.iter().position(|y| *y == x).unwrap_or_else(|| {
-        all.push(x);
-        all.len() - 1
-    });
-    found as u32
 }

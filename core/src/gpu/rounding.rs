@@ -1,5 +1,5 @@
 //! Which results are stored rounded by the kernel that makes them, so that the products that take them
-//! need not round: see [`tamarack_kernels::rounded`]. Steps of one row only: there nothing hides it.
+//! need not round: see [`tamarack_kernels::rounded`]. In steps of few rows: there nothing hides it.
 
 use super::{Gpu, plan::Plan, weights::Layout};
 use crate::program::{MatMul, Node, NodeId, Op, Program};
@@ -21,13 +21,13 @@ pub(super) struct Made {
     pub store: bool,
 }
 
-/// What is stored rounded in steps of one row.
+/// What is stored rounded in steps of few rows.
 pub(super) struct Rounding {
     /// By the node that makes it.
     pub made: Vec<Option<Made>>,
     /// By the node that takes it: in which buffer.
     pub taken: Vec<Option<usize>>,
-    /// Bytes of each buffer.
+    /// Bytes of a row in each buffer.
     pub buffers: Vec<u64>,
 }
 
@@ -49,6 +49,7 @@ impl Rounding {
         for (id, node) in program.nodes.iter().enumerate() {
             let makes = match &node.op {
                 Op::MatMul(m) => rounding.taken[id].is_some() && matrices[&m.weight].segments.len() == 1,
+                Op::Embedding { .. } => true,
                 Op::Attend { cache, .. } => (program.caches[*cache].dv as u32).is_multiple_of(UNIT),
                 _ => false,
             };
@@ -99,7 +100,7 @@ fn flat(program: &Program, weight: Option<WeightId>) -> bool {
     weight.is_none_or(|w| program.weight_shape(w).len() == 1)
 }
 
-/// The node whose value this is, all of it and in order.
+/// The node whose value this is, all of it and in order, where every row is an output.
 fn source(program: &Program, plan: &Plan, mut id: NodeId) -> NodeId {
     while passes(plan, &program.nodes[id]) {
         id = program.nodes[id].inputs[0];
@@ -107,7 +108,7 @@ fn source(program: &Program, plan: &Plan, mut id: NodeId) -> NodeId {
     id
 }
 
-/// Whether a node passes its input on as it is: another shape, or the one row that there is.
+/// Whether a node passes its input on as it is: another shape, or the rows that there are.
 fn passes(plan: &Plan, node: &Node) -> bool {
     match &node.op {
         Op::Outputs => true,

@@ -4,10 +4,10 @@
 //! ([`crate::halves::Halves`]); sums are f32.
 
 use super::vector::flag;
-use super::{MatMul, values};
-use crate::halves::padded;
+use super::{MatMul, Norm, values};
+use crate::halves::{PADDING, made, padded};
 use crate::post;
-use crate::template::{Bindings, render};
+use crate::template::{Bindings, consts, render};
 use crate::weights::Weights;
 use crate::{Caps, Cooperative, Extent, Kernel};
 
@@ -80,7 +80,7 @@ impl CooperativeTile {
         let mut tile = CooperativeTile {
             rows: self.rows.max(side),
             weights: self.weights.max(side * matrices),
-            depth: self.depth.clamp(16, 64),
+            depth: self.depth.clamp(16, PADDING),
             sub_rows: self.sub_rows.clamp(side, self.rows.max(side)),
             sub_weights: self.sub_weights.clamp(side * matrices, self.weights.max(side * matrices)),
             splits: self.splits.clamp(1, spec.k.div_ceil(64)),
@@ -141,6 +141,27 @@ pub fn cooperative_with(spec: &MatMul, caps: &Caps, tile: CooperativeTile) -> Op
     let tile = tile.fit(spec, caps, units);
     let product = product(spec, tile, units);
     Some(if tile.splits > 1 { vec![product, sum(spec, caps, tile.splits)] } else { vec![product] })
+}
+
+/// [`cooperative`], whose second kernel also makes halves of the results, after a norm, for the product that follows:
+/// none where there is no second kernel. Its bindings: step, partial sums, worths (read, and then written), bias, posts,
+/// out, the norm's weight if it has one, halves.
+pub fn cooperative_next(spec: &MatMul, caps: &Caps, rows: u32, next: Option<Norm>) -> Option<[Kernel; 2]> {
+    cooperative_next_with(spec, caps, CooperativeTile::default_for(spec, rows), next)
+}
+
+/// [`cooperative_next`] with tiles of a given size.
+pub fn cooperative_next_with(
+    spec: &MatMul,
+    caps: &Caps,
+    tile: CooperativeTile,
+    next: Option<Norm>,
+) -> Option<[Kernel; 2]> {
+    let units = caps.cooperative.filter(|_| caps.f16 && caps.subgroups.is_some())?;
+    let spec = &MatMul { norm: None, ..spec.clone() };
+    let tile = tile.fit(spec, caps, units);
+    let possible = tile.splits > 1 && spec.n.is_multiple_of(4) && spec.n == spec.out.width();
+    possible.then(|| [product(spec, tile, units), sum_next(spec, caps, tile.splits, next)])
 }
 
 /// Words of partial sums that [`cooperative`] leaves for a weight of [n * matrices, k] in a step of `rows` rows,
@@ -247,6 +268,19 @@ fn sum(spec: &MatMul, caps: &Caps, splits: u32) -> Kernel {
     let source = render(include_str!("../../wgsl/cooperative/sum.wgsl"), &values);
     let grid = [Extent::Const(spec.n.div_ceil(threads)), Extent::Rows(1), Extent::Const(1)];
     bindings.kernel(spec.name("matmul sum"), source, grid)
+}
+
+fn sum_next(spec: &MatMul, caps: &Caps, splits: u32, next: Option<Norm>) -> Kernel {
+    let mut bindings = Bindings::step();
+    bindings.read("partials", "vec4<f32>");
+    bindings.write("worths", "f32");
+    finishing(spec, &mut bindings);
+    let sizes = [("OUTPUT_QUADS", spec.n / 4), ("MATRICES", spec.matrices())];
+    let mut values = values(spec, &bindings, String::new(), &sizes);
+    values.push(("SPLITS", splits.to_string()));
+    let x = render(include_str!("../../wgsl/cooperative/sum_quad.wgsl"), &values);
+    let functions = consts(&sizes) + post::FUNCTIONS + &spec.common() + &x;
+    made(caps, spec.name("matmul sum halves"), bindings, functions, spec.n, next, false)
 }
 
 /// What a finished sum meets, and where it goes.

@@ -1,24 +1,27 @@
-//! A quantized matrix times one row that the kernel before has rounded, see [`crate::rounded`]. This is
-//! where decoding spends its time: nothing is left here but to read weights and to multiply.
+//! A quantized matrix times one to eight rows that the kernel before has rounded, see [`crate::rounded`]. This is
+//! where decoding spends its time: nothing is left here but to read weights and to multiply. Each weight is
+//! read and unpacked once for all rows.
 
 use super::integer::zero;
 use super::vector::{distinct, flag, reduction, usable_subgroups};
 use super::{Candidate, MatMul, Precision, values};
-use crate::rounded::{Rounded, UNIT};
+use crate::rounded::{Rounded, UNIT, words};
 use crate::template::{Bindings, float, render};
 use crate::weights::Weights;
 use crate::{Caps, Extent, Format, Kernel, Post, Scales, post};
 
-/// A product with a rounded row.
+/// A product with rounded rows.
 ///
-/// Bindings: step, the rounded row, quants, scales, bias, one for each `Post::Add` and `Post::Mul` in
-/// order, the next norm's weight if `next` has one, out if `store`, the next rounded row if there is one.
+/// Bindings: step, the rounded rows, quants, scales, bias, one for each `Post::Add` and `Post::Mul` in
+/// order, the next norm's weight if `next` has one, out if `store`, the next rounded rows if there are some.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Row {
-    /// What is computed, for one row. `x` is not looked at, and neither is whether a norm has a weight:
+    /// What is computed. `x` is not looked at, and neither is whether a norm has a weight:
     /// it is in the rounded row.
     pub matmul: MatMul,
-    /// To how many bits the row is rounded.
+    /// Rows of a step at most, 1 to 8.
+    pub rows: u32,
+    /// To how many bits they are rounded.
     pub precision: Precision,
     /// Whether the results are stored in f32.
     pub store: bool,
@@ -63,6 +66,9 @@ const CANDIDATES: [RowTuning; 12] = [
     tuning(4, 128, 8, 1, 1),
 ];
 
+/// Sums that an invocation has at most.
+const SUMS: u32 = 32;
+
 impl Row {
     /// Whether there is such a kernel for a weight of this format and so many columns.
     pub fn serves(format: Format, k: u32, precision: Precision) -> bool {
@@ -70,6 +76,12 @@ impl Row {
             && matches!(format, Format::Affine { .. })
             && k.is_multiple_of(UNIT)
             && [16, 32].contains(&units(format, k).columns())
+    }
+
+    /// Rows of a step at most. Where subgroups may be far smaller than largest, a team leaves so many parts of its sums
+    /// that those of several rows do not fit into workgroup memory.
+    pub fn most(caps: &Caps) -> u32 {
+        if usable_subgroups(caps).is_some_and(|(min, max)| max > 4 * min) { 1 } else { 8 }
     }
 
     /// The kernel with the work shared out as is best for most devices.
@@ -103,7 +115,9 @@ impl Row {
         // Eight invocations round a unit.
         let least = if self.next.is_some() { 8u32.div_ceil(lanes) } else { 1 };
         let teams = 1 << t.teams.clamp(least, size / lanes).ilog2();
-        let outputs = 1 << (t.outputs / spec.matrices()).clamp(1, 8).ilog2();
+        // Sums for each output and row are in registers.
+        let most = (SUMS / (self.rows * spec.matrices())).clamp(1, 8);
+        let outputs = 1 << (t.outputs / spec.matrices()).clamp(1, most).ilog2();
         let chunk = t.chunk.clamp(1, units(spec.format, spec.k).units().div_ceil(lanes).min(8));
         let batches = t.batches.clamp(1, spec.n.div_ceil(outputs * teams).max(1));
         // What is rounded together has to be made together.
@@ -123,7 +137,7 @@ impl Row {
         let weights = units(spec.format, spec.k);
         let (size, per_group) = (lanes * teams, outputs * teams * batches);
         let sums = outputs * spec.matrices();
-        let values_each = sums + u32::from(spec.norm.is_some());
+        let values_each = (sums + u32::from(spec.norm.is_some())) * self.rows;
         let parts = usable_subgroups(caps).map_or(teams, |(min, _)| size / min);
         let (bindings, functions) = self.parts(caps, &weights, size);
         let groups = spec.n.div_ceil(per_group);
@@ -134,7 +148,7 @@ impl Row {
             ("TEAMS", teams),
             ("BATCHES", batches),
             ("VALUES", values_each),
-            ("SQUARES", sums),
+            ("SQUARES", sums * self.rows),
             ("ALL_PARTS", parts),
             ("PARTIALS", batches * parts * values_each),
             ("PER_GROUP", per_group),
@@ -142,6 +156,7 @@ impl Row {
             ("FIRST", spec.first),
             ("GRID", grid),
             ("X_UNITS", spec.k / UNIT),
+            ("X_ROW", words(spec.k, self.precision) / 4),
             ("X_PER", UNIT / weights.columns()),
             ("X_RECORDS", 2 * self.precision.planes() * (spec.k / UNIT)),
         ];
@@ -154,15 +169,18 @@ impl Row {
         };
         let acc = match spec.format {
             Format::Affine { scales: Scales::Centered, .. } => {
-                format!("fma(s.x, fma(record.x, products, {} * sum), acc{{{{g}}}}_{{{{r}}}})", float(zero - middle))
+                format!(
+                    "fma(s.x, fma(record.x, products, {} * sum), acc{{{{g}}}}_{{{{r}}}}_{{{{m}}}})",
+                    float(zero - middle)
+                )
             }
             _ => format!(
-                "fma(s.x * record.x, products, fma(fma({}, s.x, s.y), sum, acc{{{{g}}}}_{{{{r}}}}))",
+                "fma(s.x * record.x, products, fma(fma({}, s.x, s.y), sum, acc{{{{g}}}}_{{{{r}}}}_{{{{m}}}}))",
                 float(zero)
             ),
         };
         // What an output takes besides its sum is loaded before the sum is there, by those who finish it.
-        let early = per_group.div_ceil(4) <= size;
+        let early = per_group.div_ceil(4) * self.rows <= size;
         let (loads, lines) = self.besides();
         let gained = if self.next.is_some_and(|next| next.gain) { " * early_gain" } else { "" };
         let parts_each = match usable_subgroups(caps) {
@@ -191,6 +209,7 @@ impl Row {
             ("SIZE", size.to_string()),
             ("EPS", float(spec.norm.map_or(0.0, |norm| norm.eps))),
             ("OUTPUTS", outputs.to_string()),
+            ("TOKENS", self.rows.to_string()),
             ("CHUNK", chunk.to_string()),
             ("RAGGED", flag(!weights.units().is_multiple_of(lanes * chunk))),
             ("PARTS", (weights.columns() / 16).to_string()),
@@ -200,10 +219,14 @@ impl Row {
             ("GLU", flag(spec.glu.is_some())),
             ("NEXT", flag(self.next.is_some())),
         ]);
-        let name = spec.name("matvec row") + if self.next.is_some() { " next" } else { "" };
+        let name = spec.name(&self.kind()) + if self.next.is_some() { " next" } else { "" };
         let source = render(include_str!("../../wgsl/matvec_row.wgsl"), &values);
         let grid = [Extent::Const(grid), Extent::Const(groups.div_ceil(grid)), Extent::Const(1)];
         bindings.kernel(name, source, grid)
+    }
+
+    fn kind(&self) -> String {
+        if self.rows == 1 { "matvec row".to_string() } else { format!("matvec {} rows", self.rows) }
     }
 
     /// The bindings, and the functions of `weights` and `round_quad`.
@@ -255,7 +278,7 @@ impl Row {
         }
         for (i, step) in spec.post.iter().enumerate() {
             if let Post::Add(view) | Post::Mul(view) = step {
-                load(&format!("post{i}"), &|column| format!("post{i}[{}]", post::element(view, "0u", column)));
+                load(&format!("post{i}"), &|column| format!("post{i}[{}]", post::element(view, "early_row", column)));
             }
         }
         lines += &post::lines_of(&spec.post, |i, _| format!("early_post{i}[{{{{c}}}}]"));

@@ -2,8 +2,8 @@ use crate::{DEVICES, LEAST};
 use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::halves::Halves;
 use tamarack_kernels::matmul::{
-    CooperativeTile, MatMul, Norm, Precision, Row, Tile, cooperative, cooperative_with, integer, tiled, tiled_with,
-    vector,
+    CooperativeTile, MatMul, Norm, Precision, Row, Tile, cooperative, cooperative_next_with, cooperative_with, integer,
+    tiled, tiled_with, vector,
 };
 use tamarack_kernels::quantize::{Quantize, quantize};
 use tamarack_kernels::rounded::Rounded;
@@ -22,6 +22,13 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
                 let split = CooperativeTile { splits: 3, early: true, ..tiles[3] };
                 let kernels = tiles.iter().chain([&split]).filter_map(|tile| cooperative_with(&spec, &caps, *tile));
                 list.extend(kernels.flatten().map(|kernel| (caps, kernel)));
+                let next = cooperative_next_with(
+                    &MatMul { n: 48, out: View::rows(48), ..plain(format, k) },
+                    &caps,
+                    split,
+                    spec.norm,
+                );
+                list.extend(next.into_iter().flatten().map(|kernel| (caps, kernel)));
                 for (rows, precision) in [(1, Precision::High), (8, Precision::High), (1, Precision::Fast)] {
                     list.extend(integer(&spec, &caps, rows, precision).map(|kernel| (caps, kernel)));
                 }
@@ -29,7 +36,13 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
                     if Row::serves(format, k, precision) {
                         let spec = MatMul { n: 96, ..spec.clone() };
                         let next = gain.then_some(Rounded { columns: 96, precision, gain });
-                        let row = Row { matmul: spec, precision, store: !gain, next };
+                        let row = Row {
+                            matmul: spec,
+                            rows: if gain { Row::most(&caps) } else { 1 },
+                            precision,
+                            store: !gain,
+                            next,
+                        };
                         list.extend(row.candidates(&caps).into_iter().step_by(5).map(|c| (caps, c.kernel)));
                     }
                 }
@@ -58,8 +71,11 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
             format,
             scale: 2.0,
             out: View::rows(dim),
+            next: None,
         };
-        list.push((LEAST, embedding(&spec)));
+        list.push((LEAST, embedding(&spec, &LEAST)));
+        let next = Some(Rounded { columns: dim, precision: Precision::High, gain: true });
+        list.extend(DEVICES.map(|caps| (caps, embedding(&Embedding { next, ..spec }, &caps))));
     }
     for from in [Format::F32, Format::F16, Format::Bf16] {
         list.extend([4, 8].map(|bits| (LEAST, quantize(&Quantize { from, cols: 256, bits, group: 64 }, 9))));

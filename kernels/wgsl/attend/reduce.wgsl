@@ -64,6 +64,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     {{end c}}
     {{for next in NEXT}}
-    round_tile(head * DV / 4u, thread);
+    round_tile(row, head * DV / 4u, thread);
     {{end next}}
 }

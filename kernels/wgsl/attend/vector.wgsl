@@ -180,6 +180,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
         {{end s}}
     }
     {{for next in NEXT}}
-    round_tile(first_head * DV / 4u, thread);
+    round_tile(row, first_head * DV / 4u, thread);
     {{end next}}
 }

@@ -5,9 +5,9 @@ use half::f16;
 use tamarack::gpu::Gpu;
 use tamarack::reference::ops;
 use tamarack_kernels::halves::{self, Halves};
-use tamarack_kernels::matmul::{CooperativeTile, MatMul, cooperative_with};
-use tamarack_kernels::{Format, View};
-use tamarack_tests::gpu::{assert_close, gpus, random, run, words};
+use tamarack_kernels::matmul::{CooperativeTile, MatMul, Norm, cooperative_next_with, cooperative_with};
+use tamarack_kernels::{Caps, Cooperative, Format, Post, View};
+use tamarack_tests::gpu::{assert_close, floats, gpus, random, run, words};
 
 /// What rounding both sides to f16 costs, relative to the largest result.
 const HALVES: f32 = 2e-3;
@@ -60,14 +60,19 @@ impl Case<'_> {
             }
             want.resize(padded, 0.0);
             let worth = f32::from_bits(worths[r]);
-            let half = |w: u32| f16::from_bits(w as u16).to_f32() * worth;
-            let row = &halves[r * padded / 2..][..padded / 2];
-            let got: Vec<f32> = row.iter().flat_map(|w| [half(*w), half(w >> 16)]).collect();
-            let largest = want.iter().fold(1e-30f32, |max, v| max.max(v.abs()));
-            assert_close(&format!("{}, row {r}", kernel.name), &got, &want, largest * 5e-4);
+            check_halves(&format!("{}, row {r}", kernel.name), &halves[r * padded / 2..][..padded / 2], worth, &want);
         }
         [halves, worths]
     }
+}
+
+/// Whether a row of halves, each worth so much, is what it should be.
+#[track_caller]
+fn check_halves(name: &str, row: &[u32], worth: f32, want: &[f32]) {
+    let half = |w: u32| f16::from_bits(w as u16).to_f32() * worth;
+    let got: Vec<f32> = row.iter().flat_map(|w| [half(*w), half(w >> 16)]).collect();
+    let largest = want.iter().fold(1e-30f32, |max, v| max.max(v.abs()));
+    assert_close(name, &got, want, largest * 5e-4);
 }
 
 #[test]
@@ -106,6 +111,49 @@ fn cooperative_matrices() {
         for (format, k) in [(Format::F32, 7), (Format::F16, 26), (Format::Bf16, 36), (AFFINE4, 96)] {
             let x = View { offset: 5, row: k + 3, ..View::rows(k) };
             check(&gpu, &MatMul { x, ..plain(format, 70, k) }, tiles[3].0, 33, 1e8);
+        }
+    }
+}
+
+/// What adds up the parts of a split product also makes halves of it, which takes no cooperative matrices.
+#[test]
+fn sums_of_parts_become_halves() {
+    let (n, rows, splits) = (156, 5, 3);
+    let tile = CooperativeTile {
+        rows: 16,
+        weights: 32,
+        depth: 64,
+        sub_rows: 16,
+        sub_weights: 32,
+        shares: 4,
+        splits,
+        early: true,
+    };
+    let spec = MatMul { bias: true, post: vec![Post::Add(View::rows(n))], ..plain(AFFINE4, n, 384) };
+    for gpu in gpus() {
+        let caps = Caps { f16: true, cooperative: Some(Cooperative { side: 16, subgroup: 32 }), ..gpu.caps };
+        for norm in [None, Some(Norm { eps: 1e-5, weight: true })] {
+            let Some([_, kernel]) = cooperative_next_with(&spec, &caps, tile, norm) else { continue };
+            let (n, rows, padded) = (n as usize, rows as usize, halves::padded(n) as usize);
+            let (parts, added) = (random(1, splits as usize * rows * n), random(3, rows * n));
+            let (bias, gain) = (random(2, n), random(4, n));
+            let worths: Vec<f32> = (0..rows).map(|r| (r as f32 - 2.0).exp2()).collect();
+            let mut buffers = vec![header(&spec, rows as u32), words(&parts), words(&worths), words(&bias)];
+            buffers.extend([words(&added), vec![0; rows * n]]);
+            buffers.extend(norm.map(|_| words(&gain)));
+            buffers.push(vec![0; rows * padded / 2]);
+            run(&gpu, &kernel, rows as u32, 1, &mut buffers);
+            let got = buffers.pop().expect("halves");
+            for r in 0..rows {
+                let sum = |i: usize| (0..splits as usize).map(|s| parts[(s * rows + r) * n + i]).sum::<f32>();
+                let want: Vec<f32> = (0..n).map(|i| sum(i) * worths[r] + bias[i] + added[r * n + i]).collect();
+                let stored = &floats(&buffers[5])[r * n..(r + 1) * n];
+                assert_close(&format!("{}, row {r}", kernel.name), stored, &want, 1e-5);
+                let mut want = if norm.is_some() { ops::rms_norm(&want, n, Some(&gain), 1e-5) } else { want };
+                want.resize(padded, 0.0);
+                let worth = f32::from_bits(buffers[2][r]);
+                check_halves(&kernel.name, &got[r * padded / 2..][..padded / 2], worth, &want);
+            }
         }
     }
 }

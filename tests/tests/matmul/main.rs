@@ -9,9 +9,11 @@ use tamarack_kernels::embedding::{Embedding, embedding};
 use tamarack_kernels::matmul::{
     IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, integer, integer_with, tiled, tiled_with, vector, vector_with,
 };
+use tamarack_kernels::rounded::{self, Rounded};
 use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
 use tamarack_tests::canonical::Matrix;
 use tamarack_tests::gpu::{assert_close, floats, gpus, random, run, words};
+use tamarack_tests::rounded::read;
 
 /// The device as it is, and as if it had no subgroups.
 fn variants(gpu: &Gpu) -> [Caps; 2] {
@@ -218,7 +220,9 @@ fn looks_up_embeddings() {
         for (first, format) in formats().into_iter().chain([Format::F16]).flat_map(|f| [(5, f), (0, f)]) {
             let dim = if format.block() == 2 { 270 } else { 384 };
             let out = View { offset: 2, row: dim + 1, ..View::rows(dim) };
-            let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out };
+            let next =
+                dim.is_multiple_of(32).then_some(Rounded { columns: dim, precision: Precision::High, gain: true });
+            let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out, next };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];
@@ -228,7 +232,12 @@ fn looks_up_embeddings() {
             let mut want = vec![UNTOUCHED; elements(&out, rows + 2)];
             let mut buffers = vec![step, sampled.to_vec(), table.quants.clone()];
             buffers.extend((!table.scales.is_empty()).then(|| table.scales.clone()));
+            let gain = random(8, dim as usize);
+            buffers.extend(next.map(|_| words(&gain)));
+            let at = buffers.len();
             buffers.push(words(&want));
+            let next_words = rounded::words(dim, Precision::High) as usize;
+            buffers.extend(next.map(|_| vec![0; rows as usize * next_words]));
             for (r, token) in tokens.into_iter().enumerate() {
                 let token = if token & step::SAMPLED != 0 { sampled[(token & 3) as usize] } else { token };
                 let token = if token < total { token } else { 0 };
@@ -239,9 +248,21 @@ fn looks_up_embeddings() {
                     }
                 }
             }
-            let kernel = embedding(&spec);
+            let kernel = embedding(&spec, &gpu.caps);
             run(&gpu, &kernel, rows, 1, &mut buffers);
-            assert_close(&kernel.name, &floats(&buffers[buffers.len() - 1]), &want, 1e-6);
+            assert_close(&kernel.name, &floats(&buffers[at]), &want, 1e-6);
+            if next.is_none() {
+                continue;
+            }
+            for (r, rounded) in
+                buffers[at + 1].chunks(next_words).enumerate().filter(|(r, _)| want[index(&out, *r, 0)] != UNTOUCHED)
+            {
+                let (values, _) = read(rounded, dim as usize, Precision::High);
+                let want: Vec<f32> = (0..dim as usize).map(|c| want[index(&out, r, c)] * gain[c]).collect();
+                // Two planes hold 1/64,000 of the largest.
+                let largest = want.iter().fold(1.0f32, |largest, v| largest.max(v.abs()));
+                assert_close(&format!("{}, row {r} rounded", kernel.name), &values, &want, 2e-5 * largest);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         rounding::Made,
         weights::Segment,
     },
-    program::{MatMul, NodeId},
+    program::{MatMul, NodeId, Norm, Op},
 };
 use tamarack_api::Sym;
 use tamarack_kernels::{
@@ -27,12 +27,12 @@ impl<'a> Emitter<'a> {
             let shape = &node.shape;
             return Err(Error::Model(format!("{}: linear over {shape:?} is not supported on GPUs", node.place)));
         }
-        if self.is_one_row()
-            && let Some(source) = model.rounding.taken[id]
-        {
-            return self.row(id, m, source);
-        }
         let kind = self.rows(rows);
+        if self.rounds()
+            && let (Some(source), Some(most)) = (model.rounding.taken[id], kind.few())
+        {
+            return self.row(id, m, source, most);
+        }
         let matrix = &model.matrices[&m.weight];
         let halves = matches!(kind, Rows::Many(_)) && model.gpu.caps.cooperative.is_some() && matrix.fits_halves();
         let mut x = self.place(node.inputs[0])?;
@@ -48,13 +48,15 @@ impl<'a> Emitter<'a> {
             self.norm_into(rows, x, n, &[], Vec::new(), (to, &model.scratch))?;
             (x.view, x_buffer) = (to, &model.scratch);
         }
-        if !x.view.is_dense() {
+        if !x.view.is_dense() && self.halved != Some(id) {
             let to = View::rows(x.view.width());
             let copy = copy(x.view, to);
             self.push(copy.kernel(&model.gpu.caps), rows, vec![x_buffer, &model.scratch]);
             (x.view, x_buffer) = (to, &model.scratch);
         }
-        if halves {
+        if halves && self.halved == Some(id) {
+            norm = None;
+        } else if halves {
             let k = matrix.cols;
             let norm = norm.take();
             let spec = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
@@ -72,7 +74,7 @@ impl<'a> Emitter<'a> {
             last.push(self.buffer(out));
             let kernel = match kind {
                 Rows::Many(n) if halves => {
-                    self.cooperative(m, &spec, n, segment, last);
+                    self.cooperative(id, m, &spec, n, segment, last);
                     continue;
                 }
                 Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
@@ -91,6 +93,7 @@ impl<'a> Emitter<'a> {
     /// A product of x that lies in halves; `last` is what its sums meet, and where they go.
     fn cooperative(
         &mut self,
+        id: NodeId,
         m: &MatMul,
         spec: &matmul::MatMul,
         most: u32,
@@ -100,6 +103,21 @@ impl<'a> Emitter<'a> {
         let (model, rows) = (self.model, if spec.rows == header(Sym::Tokens) { Sym::Tokens } else { Sym::Outputs });
         let mut weights = vec![&segment.quants];
         weights.extend(&segment.scales);
+        let into_halves = self.next_halves(id).and_then(|(next, norm)| {
+            let spec_norm = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
+            let kernels = matmul::cooperative_next(spec, &model.gpu.caps, most, spec_norm)?;
+            Some((next, norm.and_then(|n| n.weight), kernels))
+        });
+        if let Some((next, gain, [product, sum])) = into_halves {
+            self.push(product, rows, [vec![&model.halves], weights, vec![&model.sums]].concat());
+            self.is_product(m, segment, None);
+            let mut buffers = [vec![&model.sums, &model.worths], last].concat();
+            buffers.extend(gain.map(|w| &model.vectors[&w]));
+            buffers.push(&model.halves);
+            self.push(sum, rows, buffers);
+            self.halved = Some(next);
+            return;
+        }
         let mut kernels = matmul::cooperative(spec, &model.gpu.caps, most).unwrap_or_default().into_iter();
         match (kernels.next(), kernels.next()) {
             (Some(product), None) => {
@@ -115,16 +133,26 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// A product with a row that its maker has rounded.
-    fn row(&mut self, id: NodeId, m: &MatMul, source: usize) -> Result<()> {
+    /// The product that reads halves next, and its norm, if what it reads is this product.
+    fn next_halves(&self, id: NodeId) -> Option<(NodeId, Option<&'a Norm>)> {
+        let (model, nodes) = (self.model, &self.model.program.nodes);
+        let next = (id + 1..nodes.len()).find(|next| matches!(nodes[*next].op, Op::MatMul(_)))?;
+        let Op::MatMul(m) = &nodes[next].op else { return None };
+        let rows = model.program.rows(next) == model.program.rows(id);
+        let whole = model.matrices[&m.weight].fits_halves() && model.plan.places[id].is_some_and(|p| p.view.is_dense());
+        (nodes[next].inputs[0] == id && rows && whole).then_some((next, m.norm.as_ref()))
+    }
+
+    /// A product with at most so many rows that their maker has rounded.
+    fn row(&mut self, id: NodeId, m: &MatMul, source: usize, rows: u32) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let (steps, post_buffers) = self.post(id, &m.post)?;
-        let made = model.rounding.made[id];
+        let made = self.made(id);
         let precision = model.gpu.settings.precision;
         for segment in &model.matrices[&m.weight].segments {
             let matmul = self.product(id, m, segment, &steps)?;
             let next = made.map(|made| self.rounded(id, made));
-            let row = Row { matmul, precision, store: made.is_none_or(|m| m.store), next };
+            let row = Row { matmul, rows, precision, store: made.is_none_or(|m| m.store), next };
             let mut buffers = vec![&model.rounded[source], &segment.quants];
             buffers.extend(&segment.scales);
             buffers.extend(m.bias.map(|b| &model.vectors[&b]));

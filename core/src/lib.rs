@@ -9,6 +9,7 @@ pub mod exec;
 pub mod generate;
 pub mod gpu;
 pub mod hub;
+pub mod image;
 pub mod input;
 mod load;
 pub mod model;
@@ -24,6 +25,7 @@ pub use generate::{
     GenerateCompletionInfo, GenerateParameters, Generation, GenerationComponents, GenerationStream, PromptCache,
     StopReason,
 };
+pub use image::Image;
 pub use input::{LmInput, UserInput};
 pub use model::{
     Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,

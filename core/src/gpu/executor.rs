@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
+    exec::{Capacity, Executor, ImagePatches, PAGE, Step, StepResult, rope_table},
     program::{Op, Program, custom},
     weights::fold,
 };
@@ -53,6 +53,8 @@ pub(super) struct Model {
     pub sums: wgpu::Buffer,
     pub tiles: wgpu::Buffer,
     pub sorted: wgpu::Buffer,
+    /// Rows that a tower has made.
+    pub images: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -87,6 +89,7 @@ pub struct WgpuExecutor {
     pub(super) pending: VecDeque<Pending>,
     spare: Vec<wgpu::Buffer>,
     weight_bytes: u64,
+    pub(super) tower: Option<Box<WgpuExecutor>>,
 }
 
 impl WgpuExecutor {
@@ -105,7 +108,7 @@ impl WgpuExecutor {
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
-        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes, tower: None })
     }
 
     /// Bytes of weights on the device.
@@ -129,6 +132,7 @@ impl WgpuExecutor {
             _ => Keys::Many,
         };
         let attention = match () {
+            _ if self.model.program.tower.is_some() => Attention::Tiled,
             _ if rows_of_one > 8 => Attention::Tiled,
             _ if rows_of_one <= 1 => Attention::Single(keys),
             _ => Attention::Vector(keys),
@@ -169,8 +173,9 @@ impl WgpuExecutor {
 
     /// Does all for a step but to encode it; its kind, and the parts into which attention splits.
     pub(super) fn begin(&mut self, step: &Step) -> Result<(Kind, u32)> {
-        step.check(&self.capacity, self.vocabulary())?;
-        let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
+        let is_tower = self.model.program.tower.is_some();
+        step.check(&self.capacity, if is_tower { usize::MAX } else { self.vocabulary() })?;
+        let length = step.rows.iter().map(|r| r.end as usize).max().unwrap_or(0);
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let (kind, part) = self.kind(step.rows.len(), of_one, step.outputs.len(), length);
         self.prepare(kind)?;
@@ -276,6 +281,22 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn image_rows(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.outputs)
+    }
+
+    fn patches(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.rows)
+    }
+
+    fn see(&mut self, image: &ImagePatches, at: usize) -> Result<()> {
+        self.tower_see(image, at)
+    }
+
+    fn read_image_rows(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        self.read_images(rows)
+    }
+
     fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.model.program.cache_widths()
     }
@@ -337,6 +358,7 @@ impl Model {
             sums: buffer("partial sums", sums),
             tiles: buffer("tiles", room.tiles),
             sorted: buffer("sorted choices", room.sorted),
+            images: buffer("images", 0),
             partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
             step: buffer("step", step_words),

@@ -22,20 +22,47 @@ const DEFAULT_CONTEXT: usize = 8192;
 const ROWS_SLOW: usize = 128;
 const ROWS_FAST: usize = 512;
 
-/// Makes `program` ready to run.
-pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Executor>> {
+/// Patches that a tower has room for, where bindings are large enough.
+const PATCHES: usize = 8192;
+/// Pages beyond those of all patches: a segment begins with a page of its own.
+const SEGMENTS: usize = 512;
+
+/// Makes `program` ready to run, beside a tower if there is one.
+pub(super) fn executor(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<Box<dyn Executor>> {
     let pages = pages(options.context, checkpoint.config())?;
     let program = shortened(program, checkpoint);
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
-        return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+        let rows = if tower.is_some() { ROWS_FAST } else { ROWS_SLOW };
+        let text = Reference::load(program, checkpoint, capacity(rows))?;
+        let Some(tower) = tower else { return Ok(Box::new(text)) };
+        let (tower, capacity) = (shortened(tower, checkpoint), PATCHES);
+        let tower = Reference::load(tower.clone(), checkpoint, tower_capacity(&tower, capacity))?;
+        return Ok(Box::new(text.with_tower(tower)));
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let rows = if software { ROWS_SLOW } else { ROWS_FAST };
+    // Tokens of images that see each other go into one step.
+    let rows = if software && tower.is_none() { ROWS_SLOW } else { ROWS_FAST };
     let mut gpu = Gpu::open(&adapter)?;
     gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?))
+    let Some(tower) = tower else { return Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?)) };
+    let tower = shortened(tower, checkpoint);
+    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
+    let patches = PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize);
+    let capacity_of_tower = tower_capacity(&tower, patches);
+    let tower = WgpuExecutor::load(gpu.clone(), tower, checkpoint, capacity_of_tower)?;
+    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?.with_tower(tower)?))
+}
+
+fn tower_capacity(tower: &Program, patches: usize) -> Capacity {
+    let outputs = patches / tower.tower.unwrap_or(1);
+    Capacity { rows: patches, outputs, pages: patches.div_ceil(PAGE) + SEGMENTS, slots: 1 }
 }
 
 impl Device {

@@ -1,16 +1,18 @@
 //! From files to a model on its device.
 
 mod device;
+mod record;
 mod settings;
 
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
+    image::Processor,
     model::{LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase, Shared},
     plugins::Registry,
-    program::{Program, lower},
     text::Tokenizer,
 };
+use record::Recorded;
 use serde_json::Value;
 use std::{path::Path, sync::Arc};
 
@@ -26,9 +28,8 @@ pub(crate) fn load(
     let model_type = &checkpoint.config()["model_type"];
     let model_type = model_type.as_str().ok_or_else(|| no_model_type(path, model_type))?.to_owned();
     let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
-    let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
+    let Recorded { text, tower, processor } =
+        record::record(plugins, &plugin, &checkpoint).map_err(|e| e.of_model(path))?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
     let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
@@ -36,7 +37,7 @@ pub(crate) fn load(
 
     let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
     options.report(Phase::Load, &configuration.name, 0, bytes);
-    let model = Model::new(device::executor(program, &checkpoint, options).map_err(|e| e.of_model(path))?);
+    let model = Model::new(device::executor(text, tower, &checkpoint, options).map_err(|e| e.of_model(path))?);
     options.report(Phase::Load, &configuration.name, bytes, bytes);
 
     let capacity = model.capacity();
@@ -50,10 +51,12 @@ pub(crate) fn load(
         vocabulary: model.vocabulary(),
         context: capacity.pages * crate::exec::PAGE,
         step_rows: capacity.rows,
+        image_rows: model.executor.image_rows(),
     };
+    let processor = processor.map(|p| Arc::new(Processor { most: model.executor.patches(), ..p }));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
-    Ok((context, Shared { configuration, tokenizer, info }))
+    Ok((context, Shared { configuration, tokenizer, info, processor }))
 }
 
 /// Loads a draft model beside the model that it is to help.

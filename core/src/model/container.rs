@@ -5,6 +5,7 @@ use crate::{
     Error, LmInput, Result, UserInput,
     engine::{About, Command, Engine, Request},
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
+    image::{self, Pixels, Prepared, Processor},
     input::Prompt,
     text::{Message, Tokenizer},
 };
@@ -39,6 +40,7 @@ struct Inner {
     tokenizer: Arc<Result<Tokenizer, String>>,
     info: ModelInfo,
     engine: Arc<Engine>,
+    processor: Option<Arc<Processor>>,
 }
 
 impl fmt::Debug for ModelContainer {
@@ -70,12 +72,14 @@ pub struct ModelInfo {
     pub context: usize,
     /// Tokens of prompts and of running generations that one step takes.
     pub step_rows: usize,
+    /// Tokens of an image that it has room for; 0 if it takes none.
+    pub image_rows: usize,
 }
 
 impl ModelContainer {
     pub(crate) fn new(engine: Engine, context: Shared) -> ModelContainer {
-        let Shared { configuration, tokenizer, info } = context;
-        ModelContainer(Arc::new(Inner { configuration, tokenizer, info, engine: Arc::new(engine) }))
+        let Shared { configuration, tokenizer, info, processor } = context;
+        ModelContainer(Arc::new(Inner { configuration, tokenizer, info, engine: Arc::new(engine), processor }))
     }
 
     /// The configuration it was loaded with, completed by what its files say.
@@ -132,17 +136,39 @@ impl ModelContainer {
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images also [`Error::Io`] and
+    /// [`Error::File`] if one cannot be read, and [`Error::Request`] if the model takes none, or not so many or so large ones.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
-        let UserInput { prompt, tools, additional_context } = input;
+        self.prepare_and_show(input).await.map(|(input, _)| input)
+    }
+
+    /// The same, and what the model sees of each image, after resizing and cutting: for people.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::prepare`].
+    pub async fn prepare_and_show(&self, mut input: UserInput) -> Result<(LmInput, Vec<Pixels>)> {
+        input.place_images()?;
+        let UserInput { prompt, tools, additional_context, images, image_options } = input;
+        let tokenizer = self.tokenizer()?;
         let offered = (!tools.is_empty()).then_some(&tools[..]);
-        let (tokens, is_chat) = match prompt {
-            Prompt::Messages(turns) => {
-                (self.tokenizer()?.apply_chat_template(&turns, offered, true, &additional_context)?, true)
-            }
-            Prompt::Raw(text) => (self.encode(&text)?, false),
+        let (prompt, is_chat) = match prompt {
+            Prompt::Messages(turns) => (tokenizer.render_chat(&turns, offered, true, &additional_context)?, true),
+            Prompt::Raw(text) => ((text, true), false),
         };
-        Ok(LmInput { tokens, tools, is_chat })
+        let Some(processor) = self.0.processor.clone().filter(|_| !images.is_empty()) else {
+            if !images.is_empty() {
+                let name = &self.0.configuration.name;
+                return Err(Error::Request(format!("{name} takes no images: choose a vision-language model")));
+            }
+            let tokens = tokenizer.encode(&prompt.0, prompt.1)?;
+            return Ok((LmInput { tokens, tools, is_chat, media: None }, Vec::new()));
+        };
+        let (images, tokenizer) = (image::load(images).await?, tokenizer.clone());
+        let work = move || processor.prepare(&tokenizer, prompt, images, image_options);
+        let done = tokio::task::spawn_blocking(work).await;
+        let prepared = done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())));
+        let Prepared { tokens, media, seen } = prepared?;
+        Ok((LmInput { tokens, tools, is_chat, media: Some(Arc::new(media)) }, seen))
     }
 
     /// Begins a generation. It runs whether or not the stream is read.
@@ -189,7 +215,7 @@ impl ModelContainer {
         components: GenerationComponents,
         cache: Option<&PromptCache>,
     ) -> Result<GenerationStream> {
-        let Inner { configuration, tokenizer, info, engine } = &*self.0;
+        let Inner { configuration, tokenizer, info, engine, .. } = &*self.0;
         cache.map_or(Ok(()), |cache| cache.check(engine))?;
         let (events, receive) = mpsc::unbounded_channel();
         let about = About { configuration, tokenizer: tokenizer.as_ref().as_ref().ok(), info };
@@ -240,4 +266,5 @@ pub(crate) struct Shared {
     pub configuration: Arc<ModelConfiguration>,
     pub tokenizer: Arc<Result<Tokenizer, String>>,
     pub info: ModelInfo,
+    pub processor: Option<Arc<Processor>>,
 }

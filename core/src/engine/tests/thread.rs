@@ -32,7 +32,7 @@ pub async fn container_of(
         let (tokenizer, configuration) = (Arc::new(Ok(tokenizer)), Arc::new(configuration));
         let model = Model::new(Box::new(toy));
         let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
-        Ok((context, Shared { configuration, tokenizer, info }))
+        Ok((context, Shared { configuration, tokenizer, info, processor: None }))
     };
     let (engine, shared) = Engine::start(load).await.unwrap();
     (ModelContainer::new(engine, shared), log)

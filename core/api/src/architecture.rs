@@ -58,6 +58,8 @@ pub struct Declaration {
     pub extra_stop_tokens: Vec<String>,
     /// A chat template that replaces the checkpoint's.
     pub chat_template: Option<String>,
+    /// Whether it implements [`Architecture::vision`]. Since api 1.2.
+    pub sees: bool,
 }
 
 impl Declaration {
@@ -67,9 +69,9 @@ impl Declaration {
         Declaration { name: name.to_owned(), model_types, ..Declaration::default() }
     }
 
-    /// A vision-language model for these model types.
+    /// A vision-language model for these model types, which implements [`Architecture::vision`].
     pub fn vlm(name: &str, model_types: &[&str]) -> Declaration {
-        Declaration { kind: Kind::Vlm, ..Declaration::llm(name, model_types) }
+        Declaration { kind: Kind::Vlm, sees: true, ..Declaration::llm(name, model_types) }
     }
 }
 

@@ -6,7 +6,7 @@ mod prepare;
 mod recipe;
 mod resize;
 
-pub(crate) use prepare::{Prepared, Processor, load};
+pub(crate) use prepare::{Processor, fetch_all};
 
 use crate::{Error, Result};
 use std::path::PathBuf;

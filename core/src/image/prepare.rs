@@ -2,8 +2,10 @@
 
 use super::{Image, Pixels, fetch::fetched, recipe};
 use crate::{
-    Error, Result,
+    Error, LmInput, Result, UserInput,
     exec::{ImagePatches, Media, PlacedImage},
+    input::Prompt,
+    model::UserInputProcessor,
     plugins::Found,
     text::Tokenizer,
 };
@@ -24,44 +26,47 @@ pub(crate) struct Processor {
     pub merge: usize,
 }
 
-/// A prompt with its images.
-pub(crate) struct Prepared {
-    pub tokens: Vec<u32>,
-    pub media: Media,
-    /// What the tower sees of each image.
-    pub seen: Vec<Pixels>,
-}
-
 /// Decoded, and what it is called.
 type Named = (String, Pixels);
 
-/// Decodes images on threads that may take their time.
-pub(crate) async fn load(images: Vec<Image>) -> Result<Vec<Named>> {
-    let mut all = Vec::with_capacity(images.len());
-    for image in images {
-        let name = image.name();
-        all.push((name, fetched(image).await?));
+/// Gets the images of the web that a conversation names.
+pub(crate) async fn fetch_all(mut input: UserInput) -> Result<UserInput> {
+    input.place_images()?;
+    for image in &mut input.images {
+        *image = fetched(image.clone()).await?;
     }
-    let decode = move || {
-        let one = |(name, image): (String, Image)| match image {
-            Image::Bytes(bytes) => Ok((name.clone(), super::decode::decode(&name, &bytes)?)),
-            image => Ok((name, image.decode()?)),
+    Ok(input)
+}
+
+impl UserInputProcessor for Processor {
+    fn prepare(&self, mut input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
+        input.place_images()?;
+        let UserInput { prompt, tools, additional_context, images, image_options } = input;
+        let offered = (!tools.is_empty()).then_some(&tools[..]);
+        let (prompt, is_chat) = match prompt {
+            Prompt::Messages(turns) => (tokenizer.render_chat(&turns, offered, true, &additional_context)?, true),
+            Prompt::Raw(text) => ((text, true), false),
         };
-        all.into_par_iter().map(one).collect()
-    };
-    let done = tokio::task::spawn_blocking(decode).await;
-    done.unwrap_or_else(|_| Err(Error::Request("decoding an image panicked".to_owned())))
+        if images.is_empty() {
+            let tokens = tokenizer.encode(&prompt.0, prompt.1)?;
+            return Ok(LmInput { tokens, tools, is_chat, media: None });
+        }
+        let decode = |image: Image| Ok((image.name(), image.decode()?));
+        let images = images.into_par_iter().map(decode).collect::<Result<Vec<Named>>>()?;
+        let (tokens, media) = self.prepare_images(tokenizer, prompt, images, image_options)?;
+        Ok(LmInput { tokens, tools, is_chat, media: Some(Arc::new(media)) })
+    }
 }
 
 impl Processor {
     /// Expands the prompt, tokenizes it, and prepares what the tower takes.
-    pub fn prepare(
+    fn prepare_images(
         &self,
         tokenizer: &Tokenizer,
         (prompt, add_special): (String, bool),
         images: Vec<Named>,
         options: ImageOptions,
-    ) -> Result<Prepared> {
+    ) -> Result<(Vec<u32>, Media)> {
         let request = ProcessRequest {
             prompt,
             images: images.iter().map(|(_, p)| [p.height, p.width]).collect(),
@@ -82,12 +87,11 @@ impl Processor {
             Ok((Arc::new(ImagePatches::new(prepared.patches, medium)), prepared.seen))
         };
         let prepared: Result<Vec<_>> = processed.media.par_iter().map(prepare).collect();
-        let mut seen = Vec::new();
         for (image, (patches, pixels)) in media.images.iter_mut().zip(prepared?) {
             image.patches = patches;
-            seen.extend(pixels);
+            media.seen.extend(pixels);
         }
-        Ok(Prepared { tokens, media, seen })
+        Ok((tokens, media))
     }
 
     /// Refuses what the plugin says of an image if it does not fit together, or not into the tower.

@@ -3,9 +3,9 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE},
+    exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
-    model::{Device, LoadOptions},
+    model::{Device, LoadOptions, Phase},
     program::{Program, RULES, rewrite},
     reference::Reference,
     weights::fold,
@@ -27,42 +27,87 @@ const PATCHES: usize = 8192;
 /// Pages beyond those of all patches: a segment begins with a page of its own.
 const SEGMENTS: usize = 512;
 
-/// Makes `program` ready to run, beside a tower if there is one.
+/// Makes `program` ready to run, beside a tower if there is one. `name` is what reports call the model.
 pub(super) fn executor(
     program: Program,
     tower: Option<Program>,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
+    name: &str,
 ) -> Result<Box<dyn Executor>> {
+    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let tower = tower.map(|tower| planned_tower(tower, gpu.as_ref(), checkpoint));
+    let Some(gpu) = gpu else {
+        // Nothing is copied: rows of weights are read where they lie, when they are needed.
+        let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+        let mut reference = Reference::load(program, checkpoint, capacity)?;
+        if let Some((tower, capacity)) = tower {
+            reference = reference.with_tower(Reference::load(tower, checkpoint, capacity)?);
+        }
+        options.report(Phase::Load, name, bytes, bytes);
+        return Ok(Box::new(reference));
+    };
+    let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
+    let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
+    report(0);
+    let mut executor = WgpuExecutor::load_reporting(gpu.clone(), program, checkpoint, capacity, &report)?;
+    if let Some((tower, capacity)) = tower {
+        executor = executor.with_tower(WgpuExecutor::load(gpu, tower, checkpoint, capacity)?)?;
+    }
+    report(total);
+    Ok(Box::new(executor))
+}
+
+/// What [`Executor::memory`] will say of the executor of the same arguments.
+pub(super) fn estimate(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<MemoryUse> {
+    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let of = |program: &Program, capacity: &Capacity| match &gpu {
+        None => Reference::estimate(program, checkpoint, capacity),
+        Some(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
+    };
+    let own = of(&program, &capacity)?;
+    let Some(tower) = tower else { return Ok(own) };
+    let (tower, capacity) = planned_tower(tower, gpu.as_ref(), checkpoint);
+    let images = (capacity.outputs * tower.width(tower.output) * 4) as u64;
+    Ok(own.with_tower(of(&tower, &capacity)?, images))
+}
+
+/// A tower as it will run, and what it takes there.
+fn planned_tower(tower: Program, gpu: Option<&Gpu>, checkpoint: &Checkpoint) -> (Program, Capacity) {
+    let tower = shortened(tower, checkpoint);
+    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
+    let patches = gpu.map_or(PATCHES, |gpu| PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize));
+    let outputs = patches / tower.tower.unwrap_or(1).max(1);
+    let pages = patches.div_ceil(PAGE) + SEGMENTS;
+    (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
+}
+
+/// The program as it will run, the device if there is one, and what a step holds there.
+fn planned(
+    program: Program,
+    has_tower: bool,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<(Program, Option<Gpu>, Capacity)> {
     let pages = pages(options.context, checkpoint.config())?;
-    let program = shortened(program, checkpoint);
+    let mut program = shortened(program, checkpoint);
+    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
-        let rows = if tower.is_some() { ROWS_FAST } else { ROWS_SLOW };
-        let text = Reference::load(program, checkpoint, capacity(rows))?;
-        let Some(tower) = tower else { return Ok(Box::new(text)) };
-        let (tower, capacity) = (shortened(tower, checkpoint), PATCHES);
-        let tower = Reference::load(tower.clone(), checkpoint, tower_capacity(&tower, capacity))?;
-        return Ok(Box::new(text.with_tower(tower)));
+        return Ok((program, None, capacity(if has_tower { ROWS_FAST } else { ROWS_SLOW })));
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     // Tokens of images that see each other go into one step.
-    let rows = if software && tower.is_none() { ROWS_SLOW } else { ROWS_FAST };
+    let rows = if software && !has_tower { ROWS_SLOW } else { ROWS_FAST };
     let mut gpu = Gpu::open(&adapter)?;
     gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-    let Some(tower) = tower else { return Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?)) };
-    let tower = shortened(tower, checkpoint);
-    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
-    let patches = PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize);
-    let capacity_of_tower = tower_capacity(&tower, patches);
-    let tower = WgpuExecutor::load(gpu.clone(), tower, checkpoint, capacity_of_tower)?;
-    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?.with_tower(tower)?))
-}
-
-fn tower_capacity(tower: &Program, patches: usize) -> Capacity {
-    let outputs = patches / tower.tower.unwrap_or(1);
-    Capacity { rows: patches, outputs, pages: patches.div_ceil(PAGE) + SEGMENTS, slots: 1 }
+    Ok((program, Some(gpu), capacity(rows)))
 }
 
 impl Device {
@@ -124,7 +169,7 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 
 /// Refuses a cache that cannot be, before anything is allocated.
 fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.width() * size_of::<f32>()).sum();
+    let per_token: usize = program.caches.iter().map(Reference::slot_bytes).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -177,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
-        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, ..Cache::default() }; 2];
         let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }

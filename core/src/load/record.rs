@@ -12,22 +12,32 @@ use std::{collections::HashMap, path::Path};
 use tamarack_api::{Graph, Index, Kind, ProcessorConfig, WeightExpr};
 
 /// What was recorded.
-pub(super) struct Recorded {
+pub(super) struct Parts {
     pub text: Program,
     pub tower: Option<Program>,
-    pub processor: Option<Processor>,
+    pub processor: Processing,
+}
+
+/// What makes a model's input of what a user asks.
+pub(super) enum Processing {
+    /// The chat template and the tokenizer.
+    Text,
+    /// What the program has registered for the model's `processor_class`.
+    Registered,
+    /// The plugin.
+    Plugin(Box<Processor>),
 }
 
 /// Records all of a checkpoint with the plugin that serves it, and, for the text model of a vision-language model, the
 /// plugin that serves that.
-pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint) -> Result<Recorded> {
+pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint) -> Result<Parts> {
     let index: Index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
     let config = checkpoint.config();
-    if plugin.declaration().kind != Kind::Vlm {
+    let is_vlm = plugin.declaration().kind == Kind::Vlm;
+    let Some(model) = (if is_vlm { plugin.text_model(config)? } else { None }) else {
         let text = program(plugin, &plugin.record("text", config, index)?);
-        return Ok(Recorded { text, tower: None, processor: None });
-    }
-    let model = plugin.text_model(config)?;
+        return Ok(Parts { text, tower: None, processor: if is_vlm { Processing::Registered } else { Processing::Text } });
+    };
     let of_text = plugins.find(&model.model_type)?;
     let (mut own, mut rest, mut names) = (Index::new(), Index::new(), HashMap::new());
     for (name, shape) in index {
@@ -42,7 +52,7 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
     if rest.is_empty() {
         // A conversion of the text alone.
         let graph = renamed(of_text.record("text", &model.config, own)?, &names);
-        return Ok(Recorded { text: program(&of_text, &graph), tower: None, processor: None });
+        return Ok(Parts { text: program(&of_text, &graph), tower: None, processor: Processing::Text });
     }
     let graph = renamed(of_text.record("text with images", &model.config, own)?, &names);
     let text = program(&of_text, &graph);
@@ -60,7 +70,7 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
         width: patches.map_or(0, |id| tower.width(id)),
         merge: tower.tower.unwrap_or(1),
     };
-    Ok(Recorded { text, tower: Some(tower), processor: Some(processor) })
+    Ok(Parts { text, tower: Some(tower), processor: Processing::Plugin(Box::new(processor)) })
 }
 
 fn program(plugin: &Found, graph: &Graph) -> Program {

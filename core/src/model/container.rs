@@ -1,12 +1,12 @@
 //! The handle of a loaded model.
 
-use super::{ModelConfiguration, ModelContext, context::tokenizer};
+use super::{ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
     Error, LmInput, Result, UserInput,
     engine::{About, Command, Engine, Request},
+    exec::MemoryUse,
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
-    image::{self, Pixels, Prepared, Processor},
-    input::Prompt,
+    image,
     text::{Message, Tokenizer},
 };
 use serde_json::{Map, Value};
@@ -38,9 +38,9 @@ pub struct ModelContainer(Arc<Inner>);
 struct Inner {
     configuration: Arc<ModelConfiguration>,
     tokenizer: Arc<Result<Tokenizer, String>>,
+    processor: Arc<dyn UserInputProcessor>,
     info: ModelInfo,
     engine: Arc<Engine>,
-    processor: Option<Arc<Processor>>,
 }
 
 impl fmt::Debug for ModelContainer {
@@ -78,8 +78,8 @@ pub struct ModelInfo {
 
 impl ModelContainer {
     pub(crate) fn new(engine: Engine, context: Shared) -> ModelContainer {
-        let Shared { configuration, tokenizer, info, processor } = context;
-        ModelContainer(Arc::new(Inner { configuration, tokenizer, info, engine: Arc::new(engine), processor }))
+        let Shared { configuration, tokenizer, processor, info } = context;
+        ModelContainer(Arc::new(Inner { configuration, tokenizer, processor, info, engine: Arc::new(engine) }))
     }
 
     /// The configuration it was loaded with, completed by what its files say.
@@ -94,6 +94,11 @@ impl ModelContainer {
     /// token ids works nevertheless.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         tokenizer(&self.0.tokenizer)
+    }
+
+    /// What makes tokens of what a user asks.
+    pub fn processor(&self) -> &dyn UserInputProcessor {
+        &*self.0.processor
     }
 
     /// The device that runs it, for people.
@@ -133,42 +138,52 @@ impl ModelContainer {
         receive.await.map_err(|_| Error::Request("perform: the closure panicked".to_owned()))
     }
 
+    /// As [`ModelContainer::perform`], for what changes the model: [`super::Model::update`].
+    ///
+    /// # Errors
+    /// What `work` says, or as for [`ModelContainer::perform`].
+    pub async fn update<R, F>(&self, work: F) -> Result<R>
+    where
+        F: FnOnce(&mut ModelContext) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.perform(work).await?
+    }
+
+    /// What the model takes of its device's memory.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::perform`].
+    pub async fn memory(&self) -> Result<MemoryUse> {
+        self.perform(|context| context.model.memory()).await
+    }
+
+    /// Frees the model, whoever else has a handle of it. Generations that run are cancelled, and all that needs the
+    /// model is refused from then on. To have it freed when nobody needs it any more, drop the handles.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it was unloaded before.
+    pub async fn unload(&self) -> Result<()> {
+        let (send, receive) = oneshot::channel();
+        self.0.engine.send(Command::Unload(send))?;
+        receive.await.map_err(|_| Error::Device("the model was unloaded already".to_owned()))
+    }
+
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images also [`Error::Io`] and
     /// [`Error::File`] if one cannot be read, and [`Error::Request`] if the model takes none, or not so many or so large ones.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
-        self.prepare_and_show(input).await.map(|(input, _)| input)
-    }
-
-    /// The same, and what the model sees of each image, after resizing and cutting: for people.
-    ///
-    /// # Errors
-    /// As for [`ModelContainer::prepare`].
-    pub async fn prepare_and_show(&self, mut input: UserInput) -> Result<(LmInput, Vec<Pixels>)> {
-        input.place_images()?;
-        let UserInput { prompt, tools, additional_context, images, image_options } = input;
         let tokenizer = self.tokenizer()?;
-        let offered = (!tools.is_empty()).then_some(&tools[..]);
-        let (prompt, is_chat) = match prompt {
-            Prompt::Messages(turns) => (tokenizer.render_chat(&turns, offered, true, &additional_context)?, true),
-            Prompt::Raw(text) => ((text, true), false),
-        };
-        let Some(processor) = self.0.processor.clone().filter(|_| !images.is_empty()) else {
-            if !images.is_empty() {
-                let name = &self.0.configuration.name;
-                return Err(Error::Request(format!("{name} takes no images: choose a vision-language model")));
-            }
-            let tokens = tokenizer.encode(&prompt.0, prompt.1)?;
-            return Ok((LmInput { tokens, tools, is_chat, media: None }, Vec::new()));
-        };
-        let (images, tokenizer) = (image::load(images).await?, tokenizer.clone());
-        let work = move || processor.prepare(&tokenizer, prompt, images, image_options);
-        let done = tokio::task::spawn_blocking(work).await;
-        let prepared = done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())));
-        let Prepared { tokens, media, seen } = prepared?;
-        Ok((LmInput { tokens, tools, is_chat, media: Some(Arc::new(media)) }, seen))
+        let input = image::fetch_all(input).await?;
+        if input.images.is_empty() {
+            return self.0.processor.prepare(input, tokenizer);
+        }
+        // Decoding and resizing take a while.
+        let (processor, tokenizer) = (self.0.processor.clone(), tokenizer.clone());
+        let done = tokio::task::spawn_blocking(move || processor.prepare(input, &tokenizer)).await;
+        done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())))
     }
 
     /// Begins a generation. It runs whether or not the stream is read.
@@ -265,6 +280,6 @@ impl ModelContainer {
 pub(crate) struct Shared {
     pub configuration: Arc<ModelConfiguration>,
     pub tokenizer: Arc<Result<Tokenizer, String>>,
+    pub processor: Arc<dyn UserInputProcessor>,
     pub info: ModelInfo,
-    pub processor: Option<Arc<Processor>>,
 }

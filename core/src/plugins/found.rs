@@ -169,12 +169,17 @@ impl Found {
         }
     }
 
-    /// The text model of a vision-language model, which another architecture records.
+    /// The text model of a vision-language model, which another architecture records; none if the architecture records
+    /// all of it itself.
     ///
     /// # Errors
     /// As for [`Found::record`].
-    pub fn text_model(&self, config: &Value) -> Result<TextModel> {
-        self.vision("text_model", config, ProcessRequest::default(), |model, config, _| model.text(config))
+    pub fn text_model(&self, config: &Value) -> Result<Option<TextModel>> {
+        if !self.declaration().sees {
+            return Ok(None);
+        }
+        let work = |model: &dyn VisionLanguage, config: &Config, _: &ProcessRequest| model.text(config);
+        self.vision("text_model", config, ProcessRequest::default(), work).map(Some)
     }
 
     /// What becomes of a prompt and its images.

@@ -51,7 +51,7 @@ impl Lowering {
             Recorded::Kv { .. } => {
                 let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
                 shape.truncate(1); // the result is the cache itself, not a tensor
-                let cache = self.cache(Cache { groups, dk, dv, latent: false });
+                let cache = self.cache(Cache { groups, dk, dv, ..Cache::default() });
                 write(cache, Some(1))
             }
             Recorded::Attention { spec } => {
@@ -69,7 +69,7 @@ impl Lowering {
             Recorded::CausalConv1d { weight, bias } => {
                 // Pairs of channels are what a cache holds.
                 let dk = shape[1].constant().unwrap_or(0).next_multiple_of(2);
-                let cache = self.cache(Cache { groups: 1, dk, dv: 0, latent: false });
+                let cache = self.cache(Cache { groups: 1, dk, ..Cache::default() });
                 Op::Conv(Conv { weight: *weight, bias: *bias, cache, gated: false, post: Vec::new() })
             }
             Recorded::Xielu { alpha_p, alpha_n, beta, eps } => {
@@ -125,7 +125,7 @@ impl Lowering {
             Recorded::MergeEmbeddings {} => Op::MergeEmbeddings,
             Recorded::SegmentAttention { scale } => {
                 let [k, v] = [1, 2].map(|i| self.program.dims(inputs[i]));
-                let cache = self.passing_cache(Cache { groups: k[0], dk: k[1], dv: v[1], latent: false }, &inputs);
+                let cache = self.passing_cache(Cache { groups: k[0], dk: k[1], dv: v[1], ..Cache::default() }, &inputs);
                 let written = self.push(write(cache, Some(1)), inputs[1..].to_vec(), vec![shape[0]], place);
                 inputs = vec![inputs[0], written];
                 let spec = AttentionSpec { scale: *scale, window: None, softcap: None, sinks: None };
@@ -175,7 +175,7 @@ impl Lowering {
         let (tokens, heads) = (Dim::from(Sym::Tokens), self.program.dims(inputs[0])[0]);
         let (rank, rope) = (self.program.width(inputs[2]), self.program.width(inputs[3]));
         let shape = |heads: usize, dim: usize| vec![tokens, heads.into(), dim.into()];
-        let cache = self.cache(Cache { groups: 1, dk: rank + rope, dv: rank, latent: true });
+        let cache = self.cache(Cache { groups: 1, dk: rank + rope, dv: rank, latent: true, ..Cache::default() });
 
         let row = self.push(Op::Concat, vec![inputs[2], inputs[3]], vec![tokens, (rank + rope).into()], place);
         let row = self.push(Op::Reshape, vec![row], shape(1, rank + rope), place);

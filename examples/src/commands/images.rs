@@ -33,8 +33,9 @@ impl Images {
     pub async fn prepare(&self, container: &ModelContainer, input: UserInput) -> anyhow::Result<LmInput> {
         let mut input = self.sources().fold(input, UserInput::image);
         input.image_options.max_pixels = self.max_pixels;
-        let (input, seen) = container.prepare_and_show(input).await?;
-        for (i, pixels) in seen.iter().enumerate() {
+        let input = container.prepare(input).await?;
+        let seen = input.media.iter().flat_map(|media| &media.seen);
+        for (i, pixels) in seen.enumerate() {
             if let Some(path) = &self.dump_image {
                 write(&numbered(path, i), pixels)?;
             }

@@ -4,11 +4,12 @@ use crate::{errors::Usage, progress::Bars};
 use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
-    Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    Device, Error, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
     checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
-    model::Identifier,
+    model::{Identifier, KvQuantize},
+    load_container_with,
     plugins::{Failure, Registry},
 };
 
@@ -49,6 +50,10 @@ pub struct LoadArgs {
     /// as 4:32 [default group: 64]
     #[arg(long, value_name = "BITS[:GROUP]")]
     quantize: Option<Quantize>,
+    /// Quantize keys and values in the cache, to 2, 4 or 8 bits; with a group of 32, 64 or 128 elements as 4:32
+    /// [default: f16; default group: 64]
+    #[arg(long, value_name = "BITS[:GROUP]")]
+    kv_bits: Option<KvQuantize>,
     /// A smaller model with the same tokenizer that guesses ahead: answers come faster, and the same
     #[arg(long, value_name = "MODEL")]
     draft_model: Option<String>,
@@ -67,10 +72,11 @@ impl LoadArgs {
         options.context = self.context;
         options.precision = self.precision;
         options.quantize = self.quantize;
+        options.kv = self.kv_bits;
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;
-        let loaded = LlmModelFactory::new(registry).load_container(&configuration, options).await;
+        let loaded = load_container_with(&registry, &configuration, options).await;
         bars.clear();
         warn(&failures, loaded.as_ref().err());
         let container = loaded.map_err(|e| explain(e, &configuration))?;

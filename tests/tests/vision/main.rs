@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Device, GenerateParameters, Generation, LlmModelFactory, LmInput, LoadOptions, ModelConfiguration, ModelContainer,
-    UserInput, gpu::adapters, plugins::Registry,
+    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer,
+    UserInput, gpu::adapters,
 };
 use tamarack_plugins as _;
 use tamarack_tests::{gpu::close, models};
@@ -78,9 +78,8 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 
 async fn load(model: &str, device: Device) -> ModelContainer {
     let configuration = ModelConfiguration::directory(folder(model));
-    let factory = LlmModelFactory::new(Registry::linked());
     let options = LoadOptions::default().device(device).context(1024);
-    factory.load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"))
+    tamarack::load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The oracle, and every adapter, whose caches hold f16; with what is allowed on a logit.

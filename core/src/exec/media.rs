@@ -235,8 +235,12 @@ mod tests {
 
     #[test]
     fn tokens_find_their_image_and_their_end() {
-        let media =
-            Media { positions: vec![[0; 3]; 12], next: 7, images: vec![image(2..5, false), image(7..10, true)], seen: vec![] };
+        let media = Media {
+            positions: vec![[0; 3]; 12],
+            next: 7,
+            images: vec![image(2..5, false), image(7..10, true)],
+            seen: vec![],
+        };
         assert_eq!(
             [1, 2, 4, 5, 7, 9].map(|t| media.row(t)),
             [None, Some((0, 0)), Some((0, 2)), None, Some((1, 0)), Some((1, 2))]
@@ -249,8 +253,12 @@ mod tests {
 
     #[test]
     fn steps_do_not_cut_a_span() {
-        let media =
-            Media { positions: vec![[0; 3]; 12], next: 7, images: vec![image(2..5, false), image(7..10, true)], seen: vec![] };
+        let media = Media {
+            positions: vec![[0; 3]; 12],
+            next: 7,
+            images: vec![image(2..5, false), image(7..10, true)],
+            seen: vec![],
+        };
         assert_eq!([3, 7, 8, 10, 11].map(|end| media.whole(0, end, 12)), [3, 7, 7, 10, 11]);
         assert_eq!((media.whole(7, 8, 12), media.whole(7, 8, 9)), (10, 7));
     }

@@ -36,7 +36,11 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
     let is_vlm = plugin.declaration().kind == Kind::Vlm;
     let Some(model) = (if is_vlm { plugin.text_model(config)? } else { None }) else {
         let text = program(plugin, &plugin.record("text", config, index)?);
-        return Ok(Parts { text, tower: None, processor: if is_vlm { Processing::Registered } else { Processing::Text } });
+        return Ok(Parts {
+            text,
+            tower: None,
+            processor: if is_vlm { Processing::Registered } else { Processing::Text },
+        });
     };
     let of_text = plugins.find(&model.model_type)?;
     let (mut own, mut rest, mut names) = (Index::new(), Index::new(), HashMap::new());

@@ -298,8 +298,8 @@ impl Executor for Reference {
         }
     }
 
-    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
-        self.tower.as_mut().map_or(Ok(()), |tower| tower.update(checkpoint, changed))?;
+    fn update(&mut self, checkpoint: &Checkpoint, _: &BTreeSet<String>) -> Result<()> {
+        self.tower.as_mut().map_or(Ok(()), |tower| tower.fold(checkpoint))?;
         self.fold(checkpoint)
     }
 

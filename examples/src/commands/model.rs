@@ -8,8 +8,8 @@ use tamarack::{
     checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
-    model::{Identifier, KvQuantize},
     load_container_with,
+    model::{Identifier, KvQuantize},
     plugins::{Failure, Registry},
 };
 

@@ -7,8 +7,8 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer,
-    UserInput, gpu::adapters,
+    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer, UserInput,
+    gpu::adapters,
 };
 use tamarack_plugins as _;
 use tamarack_tests::{gpu::close, models};

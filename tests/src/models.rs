@@ -162,9 +162,12 @@ pub fn certain(margins: &[f32], tolerance: f32) -> usize {
     margins.iter().position(|m| *m <= tolerance).unwrap_or(margins.len())
 }
 
-/// The 32-bit words of a tensor of f32 or i32.
+/// The 32-bit words of a tensor of f32 or i32, or the lower ones of i64.
 fn words(file: &safetensors::SafeTensors, name: &str) -> Vec<u32> {
     let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    if tensor.dtype() == safetensors::Dtype::I64 {
+        return tensor.data().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word) as u32).collect();
+    }
     tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 

@@ -13,10 +13,7 @@ impl Graph {
 
     /// Reads and checks what a plugin sent.
     pub fn decode(bytes: &[u8]) -> Result<Graph> {
-        let json: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| Error(format!("the graph is not JSON: {e}")))?;
-        let api: (u32, u32) = serde_json::from_value(json["api"].clone()).unwrap_or(API);
-        let mut graph: Graph = serde_path_to_error::deserialize(json).map_err(|e| too_new(api, &e.to_string()))?;
+        let mut graph: Graph = serde_json::from_slice(bytes).or_else(|_| decode_or_explain(bytes))?;
         graph.check()?;
         Ok(graph)
     }
@@ -108,6 +105,14 @@ impl Graph {
             _ => Err(format!("the result {shape:?} is not [rows, ..] with constant rest")),
         }
     }
+}
+
+/// The same on a slower way that knows where in the graph something does not fit.
+fn decode_or_explain(bytes: &[u8]) -> Result<Graph> {
+    let json: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|e| Error(format!("the graph is not JSON: {e}")))?;
+    let api: (u32, u32) = serde_json::from_value(json["api"].clone()).unwrap_or(API);
+    serde_path_to_error::deserialize(json).map_err(|e| too_new(api, &e.to_string()))
 }
 
 fn too_new((major, minor): (u32, u32), message: &str) -> Error {

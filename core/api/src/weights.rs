@@ -152,14 +152,15 @@ impl Weights {
         Linear { weight, bias: w.optional("bias", &[dim]) }
     }
 
-    /// `name.weight` [channels, 1, kernel], or [channels, kernel, 1] as MLX writes it, and `name.bias` `[channels]` where
-    /// the checkpoint has one.
+    /// `name.weight` [channels, 1, kernel], or [channels, kernel, 1] as MLX writes it, or [channels, kernel] as GGUF does,
+    /// and `name.bias` `[channels]` where the checkpoint has one.
     pub fn conv1d(&self, name: &str, channels: usize, kernel: usize) -> Conv1d {
         let w = self.at(name);
-        let mlx = [channels, kernel, 1];
-        let weight = match w.is_shaped("weight", &mlx) {
-            true => w.tensor("weight", &mlx).transpose(),
-            false => w.tensor("weight", &[channels, 1, kernel]),
+        let (mlx, gguf) = ([channels, kernel, 1], [channels, kernel]);
+        let weight = match () {
+            () if w.is_shaped("weight", &mlx) => w.tensor("weight", &mlx).transpose(),
+            () if w.is_shaped("weight", &gguf) => w.tensor("weight", &gguf),
+            () => w.tensor("weight", &[channels, 1, kernel]),
         };
         Conv1d { weight: weight.reshape(&[channels, kernel]), bias: w.optional("bias", &[channels]) }
     }

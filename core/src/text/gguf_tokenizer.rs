@@ -183,17 +183,9 @@ impl<'a> File<'a> {
         self.finish(backend, true)
     }
 
-    /// Tokens and their ids. Runs of spaces that SentencePiece lets users define are written with
-    /// real spaces; in normalized text they are `▁`.
+    /// Tokens and their ids.
     fn spelled(&self) -> impl Iterator<Item = (String, u32)> {
-        (0..).zip(&self.tokens).map(|(id, token)| match self.is_space_run(id, token) {
-            true => ("▁".repeat(token.len()), id),
-            false => ((*token).to_owned(), id),
-        })
-    }
-
-    fn is_space_run(&self, id: u32, token: &str) -> bool {
-        self.kind(id) == kind::USER_DEFINED && !token.is_empty() && token.bytes().all(|b| b == b' ')
+        (0..).zip(&self.tokens).map(|(id, token)| ((*token).to_owned(), id))
     }
 
     fn kind(&self, id: u32) -> u64 {
@@ -254,12 +246,13 @@ impl<'a> File<'a> {
         guarded(|| builder.build()).map_err(|problem| failure("merges", &problem))
     }
 
-    /// Tokens that match whole, before any cutting, and those that surround a text.
+    /// Tokens that match whole, before any cutting, and those that surround a text. Runs of spaces that users of
+    /// SentencePiece define are among them, written with real spaces: their scores mean nothing.
     fn finish(&self, mut backend: tokenizers::Tokenizer, default_bos: bool) -> Result<tokenizers::Tokenizer> {
         let added = (0..).zip(&self.tokens).filter_map(|(id, token)| {
             let special = match self.kind(id) {
                 kind::UNKNOWN | kind::CONTROL => true,
-                kind::USER_DEFINED if !self.is_space_run(id, token) => false,
+                kind::USER_DEFINED => false,
                 _ => return None,
             };
             (!token.is_empty()).then(|| AddedToken::from(*token, special).normalized(false))
@@ -336,6 +329,26 @@ mod tests {
         assert_eq!(spelled(&tokenizer, "t</s>t"), ["<s>", "▁t", "</s>", "▁t"]);
         assert_eq!(tokenizer.eos_ids(), &[2, 262].into());
         assert!(tokenizer.is_special(0) && !tokenizer.is_special(10));
+    }
+
+    #[test]
+    fn runs_of_spaces_that_users_define_match_first() {
+        let mut metadata = sentencepiece();
+        let ids = metadata.0["tokenizer.ggml.tokens"].clone();
+        let Value::Array(mut tokens) = ids else { panic!("a list") };
+        let count = tokens.len();
+        tokens.push(Value::String("   ".into()));
+        let mut kinds: Vec<u64> = vec![1; count];
+        kinds.push(kind::USER_DEFINED);
+        let scores = (0..=count).map(|id| Value::F64(-(id as f64))).collect();
+        metadata.0.insert("tokenizer.ggml.tokens".into(), Value::Array(tokens));
+        metadata.0.insert("tokenizer.ggml.token_type".into(), numbers(kinds));
+        metadata.0.insert("tokenizer.ggml.scores".into(), Value::Array(scores));
+        metadata.0.insert("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false));
+        let tokenizer = tokenizer(&metadata);
+        let all = spelled(&tokenizer, "t   the");
+        assert!(all.ends_with(&["t".into(), "   ".into(), "the".into()]), "{all:?}");
+        assert_eq!(tokenizer.decode(&[count as u32], false).unwrap(), "   ");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod compare;
 mod logits;
+mod plugin;
 mod support;
 
 use serde_json::{Value, json};
@@ -25,6 +26,12 @@ fn every_help_has_an_example() {
         "debug",
         "debug logits",
         "debug compare",
+        "plugin",
+        "plugin new",
+        "plugin check",
+        "plugin install",
+        "plugin list",
+        "plugin remove",
     ] {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = run(tamarack(&arguments)).expect(command);

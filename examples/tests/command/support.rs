@@ -44,13 +44,18 @@ pub fn program(path: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a program to its end.
-pub fn run(mut command: Command) -> Outcome {
-    let output = command.output().expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
-    let outcome = Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+/// Runs a program to its end, in which nothing panics.
+pub fn run(command: Command) -> Outcome {
+    let outcome = outcome(command);
     assert!(!outcome.stderr.contains("panicked at"), "{}", outcome.stderr);
     outcome
+}
+
+/// Runs a program to its end.
+pub fn outcome(mut command: Command) -> Outcome {
+    let output = command.output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is text");
+    Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// A file or folder of `tests/goldens`.

@@ -32,6 +32,12 @@ CASES = {
                                        "rope_scaling": YARN},
             "without": [{"norm_topk_prob": False}, {"topk_group": 3}, {"rope_scaling": None}, {"rope_interleave": False}],
         },
+        "interleaved": {
+            "steady": True,
+            "config": MLA | EXPERTS | {"n_shared_experts": 1, "n_group": 2, "topk_group": 1, "routed_scaling_factor": 1.5, "norm_topk_prob": True,
+                                       "rope_theta": 100.0},
+            "without": [{"norm_topk_prob": False}, {"topk_group": 2}, {"rope_interleave": False}],
+        },
         "halves": {
             "steady": True,
             "config": MLA | EXPERTS | {"q_lora_rank": None, "n_shared_experts": 2, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0,

@@ -41,6 +41,11 @@ impl Architecture for Rogue {
             b"panic" => panic!("no declaration today"),
             b"loop." => forever(),
             b"abort" => std::process::abort(),
+            b"exit." => std::process::exit(0),
+            b"print" => {
+                println!("{{}}");
+                Declaration::llm("rogue", &["rogue"])
+            }
             b"none." => Declaration::default(),
             _ => Declaration::llm("rogue", &["rogue"]),
         }

@@ -41,9 +41,9 @@ pub struct Check {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Check the library in this process
-    #[arg(long, hide = true)]
-    here: bool,
+    /// Check the library in this process, and write the report into this file
+    #[arg(long, hide = true, value_name = "FILE")]
+    here: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -67,8 +67,9 @@ struct Line {
 
 impl Check {
     pub fn run(self) -> anyhow::Result<()> {
-        if self.here {
-            return output::json(&self.check_here());
+        if let Some(file) = &self.here {
+            let report = serde_json::to_vec(&self.check_here())?;
+            return std::fs::write(file, report).with_context(|| file.display().to_string());
         }
         let (library, folder) = crate_folder::library(&self.path)?;
         let mut report = Report { library: library.clone(), ..Report::default() };
@@ -76,35 +77,38 @@ impl Check {
         let cases = self.models.iter().cloned().chain(folder.iter().flat_map(CrateFolder::cases)).collect();
         report.checks.extend(self.check_apart(&library, cases)?.checks);
         report.passed = report.checks.iter().all(|c| c.passed);
+        let failed = report.checks.iter().filter(|c| !c.passed).count();
+        let summary =
+            if failed == 0 { format!("\nall {} checks passed\n", report.checks.len()) } else { String::new() };
         match self.json {
             true => output::json(&report)?,
-            false => output::text(&report.text())?,
+            false => output::text(&(report.text() + &summary))?,
         }
-        let failed = report.checks.iter().filter(|c| !c.passed).count();
         if failed > 0 {
             bail!("{}: {failed} of {} checks failed", self.path.display(), report.checks.len());
         }
         Ok(())
     }
 
-    /// In a process of its own, which a plugin may end.
+    /// In a process of its own, which a plugin may end. What the plugin prints goes to stderr.
     fn check_apart(&self, library: &Path, cases: Vec<PathBuf>) -> anyhow::Result<Report> {
+        let file = tempfile::NamedTempFile::new()?;
         let mut child = Command::new(std::env::current_exe()?);
-        child.args(["plugin", "check", "--here"]).arg(library);
+        child.args(["plugin", "check", "--here"]).arg(file.path()).arg(library);
         cases.iter().for_each(|case| {
             child.arg("--model").arg(case);
         });
         self.configs.iter().for_each(|config| {
             child.arg("--config").arg(config);
         });
-        let output = child.stderr(Stdio::inherit()).output()?;
-        if output.status.success() {
-            return serde_json::from_slice(&output.stdout).context("the check's own process answered with nonsense");
+        let status = child.stdin(Stdio::null()).stdout(std::io::stderr()).status()?;
+        // A plugin that exits with 0 leaves the file empty.
+        if let Ok(report) = serde_json::from_slice(&std::fs::read(file.path())?) {
+            return Ok(report);
         }
         let reason = format!(
-            "the plugin ended its process ({}): is it built with panic = \"abort\", does it recurse without end, or \
-             call exit?",
-            output.status
+            "the plugin ended its process ({status}): is it built with panic = \"abort\", does it recurse without end, or \
+             call exit?"
         );
         let mut report = Report::default();
         report.add("", [Checked::new("leaves the host running", Err(reason))]);

@@ -88,7 +88,8 @@ fn dependency(source: &str) -> anyhow::Result<String> {
         return Ok(source.to_owned());
     }
     let path = Path::new(source);
-    let missing = || format!("{source}: no tamarack-api here: name its folder, or a version, with --api");
+    let missing =
+        || format!("{source}: no tamarack-api here: name its folder, or a source like 'git = \"..\"', with --api");
     ensure!(path.join("Cargo.toml").is_file(), missing());
     Ok(format!("path = {:?}", path.canonicalize().with_context(missing)?.to_string_lossy()))
 }

@@ -69,6 +69,9 @@ pub(super) const ALL: &[&Architecture] = &[
     &experts::OLMOE,
     &experts::GLM4_MOE,
     &experts::GPT_OSS,
+    &experts::DEEPSEEK,
+    &others::LFM2,
+    &others::OLMO,
 ];
 
 const ATTENTION: Names = &[

@@ -128,3 +128,49 @@ pub const SEED_OSS: Architecture = Architecture {
     rest: |_| json!({ "hidden_act": "silu" }),
     ..BASE
 };
+
+/// Norms have no weights.
+pub const OLMO: Architecture = Architecture {
+    gguf: "olmo",
+    model_type: "olmo",
+    class: "OlmoForCausalLM",
+    fields: &[("clip_qkv", "attention.clamp_kqv")],
+    adjacent_pairs: true,
+    rest: |_| json!({ "hidden_act": "silu" }),
+    ..BASE
+};
+
+/// Layers without key heads are convolutions.
+pub const LFM2: Architecture = Architecture {
+    gguf: "lfm2",
+    model_type: "lfm2",
+    class: "Lfm2ForCausalLM",
+    root: &[("token_embd_norm", "model.embedding_norm"), ("output_norm", "model.embedding_norm")],
+    layer: &[LFM2_LAYER, ATTENTION],
+    fields: &[("norm_eps", "attention.layer_norm_rms_epsilon"), ("conv_L_cache", "shortconv.l_cache")],
+    rest: |facts| {
+        let heads = facts.field("attention.head_count_kv");
+        let of = |i: usize| heads.get(i).unwrap_or(&heads).as_u64().unwrap_or(0);
+        let kind = |i| if of(i) == 0 { "conv" } else { "full_attention" };
+        json!({
+            "num_key_value_heads": (0..facts.layers).map(of).max(),
+            "layer_types": (0..facts.layers).map(kind).collect::<Vec<_>>(),
+            "block_auto_adjust_ff_dim": false,
+        })
+    },
+    ..BASE
+};
+
+const LFM2_LAYER: Names = &[
+    ("attn_norm", "operator_norm"),
+    ("attn_q_norm", "self_attn.q_layernorm"),
+    ("attn_k_norm", "self_attn.k_layernorm"),
+    ("attn_output", "self_attn.out_proj"),
+    ("shortconv.conv", "conv.conv"),
+    ("shortconv.in_proj", "conv.in_proj"),
+    ("shortconv.out_proj", "conv.out_proj"),
+    ("ffn_norm", "ffn_norm"),
+    ("ffn_gate", "feed_forward.w1"),
+    ("ffn_up", "feed_forward.w3"),
+    ("ffn_down", "feed_forward.w2"),
+];

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod generate;
 pub mod gpu;
 pub mod hub;
+pub mod image;
 pub mod input;
 mod load;
 pub mod model;
@@ -24,10 +25,11 @@ pub use generate::{
     GenerateCompletionInfo, GenerateParameters, Generation, GenerationComponents, GenerationStream, PromptCache,
     StopReason,
 };
+pub use image::Image;
 pub use input::{LmInput, UserInput};
 pub use model::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,
-    VlmRegistry, VlmTypeRegistry, load_container,
+    VlmRegistry, VlmTypeRegistry, load_container, load_container_with,
 };
 pub use session::{ChatSession, SessionStream, Tool};

@@ -71,6 +71,7 @@ pub fn fold(weights: &[WeightNode], id: WeightId, checkpoint: &Checkpoint) -> Re
         WeightExpr::Slice { of, dim, start } => Ok(slice(part(*of)?, shape(*of), *dim, *start, node.shape[*dim])),
         // The last dimension stays, and with it every row.
         WeightExpr::Reshape(of) => part(*of),
+        WeightExpr::Rearrange { of, dims, axes } => Ok(rearrange(&part(*of)?, dims, axes)),
         WeightExpr::Transpose(of) => Ok(transpose(&part(*of)?, shape(*of))),
         WeightExpr::AddScalar(of, by) => Ok(Matrix::Scaled { of: Arc::new(part(*of)?), scale: 1.0, shift: *by }),
         WeightExpr::MulScalar(of, by) => Ok(Matrix::Scaled { of: Arc::new(part(*of)?), scale: *by, shift: 0.0 }),
@@ -94,6 +95,24 @@ fn slice(matrix: Matrix, shape: &[usize], dim: usize, start: usize, len: usize) 
     let runs = (0..outer).map(|o| (o * shape[dim] + start) * inner..(o * shape[dim] + start + len) * inner);
     let parts: Vec<Matrix> = runs.flat_map(|rows| matrix.some_rows(rows)).collect();
     if let [only] = &parts[..] { only.clone() } else { Matrix::Below(parts.into()) }
+}
+
+/// Rows of as many elements as `dims` has, which come in the order of `axes`.
+fn rearrange(matrix: &Matrix, dims: &[usize], axes: &[usize]) -> Matrix {
+    let cols: usize = dims.iter().product();
+    let strides: Vec<usize> = (0..dims.len()).map(|i| dims[i + 1..].iter().product()).collect();
+    let from = |to: usize| {
+        let (mut rest, mut from) = (to, 0);
+        for axis in axes.iter().rev() {
+            from += rest % dims[*axis] * strides[*axis];
+            rest /= dims[*axis];
+        }
+        from
+    };
+    let order: Vec<usize> = (0..cols).map(from).collect();
+    let values = matrix.values();
+    let values = values.chunks_exact(cols.max(1)).flat_map(|row| order.iter().map(|from| row[*from])).collect();
+    Matrix::Dense { cols, values }
 }
 
 fn transpose(matrix: &Matrix, shape: &[usize]) -> Matrix {

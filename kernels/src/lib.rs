@@ -16,6 +16,7 @@ pub mod experts;
 mod format;
 pub mod halves;
 pub mod heads;
+pub mod images;
 mod kernel;
 pub mod matmul;
 pub mod norm;

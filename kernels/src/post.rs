@@ -15,6 +15,7 @@ pub fn activation(f: Activation, v: &str) -> String {
         Activation::Relu => return format!("max({v}, 0.0)"),
         Activation::Sigmoid => "sigmoid",
         Activation::Tanh => "bounded_tanh",
+        Activation::QuickGelu => "quick_gelu",
     };
     format!("{name}({v})")
 }

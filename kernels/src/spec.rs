@@ -53,6 +53,8 @@ pub enum Activation {
     Sigmoid,
     /// tanh(x)
     Tanh,
+    /// x * sigmoid(1.702 x)
+    QuickGelu,
 }
 
 /// What happens to a result before it is stored, in order. `Add` and `Mul` each take one more input.

@@ -36,10 +36,16 @@ pub const ROW_POSITION: u32 = 1;
 pub const ROW_SLOT: u32 = 2;
 /// Row record: index, within the page tables, of its sequence's first page.
 pub const ROW_TABLE: u32 = 3;
-/// Row record: one past the last position that the row may look at.
+/// Row record: one past the last position that the row may look at, which may come after its own.
 pub const ROW_END: u32 = 4;
 /// Row record: the first row of this step that belongs to the same sequence.
 pub const ROW_FIRST: u32 = 5;
+
+/// Row record: the row of an image that the row stands for, or [`NO_IMAGE`].
+pub const ROW_IMAGE: u32 = 6;
+
+/// In [`ROW_IMAGE`]: the row is no image's.
+pub const NO_IMAGE: u32 = 0xffff_ffff;
 
 /// Flag in [`ROW_TOKEN`].
 pub const SAMPLED: u32 = 0x8000_0000;

@@ -20,6 +20,10 @@ fn silu(x: f32) -> f32 {
     return x / (1.0 + exp(-x));
 }
 
+fn quick_gelu(x: f32) -> f32 {
+    return x / (1.0 + exp(-1.702 * x));
+}
+
 fn gelu(x: f32) -> f32 {
     return 0.5 * x * (1.0 + erf(x * 0.7071067811865476));
 }

@@ -96,11 +96,8 @@ async fn kinds_are_told_apart() {
         ),
         "{e}"
     );
-    let unknown = VlmTypeRegistry::new(Registry::linked()).find("qwen2_vl").expect_err("unknown").to_string();
-    assert!(
-        unknown.ends_with("no vision-language architecture is registered, and this version has none of its own"),
-        "{unknown}"
-    );
+    let unknown = VlmTypeRegistry::new(Registry::default()).find("qwen2_vl").expect_err("unknown").to_string();
+    assert!(unknown.ends_with("no vision-language architecture is registered"), "{unknown}");
 
     let processors = ProcessorTypeRegistry::default();
     let vlm = vlm.processors(processors.clone());

@@ -14,6 +14,10 @@ use tamarack_tests::models;
 const MIB: u64 = 1 << 20;
 /// Cycles before the first measurement.
 const FIRST: usize = 10;
+/// Cycles of which the one that left least counts. Which of the allocator's arenas a driver's thread takes is a matter of
+/// chance, and an arena's free top is given back only now and then: single measurements are a megabyte too high at times.
+/// What is never given back is in the least of them, too.
+const FEW: usize = 5;
 /// Says how many cycles follow.
 const CYCLES: &str = "TAMARACK_CYCLES";
 
@@ -51,10 +55,11 @@ async fn cycles() {
         cycle(&factory, &configuration).await;
         after.push(resident());
     }
-    let after = &after[FIRST - 1..];
-    let most = after.iter().max().expect("cycles") - after[0];
-    println!("{} MiB after the first cycles, {most} bytes more at most in {cycles} that follow", after[0] / MIB);
-    assert!(most <= MIB, "{most} bytes were not given back: {after:?}");
+    let least = |after: &[u64]| *after.iter().min().expect("cycles");
+    let (before, left) = (least(&after[FIRST..FIRST + FEW]), least(&after[after.len() - FEW..]));
+    let more = left.saturating_sub(before);
+    println!("{} MiB after the first cycles, {more} bytes more after {cycles} that follow", before / MIB);
+    assert!(more <= MIB, "{more} bytes were not given back: {after:?}");
 }
 
 fn check(cycles: usize) {
@@ -65,7 +70,7 @@ fn check(cycles: usize) {
     let output = child.output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     print!("{text}");
-    assert!(output.status.success() && text.contains(&format!("in {cycles} that follow")), "{text}");
+    assert!(output.status.success() && text.contains(&format!("after {cycles} that follow")), "{text}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a plugin implements, and how it is registered.
 
-use crate::{Config, Plain, Result, Step, Tensor, Weights};
+use crate::{Config, Error, Plain, Result, Step, Tensor, Weights, vision::VisionLanguage};
 use serde::{Deserialize, Serialize};
 
 /// A model architecture: a pure function from a configuration and the names and shapes of weights to
@@ -10,7 +10,15 @@ pub trait Architecture: Send + Sync {
     fn declaration(&self) -> Declaration;
 
     /// Records the text model: from [`Step::tokens`] to logits [outputs, vocabulary].
-    fn text(&self, config: &Config, weights: &Weights, step: &Step) -> Result<Tensor>;
+    /// A vision-language model leaves this to another architecture, see [`VisionLanguage::text`].
+    fn text(&self, _config: &Config, _weights: &Weights, _step: &Step) -> Result<Tensor> {
+        Err(Error(format!("{} records no text model", self.declaration().name)))
+    }
+
+    /// The rest of it, for architectures of the kind [`Kind::Vlm`].
+    fn vision(&self) -> Option<&dyn VisionLanguage> {
+        None
+    }
 
     /// What a custom op of this architecture computes, in plain Rust: the host runs it where it has no GPU, and
     /// compares the op's WGSL with it.
@@ -50,6 +58,8 @@ pub struct Declaration {
     pub extra_stop_tokens: Vec<String>,
     /// A chat template that replaces the checkpoint's.
     pub chat_template: Option<String>,
+    /// Whether it implements [`Architecture::vision`]. Since api 1.2.
+    pub sees: bool,
 }
 
 impl Declaration {
@@ -57,6 +67,11 @@ impl Declaration {
     pub fn llm(name: &str, model_types: &[&str]) -> Declaration {
         let model_types = model_types.iter().map(|t| (*t).to_owned()).collect();
         Declaration { name: name.to_owned(), model_types, ..Declaration::default() }
+    }
+
+    /// A vision-language model for these model types, which implements [`Architecture::vision`].
+    pub fn vlm(name: &str, model_types: &[&str]) -> Declaration {
+        Declaration { kind: Kind::Vlm, sees: true, ..Declaration::llm(name, model_types) }
     }
 }
 

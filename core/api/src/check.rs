@@ -1,7 +1,7 @@
 //! Encoding and decoding of graphs. What a plugin sends is believed in nothing: it is decoded, its
 //! references checked, and every shape inferred again.
 
-use crate::{API, Dim, Error, Graph, Node, Op, Result, WeightExpr, infer, recorder::MAX_NODES};
+use crate::{API, Dim, Error, Graph, Node, Op, Result, Sym, WeightExpr, infer, recorder::MAX_NODES};
 
 const MAX_ELEMENTS: usize = 1 << 40;
 
@@ -38,9 +38,31 @@ impl Graph {
             self.nodes[i].shape =
                 shape.map_err(|e| Error(format!("{}: {}: {e}", self.place(i as u32), node.op.name())))?;
         }
+        self.check_rows()?;
         match self.shape(self.output) {
             [_, d] if d.constant().is_some() => Ok(()),
-            found => Err(Error(format!("the output is not logits [rows, vocabulary]: {found:?}"))),
+            found => Err(Error(format!(
+                "the output is not logits [rows, vocabulary], nor embeddings [rows, dim]: {found:?}"
+            ))),
+        }
+    }
+
+    /// A tower has patches, and what it merges so many of to one; a text model has none.
+    fn check_rows(&self) -> Result<()> {
+        let rows = |shape: &[Dim]| shape.first().map(|d| (d.sym(), d.fraction()));
+        let merged = rows(self.shape(self.output));
+        let is_tower = merged.is_some_and(|(sym, (num, _))| sym == Some(Sym::Patches) && num == 1);
+        let fits = |shape: &[Dim]| match rows(shape) {
+            Some((Some(Sym::Patches), fraction)) => is_tower && (fraction == (1, 1) || rows(shape) == merged),
+            _ => !is_tower,
+        };
+        match self.nodes.iter().position(|n| !fits(&n.shape)) {
+            None => Ok(()),
+            Some(i) => {
+                let (place, op, shape) = (self.place(i as u32), self.nodes[i].op.name(), &self.nodes[i].shape);
+                let of = if is_tower { "a tower" } else { "a text model" };
+                Err(Error(format!("{place}: {op}: {of} cannot have {shape:?}: it has rows of another kind")))
+            }
         }
     }
 
@@ -50,7 +72,7 @@ impl Graph {
             return Err(format!("takes weight {p}, which does not come before it"));
         }
         let count = node.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        if node.shape.len() > 4 || count.is_none_or(|n| n > MAX_ELEMENTS) {
+        if node.shape.len() > 5 || count.is_none_or(|n| n > MAX_ELEMENTS) {
             return Err(format!("the shape {:?} is absurd", node.shape));
         }
         match &node.expr {

@@ -20,6 +20,22 @@ impl Config {
         &self.0
     }
 
+    /// The configuration within this one under `key`; one without fields if there is none.
+    pub fn at(&self, key: &str) -> Config {
+        let found = &self.0[key];
+        Config(if found.is_object() { found.clone() } else { Value::Object(Default::default()) })
+    }
+
+    /// The number of a token, or else `default`.
+    pub fn token(&self, key: &str, default: u32) -> Result<u32> {
+        let found = &self.0[key];
+        match found.as_u64().map(u32::try_from) {
+            Some(Ok(token)) => Ok(token),
+            None if found.is_null() => Ok(default),
+            _ => Err(Error(format!("config.json: {key}: expected the number of a token, found {found}"))),
+        }
+    }
+
     /// The `model_type`, or nothing.
     pub fn model_type(&self) -> &str {
         self.0["model_type"].as_str().unwrap_or("")

@@ -11,6 +11,8 @@ pub enum Sym {
     Tokens,
     /// Rows whose logits are wanted.
     Outputs,
+    /// Patches of this step's images, one below the other. Since api 1.2.
+    Patches,
 }
 
 /// A size: a constant, or a symbol times a fraction.
@@ -45,6 +47,11 @@ impl Dim {
     /// The symbol, if it is not.
     pub fn sym(self) -> Option<Sym> {
         self.sym
+    }
+
+    /// The fraction that the symbol is multiplied by; the size and 1, if it is constant.
+    pub fn fraction(self) -> (usize, usize) {
+        (self.num as usize, self.den as usize)
     }
 
     /// The size in a step that `rows` describes.
@@ -90,10 +97,15 @@ impl From<Dim> for Encoded {
 impl fmt::Debug for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(sym) = self.sym else { return write!(f, "{}", self.num) };
-        write!(f, "{}", if sym == Sym::Tokens { "tokens" } else { "outputs" })?;
+        f.write_str(match sym {
+            Sym::Tokens => "tokens",
+            Sym::Outputs => "outputs",
+            Sym::Patches => "patches",
+        })?;
         match (self.num, self.den) {
             (1, 1) => Ok(()),
             (n, 1) => write!(f, "*{n}"),
+            (1, d) => write!(f, "/{d}"),
             (n, d) => write!(f, "*{n}/{d}"),
         }
     }

@@ -4,7 +4,7 @@ use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 1);
+pub const API: (u32, u32) = (1, 2);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -31,6 +31,8 @@ pub enum Activation {
     Sigmoid,
     /// tanh(x)
     Tanh,
+    /// x * sigmoid(1.702 x), arXiv:1606.08415. Since api 1.2.
+    QuickGelu,
 }
 
 /// How scores become probabilities, and what each row sees. A row never sees later rows.
@@ -247,6 +249,21 @@ pub enum Op {
     },
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs {},
+    /// The pixels of this step's patches. -> [patches, width]. Since api 1.2.
+    Patches {
+        /// Channels * frames * height * width of a patch.
+        width: usize,
+    },
+    /// The number that the processor gives each patch. -> `[patches]`. Since api 1.2.
+    PatchIds {},
+    /// Rows of image tokens become those that the tower has computed. [tokens, dim] -> [tokens, dim]. Since api 1.2.
+    MergeEmbeddings {},
+    /// Queries [patches, heads, dk], keys [patches, groups, dk] and values [patches, groups, dv] -> [patches, heads, dv]: a
+    /// patch sees all patches of its segment. Since api 1.2.
+    SegmentAttention {
+        /// Factor on each score.
+        scale: f32,
+    },
     /// An op of the plugin's own. [rows, ..] of each input -> [rows, ..dims]. Since api 1.1.
     Custom {
         /// Which.
@@ -293,6 +310,10 @@ impl Op {
             Op::LatentAttention { .. } => "latent_attention",
             Op::CausalConv1d { .. } => "causal_conv1d",
             Op::Outputs {} => "outputs",
+            Op::Patches { .. } => "patches",
+            Op::PatchIds {} => "patch_ids",
+            Op::MergeEmbeddings {} => "merge_embeddings",
+            Op::SegmentAttention { .. } => "segment_attention",
             Op::Custom { .. } => "custom",
         }
     }
@@ -357,6 +378,16 @@ pub enum WeightExpr {
     Reshape(WeightId),
     /// The last two dimensions exchanged.
     Transpose(WeightId),
+    /// Each index of the first dimension as one row, whose elements, seen as `dims`, come in the order of `axes`. Since
+    /// api 1.2.
+    Rearrange {
+        /// Of this weight.
+        of: WeightId,
+        /// What a row is seen as.
+        dims: Vec<usize>,
+        /// A permutation of `dims`, slowest first.
+        axes: Vec<usize>,
+    },
     /// Every element plus a number.
     AddScalar(WeightId, f32),
     /// Every element times a number.
@@ -370,6 +401,7 @@ impl WeightExpr {
             WeightExpr::Tensor(_) => &[],
             WeightExpr::Stack(parts) | WeightExpr::Concat(parts) => parts,
             WeightExpr::Slice { of, .. }
+            | WeightExpr::Rearrange { of, .. }
             | WeightExpr::Reshape(of)
             | WeightExpr::Transpose(of)
             | WeightExpr::AddScalar(of, _)
@@ -405,7 +437,7 @@ pub struct Graph {
     pub custom: Vec<CustomOp>,
     /// Source lines, for errors and profiles.
     pub places: Vec<String>,
-    /// The node whose rows are the logits.
+    /// The node whose rows are the logits, or of a tower the embeddings.
     pub output: NodeId,
 }
 

@@ -77,6 +77,13 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
             [rows, rest @ ..] if *rows == Sym::Tokens.into() => Ok([&[Sym::Outputs.into()], rest].concat()),
             _ => Err(format!("wants rows of tokens, found {x:?}")),
         },
+        (Op::Patches { width }, []) if *width > 0 => Ok(vec![Sym::Patches.into(), (*width).into()]),
+        (Op::PatchIds {}, []) => Ok(vec![Sym::Patches.into()]),
+        (Op::MergeEmbeddings {}, [x]) => match x {
+            [rows, _] if *rows == Sym::Tokens.into() => Ok(x.to_vec()),
+            _ => Err(format!("wants [tokens, dim], found {x:?}")),
+        },
+        (Op::SegmentAttention { .. }, [q, k, v]) => segment_attention(q, k, v),
         (Op::Custom { custom, weights, decomposed }, inputs) if !inputs.is_empty() => {
             custom::infer(g, *custom, weights, *decomposed, inputs)
         }
@@ -171,6 +178,21 @@ fn attention(g: &Graph, sinks: Option<WeightId>, q: &[Dim], kv: &[Dim]) -> Infer
     Ok(vec![*rows, *heads, *dv])
 }
 
+fn segment_attention(q: &[Dim], k: &[Dim], v: &[Dim]) -> Inferred<Vec<Dim>> {
+    match (q, k, v) {
+        ([rows, heads, d], [rows_k, groups, dk], [rows_v, groups_v, dv])
+            if [rows, rows_k, rows_v].iter().all(|r| **r == Sym::Patches.into())
+                && (d, groups) == (dk, groups_v)
+                && heads.constant().zip(groups.constant()).is_some_and(|(h, g)| g > 0 && h % g == 0) =>
+        {
+            Ok(vec![*rows, *heads, *dv])
+        }
+        _ => Err(format!(
+            "wants [patches, heads, dk], [patches, groups, dk] and [patches, groups, dv], found {q:?}, {k:?} and {v:?}"
+        )),
+    }
+}
+
 fn matmul(a: &[Dim], b: &[Dim]) -> Inferred<Vec<Dim>> {
     match (a, b) {
         ([rows, m, k], [rows_b, k_b, n]) if rows == rows_b && k == k_b => Ok(vec![*rows, *m, *n]),
@@ -238,5 +260,12 @@ pub(crate) fn weight_shape_fits(g: &Graph, expr: &WeightExpr, claimed: &[usize])
                 && of[n - 2..] == [claimed[n - 1], claimed[n - 2]]
         }
         WeightExpr::AddScalar(of, _) | WeightExpr::MulScalar(of, _) => shape(of) == claimed,
+        WeightExpr::Rearrange { of, dims, axes } => {
+            let mut sorted = axes.clone();
+            sorted.sort_unstable();
+            let [rows, rest @ ..] = shape(of) else { return false };
+            sorted.iter().copied().eq(0..dims.len())
+                && count(dims).is_some_and(|n| Some(n) == count(rest) && claimed == [*rows, n])
+        }
     }
 }

@@ -44,9 +44,11 @@ mod infer;
 mod moe;
 mod plain;
 pub mod plugin;
+mod recipe;
 mod recorder;
 mod rope;
 mod tensor;
+mod vision;
 mod weights;
 
 pub use architecture::{Architecture, Declaration, Kind, Registration, registered};
@@ -61,9 +63,14 @@ pub use moe::{
     ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
 pub use plain::{Plain, PlainRow};
-pub use recorder::{Index, record, tensors};
+pub use recipe::{Filter, Recipe, RecipeOp, Value};
+pub use recorder::{Index, record, record_tower, record_with_images, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
-pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention};
+pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention, segment_attention};
+pub use vision::{
+    CLIP_MEAN, CLIP_STD, ImageOptions, Medium, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep,
+    VisionLanguage, smart_resize,
+};
 pub use weights::{Conv1d, Embedding, LatentHeads, LayerNorm, Linear, RmsNorm, Weight, Weights, Xielu};
 
 /// For parts of a configuration that a file leaves out.

@@ -2,11 +2,15 @@
 //!
 //! Messages are JSON. A host sends [`RecordRequest`] to the entry `record` and gets an encoded
 //! [`crate::Graph`], the same to the entry `tensors` and gets an [`Index`], and [`PlainRequest`] to the entry `plain`
-//! and gets numbers; `describe` gives a [`Description`]. Entries and fields are only ever added.
+//! and gets numbers, [`VisionRequest`] to the entries `text_model` and `process` and gets a [`crate::TextModel`] and a
+//! [`crate::Processed`]; `describe` gives a [`Description`]. Entries and fields are only ever added.
 
 pub use crate::plain::{PlainRequest, from_bytes, to_bytes};
 
-use crate::{API, Architecture, Config, Declaration, Index, record, registered, tensors};
+use crate::{
+    API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, VisionLanguage, record, record_tower,
+    record_with_images, registered, tensors,
+};
 use abi_stable::{
     export_root_module,
     prefix_type::PrefixTypeTrait,
@@ -41,12 +45,24 @@ pub struct Described {
 pub struct RecordRequest {
     /// The architecture's name in its library.
     pub architecture: String,
-    /// Which graph: `text`.
+    /// Which graph: `text`; `text with images`, that of a vision-language model; `tower`.
     pub graph: String,
     /// `config.json`.
     pub config: serde_json::Value,
     /// The checkpoint's tensors.
     pub index: Index,
+}
+
+/// Asks an architecture of a vision-language model for its text model, or to process a prompt.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct VisionRequest {
+    /// The architecture's name in its library.
+    pub architecture: String,
+    /// `config.json`.
+    pub config: serde_json::Value,
+    /// The prompt and its images, for `process`.
+    #[serde(default)]
+    pub process: ProcessRequest,
 }
 
 /// The architectures linked into this program or library.
@@ -68,10 +84,13 @@ pub fn call(entry: &str, request: &[u8]) -> Result<Vec<u8>, String> {
         "record" => call_record(request),
         "plain" => call_plain(request),
         "tensors" => call_tensors(request),
+        "text_model" => call_vision(request, |model, config, _| model.text(config)),
+        "process" => call_vision(request, |model, config, process| model.process(config, process)),
         _ => {
             let (major, minor) = API;
             Err(format!(
-                "unknown entry `{entry}`: this plugin has api {major}.{minor} and knows `record`, `plain` and `tensors`"
+                "unknown entry `{entry}`: this plugin has api {major}.{minor} and knows `record`, `plain`, `tensors`, \
+                 `text_model` and `process`"
             ))
         }
     }
@@ -79,12 +98,36 @@ pub fn call(entry: &str, request: &[u8]) -> Result<Vec<u8>, String> {
 
 fn call_record(request: &[u8]) -> Result<Vec<u8>, String> {
     let request: RecordRequest = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
-    if request.graph != "text" {
-        return Err(format!("{} has no graph `{}`", request.architecture, request.graph));
-    }
     let architecture = architecture(&request.architecture)?;
-    let graph = record(architecture, &Config::from(request.config), request.index).map_err(|e| e.0)?;
+    let graph = record_graph(architecture, &request.graph, &Config::from(request.config), request.index)?;
     graph.encode().map_err(|e| e.0)
+}
+
+/// Records the graph of this name, see [`RecordRequest::graph`].
+pub fn record_graph(
+    architecture: &dyn Architecture,
+    graph: &str,
+    config: &Config,
+    index: Index,
+) -> Result<Graph, String> {
+    match (graph, architecture.vision()) {
+        ("text", _) => record(architecture, config, index),
+        ("text with images", _) => record_with_images(architecture, config, index),
+        ("tower", Some(model)) => record_tower(model, config, index),
+        _ => return Err(format!("has no graph `{graph}`")),
+    }
+    .map_err(|e| e.0)
+}
+
+fn call_vision<T: Serialize>(
+    request: &[u8],
+    work: impl FnOnce(&dyn VisionLanguage, &Config, &ProcessRequest) -> crate::Result<T>,
+) -> Result<Vec<u8>, String> {
+    let request: VisionRequest = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
+    let model = architecture(&request.architecture)?.vision();
+    let model = model.ok_or_else(|| format!("{} is no vision-language model", request.architecture))?;
+    let reply = work(model, &Config::from(request.config), &request.process).map_err(|e| e.0)?;
+    serde_json::to_vec(&reply).map_err(|e| e.to_string())
 }
 
 fn call_tensors(request: &[u8]) -> Result<Vec<u8>, String> {

@@ -2,7 +2,10 @@
 
 use crate::{
     API, Architecture, Config, Dim, Error, Graph, Node, NodeId, Op, Result, Sym, WeightExpr, WeightId, WeightNode,
-    infer, tensor::Step, weights::Weights,
+    infer,
+    tensor::{Step, Tensor},
+    vision::{TowerStep, VisionLanguage},
+    weights::Weights,
 };
 use std::{
     cell::RefCell,
@@ -40,6 +43,8 @@ pub(crate) struct Recorder {
     pub index: Index,
     /// Whether a tensor that is asked for and absent is taken to be there.
     pub open: bool,
+    /// Whether image embeddings are put among those of tokens.
+    pub images: bool,
     pub used: BTreeSet<String>,
     pub ignored: Vec<String>,
     errors: Vec<String>,
@@ -56,7 +61,9 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut Recorder) -> R) -> R {
     let (result, goes_on) = RECORDER.with_borrow_mut(|r| match r {
         Some(recorder) => (f(recorder), recorder.goes_on()),
         // An author's mistake, caught at the boundary and reported with this message.
-        None => panic!("tensors and weights exist only while Architecture::text runs, on its own thread"),
+        None => panic!(
+            "tensors and weights exist only while Architecture::text or VisionLanguage::tower runs, on its own thread"
+        ),
     });
     if goes_on { result } else { resume_unwind(Box::new(Stopped)) }
 }
@@ -120,11 +127,11 @@ impl Recorder {
         })
     }
 
-    fn finish(mut self, output: NodeId) -> Result<(Graph, Index)> {
+    fn finish(mut self, output: NodeId, is_tower: bool) -> Result<(Graph, Index)> {
         self.graph.output = output;
         if self.errors.is_empty() {
             self.note_unused();
-            self.note_output();
+            self.note_output(is_tower);
         }
         if self.errors.is_empty() { Ok((self.graph, self.index)) } else { Err(self.error()) }
     }
@@ -162,8 +169,14 @@ impl Recorder {
         }
     }
 
-    fn note_output(&mut self) {
+    fn note_output(&mut self, is_tower: bool) {
         let shape = self.graph.shape(self.graph.output);
+        if is_tower {
+            if !matches!(shape, [rows, dim] if rows.sym() == Some(Sym::Patches) && dim.constant().is_some()) {
+                self.errors.push(format!("the tower must return embeddings [patches / n, dim], it returns {shape:?}"));
+            }
+            return;
+        }
         if !matches!(shape, [rows, vocab] if *rows == Sym::Outputs.into() && vocab.constant().is_some()) {
             self.errors.push(format!("the text model must return logits [outputs, vocabulary], it returns {shape:?}"));
         }
@@ -182,22 +195,40 @@ fn matches(glob: &str, name: &str) -> bool {
 
 /// Records one architecture for one configuration and the tensors of one checkpoint.
 pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    run(architecture, config, Recorder { index, ..Recorder::default() }).map(|(graph, _)| graph)
+    let recorder = Recorder { index, ..Recorder::default() };
+    run(text_of(architecture, config), false, recorder).map(|(graph, _)| graph)
+}
+
+/// Records the text model of a vision-language model: where [`Step::merge_embeddings`] is called, images come in.
+pub fn record_with_images(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
+    let recorder = Recorder { index, images: true, ..Recorder::default() };
+    run(text_of(architecture, config), false, recorder).map(|(graph, _)| graph)
+}
+
+/// Records the tower of a vision-language model.
+pub fn record_tower(model: &dyn VisionLanguage, config: &Config, index: Index) -> Result<Graph> {
+    let recorder = Recorder { index, ..Recorder::default() };
+    run(|| model.tower(config, &Weights::root(), &TowerStep::new()), true, recorder).map(|(graph, _)| graph)
 }
 
 /// The tensors that an architecture uses for a configuration, without what is optional: what a checkpoint made up
 /// for it has to hold.
 pub fn tensors(architecture: &dyn Architecture, config: &Config) -> Result<Index> {
-    run(architecture, config, Recorder { open: true, ..Recorder::default() }).map(|(_, index)| index)
+    let recorder = Recorder { open: true, ..Recorder::default() };
+    run(text_of(architecture, config), false, recorder).map(|(_, index)| index)
 }
 
-fn run(architecture: &dyn Architecture, config: &Config, recorder: Recorder) -> Result<(Graph, Index)> {
+fn text_of(architecture: &dyn Architecture, config: &Config) -> impl FnOnce() -> Result<Tensor> {
+    || architecture.text(config, &Weights::root(), &Step::begin())
+}
+
+fn run(model: impl FnOnce() -> Result<Tensor>, is_tower: bool, recorder: Recorder) -> Result<(Graph, Index)> {
     RECORDER.set(Some(Recorder { graph: Graph { api: API, ..Graph::default() }, ..recorder }));
     // A panic leaves the recorder behind; the next recording replaces it.
-    let output = catch_unwind(AssertUnwindSafe(|| architecture.text(config, &Weights::root(), &Step::begin())));
+    let output = catch_unwind(AssertUnwindSafe(model));
     let recorder = RECORDER.take().unwrap_or_default();
     match output {
-        Ok(Ok(tensor)) => recorder.finish(tensor.0),
+        Ok(Ok(tensor)) => recorder.finish(tensor.0, is_tower),
         Ok(Err(e)) => Err(e),
         Err(stopped) if stopped.is::<Stopped>() => Err(recorder.error()),
         Err(panic) => resume_unwind(panic),

@@ -14,6 +14,9 @@ const MAX_DIM: usize = 1 << 16;
 /// What is wrong with a rope that is not sound.
 pub(crate) const UNSOUND: &str = "has frequencies that are not finite, none, or more than 32768";
 
+/// Axes of a position: time, row and column in a text with images; row and column in a tower.
+pub const AXES: usize = 3;
+
 /// Which dimensions rotate together.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +45,9 @@ pub struct RopeSpec {
     /// Frequencies that follow the sequence's length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dynamic: Option<DynamicRope>,
+    /// For each frequency the axis of the position that it turns by; absent: the first. Since api 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis: Option<Vec<u8>>,
 }
 
 /// What replaces the frequencies once a sequence is longer than `after`.
@@ -79,7 +85,13 @@ impl RopeSpec {
             scale: 1.0,
             long: None,
             dynamic: None,
+            axis: None,
         }
+    }
+
+    /// With an axis of the position for each frequency.
+    pub fn axis(self, axis: impl IntoIterator<Item = usize>) -> RopeSpec {
+        RopeSpec { axis: Some(axis.into_iter().map(|a| a.min(255) as u8).collect()), ..self }
     }
 
     /// With this pairing.
@@ -117,7 +129,9 @@ impl RopeSpec {
         let lengths = self.long.as_ref().is_none_or(|l| l.inv_freq.len() == self.inv_freq.len());
         let dynamic = self.dynamic.as_ref().is_none_or(|d| d.base.is_finite() && d.factor.is_finite() && d.max > 0);
         let finite = self.inv_freq.iter().chain(long).all(|f| f.is_finite());
+        let fits = |axis: &Vec<u8>| axis.len() == self.inv_freq.len() && axis.iter().all(|a| usize::from(*a) < AXES);
         (1..=MAX_DIM / 2).contains(&self.inv_freq.len())
+            && self.axis.as_ref().is_none_or(fits)
             && finite
             && lengths
             && dynamic
@@ -187,7 +201,7 @@ impl Source<'_> {
         }
         let plain = RopeSpec::new(dim, base);
         match self.kind() {
-            "default" | "mrope" => Ok(plain),
+            "default" | "mrope" => self.with_sections(plain),
             "linear" => {
                 let factor = self.need("factor")? as f32;
                 Ok(RopeSpec { inv_freq: plain.inv_freq.iter().map(|f| f / factor).collect(), ..plain })
@@ -213,6 +227,28 @@ impl Source<'_> {
                 &format!("unknown rope `{other}`: known are default, linear, dynamic, llama3, yarn, longrope"),
             )),
         }
+    }
+
+    /// Frequencies for time, row and column: each section's together, or taking turns (Qwen3-VL), time having what is left.
+    fn with_sections(&self, plain: RopeSpec) -> Result<RopeSpec> {
+        let sections = &self.object["mrope_section"];
+        if sections.is_null() {
+            return Ok(plain);
+        }
+        let n = plain.inv_freq.len();
+        let sizes: Option<Vec<usize>> = sections
+            .as_array()
+            .and_then(|a| a.iter().map(|v| Some(v.as_u64()?.min(MAX_DIM as u64) as usize)).collect());
+        let sizes = sizes.filter(|s| s.len() == AXES && s.iter().sum::<usize>() == n);
+        let sizes = sizes.ok_or_else(|| {
+            self.wrong("mrope_section", &format!("expected {AXES} numbers of sum {n}, found {sections}"))
+        })?;
+        if self.object["mrope_interleaved"].as_bool() == Some(true) {
+            return Ok(
+                plain.axis((0..n).map(|i| if i % AXES > 0 && i < AXES * sizes[i % AXES] { i % AXES } else { 0 }))
+            );
+        }
+        Ok(plain.axis(sizes.iter().enumerate().flat_map(|(axis, n)| std::iter::repeat_n(axis, *n))))
     }
 
     fn kind(&self) -> &str {

@@ -31,6 +31,13 @@ impl Step {
         self.tokens
     }
 
+    /// Puts image embeddings where the tokens of images are: call it exactly where `transformers` does, after a scale of the
+    /// embedding, say. Records nothing for a model without images. [tokens, dim] -> [tokens, dim]
+    #[track_caller]
+    pub fn merge_embeddings(&self, x: Tensor) -> Tensor {
+        if with(|r| r.images) { push(Op::MergeEmbeddings {}, &[x]) } else { x }
+    }
+
     /// The rows that go on to the head: those whose logits are wanted. [tokens, ..] -> [outputs, ..]
     #[track_caller]
     pub fn outputs(&self, x: Tensor) -> Tensor {
@@ -82,6 +89,12 @@ impl Tensor {
     #[track_caller]
     pub fn gelu(self) -> Tensor {
         self.activation(Activation::Gelu)
+    }
+
+    /// x * sigmoid(1.702 x)
+    #[track_caller]
+    pub fn quick_gelu(self) -> Tensor {
+        self.activation(Activation::QuickGelu)
     }
 
     /// gelu by the tanh approximation
@@ -148,6 +161,25 @@ impl Tensor {
     #[track_caller]
     pub fn reshape(self, shape: &[Dim]) -> Tensor {
         self.then(Op::Reshape { shape: shape.to_vec() })
+    }
+
+    /// `n` adjacent rows as one, for patches that are merged. [rows, dim] -> [rows / n, n * dim]
+    #[track_caller]
+    pub fn merge_rows(self, n: usize) -> Tensor {
+        let shape = self.shape();
+        match shape[..] {
+            [rows, dim] if n > 0 && rows.sym().is_some() && dim.constant().is_some() => {
+                let (num, den) = rows.fraction();
+                let rows = rows.sym().map_or(rows, |sym| Dim::scaled(sym, num as u32, (den * n) as u32));
+                self.reshape(&[rows, (dim.constant().unwrap_or(0) * n).into()])
+            }
+            _ if self.0 == POISON => self,
+            _ => {
+                let at = Location::caller();
+                with(|r| r.fail(at, format!("merge_rows: wants [rows, dim] and some rows, found {shape:?} and {n}")));
+                Tensor(POISON)
+            }
+        }
     }
 
     /// [.., n] -> [.., n / head_dim, head_dim]
@@ -228,6 +260,13 @@ pub fn kv(k: Tensor, v: Tensor, cache: CacheSpec) -> Kv {
 #[track_caller]
 pub fn attention(q: Tensor, kv: &Kv, spec: &AttentionSpec) -> Tensor {
     push(Op::Attention { spec: spec.clone() }, &[q, Tensor(kv.0)])
+}
+
+/// Each patch looks at all patches of its segment, which the processor says: an image, a frame.
+/// q [patches, heads, dk], k [patches, groups, dk], v [patches, groups, dv] -> [patches, heads, dv]; groups divide heads.
+#[track_caller]
+pub fn segment_attention([q, k, v]: [Tensor; 3], scale: f32) -> Tensor {
+    push(Op::SegmentAttention { scale }, &[q, k, v])
 }
 
 /// Latent attention, arXiv:2405.04434: all heads share one latent [tokens, rank] and one rotated key [tokens, rope] a

@@ -134,6 +134,24 @@ impl Weights {
         LayerNorm { weight: Some(w.tensor("weight", &[dim])), bias: w.optional("bias", &[dim]), eps }
     }
 
+    /// A convolution whose steps are as long as its patches, as a product with patches: `name.weight` [dim, channels,
+    /// ..patch], or [dim, ..patch, channels] as MLX writes it, and `name.bias` `[dim]` where the checkpoint has one.
+    /// `patch` is [height, width], or [frames, height, width].
+    pub fn patch_embedding(&self, name: &str, dim: usize, channels: usize, patch: &[usize]) -> Linear {
+        let w = self.at(name);
+        let torch = [&[dim, channels], patch].concat();
+        let mlx = [&[dim], patch, &[channels]].concat();
+        let n = patch.len();
+        let weight = match torch != mlx && w.is_shaped("weight", &mlx) {
+            true => {
+                let axes: Vec<usize> = std::iter::once(n).chain(0..n).collect();
+                w.tensor("weight", &mlx).rearrange(&mlx[1..], &axes)
+            }
+            false => w.tensor("weight", &torch).rearrange(&torch[1..], &(0..=n).collect::<Vec<_>>()),
+        };
+        Linear { weight, bias: w.optional("bias", &[dim]) }
+    }
+
     /// `name.weight` [channels, 1, kernel], or [channels, kernel, 1] as MLX writes it, or [channels, kernel] as GGUF does,
     /// and `name.bias` `[channels]` where the checkpoint has one.
     pub fn conv1d(&self, name: &str, channels: usize, kernel: usize) -> Conv1d {
@@ -256,6 +274,22 @@ impl Weight {
         self.derive(|shape| match shape {
             [outer @ .., a, b] => Ok((WeightExpr::Transpose(self.0), [outer, &[*b, *a]].concat())),
             _ => Err(format!("transpose: {shape:?} has no two dimensions")),
+        })
+    }
+
+    /// Each index of the first dimension as one row, whose elements, seen as `dims`, come in the order of `axes`.
+    #[track_caller]
+    pub fn rearrange(self, dims: &[usize], axes: &[usize]) -> Weight {
+        self.derive(|shape| {
+            let count = |shape: &[usize]| shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let mut sorted = axes.to_vec();
+            sorted.sort_unstable();
+            match (shape, count(dims)) {
+                ([rows, rest @ ..], Some(n)) if count(rest) == Some(n) && sorted.iter().copied().eq(0..dims.len()) => {
+                    Ok((WeightExpr::Rearrange { of: self.0, dims: dims.into(), axes: axes.into() }, vec![*rows, n]))
+                }
+                _ => Err(format!("rearrange: rows of {shape:?} are not {dims:?}, or {axes:?} does not order them")),
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, LmInput, Result,
-    exec::PAGE,
+    exec::{Media, PAGE},
     generate::{GenerateParameters, Generation, GenerationComponents, PromptCache},
     model::{ModelConfiguration, ModelInfo},
     text::{AnswerFormat, AnswerStream, StopStrings, TextStream, Tokenizer},
@@ -16,10 +16,15 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Tokens at the end of a prompt that are looked at for a tag that begins reasoning.
 const PROMPT_END: usize = 16;
 
+/// Rows of a step that may be others'.
+const MOST_OTHERS: usize = 64;
+
 /// One generation, checked and ready to run.
 pub(crate) struct Request {
     /// The prompt.
     pub prompt: Vec<u32>,
+    /// Its images.
+    pub media: Option<Arc<Media>>,
     /// How tokens are chosen.
     pub parameters: GenerateParameters,
     /// What the program brings along to choose them.
@@ -83,9 +88,10 @@ impl Request {
     ) -> Result<Request> {
         parameters.check()?;
         let About { configuration, tokenizer, info } = *about;
-        let LmInput { tokens: prompt, tools, is_chat } = input;
+        let LmInput { tokens: prompt, tools, is_chat, media } = input;
         let window = window(&parameters, info)?;
-        check_prompt(&prompt, window.is_some(), info)?;
+        check_prompt(&prompt, media.as_deref(), window.is_some(), info)?;
+        media.as_ref().map_or(Ok(()), |media| check_media(media, &prompt, info))?;
         if tokenizer.is_none() && !parameters.stop.is_empty() {
             return Err(Error::Request("stop strings need a tokenizer, and the model has none".to_owned()));
         }
@@ -111,6 +117,7 @@ impl Request {
             stops: StopStrings::new(configuration.stop_strings.iter().chain(&parameters.stop)),
             answer,
             prompt,
+            media,
             parameters,
             components,
             events,
@@ -129,7 +136,30 @@ fn window(parameters: &GenerateParameters, info: &ModelInfo) -> Result<Option<Wi
     window.ok_or_else(too_small).map(Some)
 }
 
-fn check_prompt(prompt: &[u32], has_window: bool, info: &ModelInfo) -> Result<()> {
+/// Refuses images that no step could take.
+fn check_media(media: &Media, prompt: &[u32], info: &ModelInfo) -> Result<()> {
+    if media.positions.len() != prompt.len() {
+        let (found, expected) = (media.positions.len(), prompt.len());
+        return Err(Error::Request(format!("images were prepared for a prompt of {found} tokens, found {expected}")));
+    }
+    for image in &media.images {
+        let (tokens, most) = (image.tokens.len(), info.image_rows);
+        if tokens > most {
+            return Err(Error::Request(format!("an image of {tokens} tokens: the model has room for {most}")));
+        }
+        // Rows of others that generate may come before.
+        let most = info.step_rows.saturating_sub(MOST_OTHERS);
+        if image.span && image.range().len() > most {
+            let tokens = image.range().len();
+            return Err(Error::Request(format!(
+                "an image of {tokens} tokens that see each other: a step has room for {most}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_prompt(prompt: &[u32], media: Option<&Media>, has_window: bool, info: &ModelInfo) -> Result<()> {
     let (len, context, vocabulary) = (prompt.len(), info.context, info.vocabulary);
     if len == 0 {
         return Err(Error::Request("the prompt is empty: expected at least one token".to_owned()));
@@ -141,8 +171,10 @@ fn check_prompt(prompt: &[u32], has_window: bool, info: &ModelInfo) -> Result<()
         );
         return Err(Error::Request(message));
     }
-    match prompt.iter().find(|t| **t as usize >= vocabulary) {
-        Some(id) => Err(Error::Request(format!("token {id} is outside the vocabulary of {vocabulary}"))),
+    // The token of an image may be none of the table's.
+    let is_image = |at: usize| media.is_some_and(|media| media.row(at).is_some());
+    match prompt.iter().enumerate().find(|(at, t)| **t as usize >= vocabulary && !is_image(*at)) {
+        Some((_, id)) => Err(Error::Request(format!("token {id} is outside the vocabulary of {vocabulary}"))),
         None => Ok(()),
     }
 }

@@ -168,13 +168,23 @@ impl Scheduler {
     /// Rows of all who have some, as far as they and their pages fit.
     fn step(&mut self, model: &mut Model) -> (Step, Flight) {
         let (mut step, mut flight) = (Step::default(), Flight::default());
+        let mut failed = Vec::new();
+        model.images.turn();
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         // Those who generate come first: a long prompt must not make them wait.
         order.sort_by_key(|i| self.running[*i].task.tokens().len() > self.running[*i].sequence.fed() + 1);
         for i in order {
             let Running { id, task, sequence } = &mut self.running[i];
             let Capacity { rows, outputs, .. } = self.capacity;
-            let room = Room { rows: rows - step.rows.len(), outputs: outputs - step.outputs.len() };
+            let rows = rows - step.rows.len();
+            let known = match model.see(sequence, task.most(rows), rows) {
+                Ok(known) => known,
+                Err(e) => {
+                    failed.push((*id, e));
+                    continue;
+                }
+            };
+            let room = Room { rows, outputs: outputs - step.outputs.len(), known };
             let Some(feed) = task.feed(sequence, room) else { continue };
             while sequence.pages_wanted(feed.tokens.len()) > model.pool.free() && model.reclaim() {}
             let first = feed.tokens.len() - feed.draws.len();
@@ -189,6 +199,11 @@ impl Scheduler {
                     flight.outputs.push((*id, feed.draws.len()));
                     flight.is_awaited |= task.waits();
                 }
+            }
+        }
+        for (id, e) in failed {
+            if let Some(at) = self.running.iter().position(|r| r.id == id) {
+                self.remove(at, model).fail(e);
             }
         }
         (step, flight)

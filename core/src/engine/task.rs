@@ -3,12 +3,12 @@
 use super::{Request, request::Window, sampler::Chooser};
 use crate::{
     Error, Result,
-    exec::{Draw, PAGE, Pool, Sequence, Token},
+    exec::{Draw, Media, PAGE, Pool, Sequence, Token},
     generate::{GenerateCompletionInfo, Generation, PromptCache, StopReason},
     text::Piece,
 };
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -56,6 +56,8 @@ pub(super) struct Feed {
 pub(super) struct Room {
     pub rows: usize,
     pub outputs: usize,
+    /// Tokens of a prompt, see [`Task::most`].
+    pub known: usize,
 }
 
 impl Task {
@@ -89,6 +91,11 @@ impl Task {
         &self.tokens
     }
 
+    /// The images of its prompt.
+    pub fn media(&self) -> Option<&Arc<Media>> {
+        self.request.media.as_ref()
+    }
+
     /// How much of its past it keeps.
     pub fn window(&self) -> Option<Window> {
         self.request.window
@@ -113,6 +120,8 @@ impl Task {
     /// each other.
     pub fn set_draft(&mut self, has_draft: bool) {
         self.has_draft = has_draft && self.request.parameters.draft_tokens > 0 && self.window().is_none();
+        // A draft model sees no images.
+        self.has_draft &= self.media().is_none();
     }
 
     /// Whether the next token cannot be fed before the host has seen it.
@@ -122,9 +131,16 @@ impl Task {
 
     /// A place in the cache for it, with as much of its tokens as its prompt cache has.
     pub fn begin(&mut self, slot: u32, pool: &mut Pool) -> Sequence {
+        let mut sequence = self.begin_alone(slot, pool);
+        sequence.set_media(self.media().cloned());
+        sequence
+    }
+
+    fn begin_alone(&mut self, slot: u32, pool: &mut Pool) -> Sequence {
         let new = Sequence::new(slot, self.prompt);
         // One that another generation uses at the moment is neither read nor written.
-        let Some((kept, known)) = self.cache().and_then(|c| c.check_out(&self.tokens)) else {
+        let Some((kept, known)) = self.cache().and_then(|c| c.check_out(&self.tokens, self.media().map(AsRef::as_ref)))
+        else {
             self.request.cache = None;
             return new;
         };
@@ -143,7 +159,7 @@ impl Task {
     pub fn check_in(&self, sequence: Option<Sequence>) {
         if let Some(cache) = self.cache() {
             let known = sequence.as_ref().map_or(0, Sequence::fed).min(self.tokens.len());
-            cache.check_in(&self.tokens[..known], sequence);
+            cache.check_in(&self.tokens[..known], self.media().map(AsRef::as_ref), sequence);
         }
     }
 
@@ -167,6 +183,12 @@ impl Task {
         self.window().map_or(tokens, |w| tokens.min(w.most + w.chunk)).div_ceil(PAGE)
     }
 
+    /// Tokens of its prompt that go into a step with so many rows left, as far as it is up to its parameters.
+    pub fn most(&self, rows: usize) -> usize {
+        let most = self.request.parameters.prefill_step.unwrap_or(usize::MAX).min(rows);
+        self.window().map_or(most, |w| most.min(w.chunk))
+    }
+
     /// What it feeds next, when a step has some room. Nothing if that depends on a token that the host has to
     /// choose or to compare, or if there is enough already.
     pub fn feed(&self, sequence: &Sequence, room: Room) -> Option<Feed> {
@@ -179,9 +201,7 @@ impl Task {
             return (can_go_on && follows && room.rows > 0 && room.outputs > 0)
                 .then(|| Feed { tokens: vec![Token::Sampled(sequence.slot)], draws: vec![self.draw(self.pending)] });
         }
-        let most = self.request.parameters.prefill_step.unwrap_or(usize::MAX).min(room.rows);
-        let most = self.window().map_or(most, |w| most.min(w.chunk));
-        let mut tokens: Vec<Token> = known.iter().take(most).map(|t| Token::Id(*t)).collect();
+        let mut tokens: Vec<Token> = known.iter().take(room.known).map(|t| Token::Id(*t)).collect();
         let mut draws = Vec::new();
         if tokens.len() == known.len() && room.outputs > 0 {
             let proposals = self.proposals.iter().take((room.rows - tokens.len()).min(room.outputs - 1));

@@ -2,10 +2,12 @@
 //! its own pages of the cache. A single chat is the batch of one.
 
 mod kept;
+mod media;
 mod rope;
 mod sequence;
 
 pub use kept::{pack, unpack};
+pub use media::{ImageHash, ImagePatches, ImageStore, Media, PlacedImage};
 pub use rope::rope_table;
 pub use sequence::{Draw, Pool, Sequence};
 
@@ -33,8 +35,12 @@ pub struct Row {
     pub token: Token,
     /// Its place in its sequence's cache.
     pub index: u32,
-    /// Its position as rotary embeddings see it.
-    pub position: u32,
+    /// One past the last place in the cache that it looks at.
+    pub end: u32,
+    /// Its position as rotary embeddings see it: the same on all axes, but for the tokens of images.
+    pub position: [u32; 3],
+    /// The row among those of images that it stands for, see [`Executor::see`].
+    pub image: Option<u32>,
     /// Where its sequence's pages begin in [`Step::pages`].
     pub table: u32,
     /// The step's first row of the same sequence.
@@ -53,7 +59,7 @@ pub enum Token {
 }
 
 /// A row whose logits are wanted, and what is made of them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Output {
     /// Which row.
     pub row: u32,
@@ -103,6 +109,12 @@ pub struct MemoryUse {
 }
 
 impl MemoryUse {
+    /// With what a tower takes, and the rows that it has made.
+    pub(crate) fn with_tower(self, tower: MemoryUse, images: u64) -> MemoryUse {
+        let workspace = self.workspace + tower.workspace + tower.kv + images;
+        MemoryUse { weights: self.weights + tower.weights, workspace, ..self }
+    }
+
     /// All of it.
     pub fn total(&self) -> u64 {
         self.weights + self.kv + self.workspace
@@ -122,6 +134,27 @@ pub trait Executor: Send {
 
     /// Waits for the oldest submitted step that has not been collected.
     fn collect(&mut self) -> Result<StepResult>;
+
+    /// Rows of images that it has room for; none without a tower.
+    fn image_rows(&self) -> usize {
+        0
+    }
+
+    /// Patches of an image that its tower has room for.
+    fn patches(&self) -> usize {
+        0
+    }
+
+    /// Has the tower compute the rows of an image, which go to the rows of images from `at` on. Steps that are submitted later
+    /// find them there.
+    fn see(&mut self, _image: &ImagePatches, _at: usize) -> Result<()> {
+        Err(crate::Error::Request("the model takes no images".to_owned()))
+    }
+
+    /// Some of the rows of images, one after the other: for people.
+    fn read_image_rows(&mut self, _rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        Err(crate::Error::Request("the model takes no images".to_owned()))
+    }
 
     /// What it takes of its device's memory.
     fn memory(&self) -> MemoryUse;
@@ -177,15 +210,18 @@ impl Step {
         }
         for row in &self.rows {
             match row.token {
-                Token::Id(id) if id as usize >= vocabulary => {
+                // An image's token may be none of the table's: its row is replaced.
+                Token::Id(id) if id as usize >= vocabulary && row.image.is_none() => {
                     return wrong(format!("token {id} is outside the vocabulary of {vocabulary}"));
                 }
                 Token::Sampled(slot) if slot as usize >= capacity.slots => return wrong(format!("slot {slot}")),
                 _ => {}
             }
-            let page = self.pages.get(row.table as usize + row.index as usize / PAGE);
-            if page.is_none_or(|p| *p as usize >= capacity.pages) {
-                return wrong(format!("position {} of a sequence has no page", row.index));
+            for index in [row.index, row.end.saturating_sub(1)] {
+                let page = self.pages.get(row.table as usize + index as usize / PAGE);
+                if row.end <= row.index || page.is_none_or(|p| *p as usize >= capacity.pages) {
+                    return wrong(format!("position {index} of a sequence has no page"));
+                }
             }
         }
         let sound = |o: &Output| (o.row as usize) < self.rows.len() && (o.slot as usize) < capacity.slots;

@@ -14,9 +14,10 @@ pub fn rope_table(rope: &RopeSpec, rows: &[Row]) -> Vec<[f32; 2]> {
             length = Some(row.length);
             (inv_freq, scale) = (rope.frequencies_at(row.length as usize), rope.scale_at(row.length as usize));
         }
-        table.extend(inv_freq.iter().map(|f| {
+        table.extend(inv_freq.iter().enumerate().map(|(i, f)| {
+            let axis = rope.axis.as_ref().map_or(0, |axis| usize::from(axis[i]));
             // The angle is rounded to f32 first, as the reference implementations do.
-            let (sin, cos) = f64::from(row.position as f32 * f).sin_cos();
+            let (sin, cos) = f64::from(row.position[axis] as f32 * f).sin_cos();
             [cos as f32 * scale, sin as f32 * scale]
         }));
     }

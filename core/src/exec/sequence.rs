@@ -1,6 +1,7 @@
 //! Sequences in the cache, and putting their rows into steps.
 
-use super::{Output, PAGE, Row, Step, Token};
+use super::{Media, Output, PAGE, Row, Step, Token};
+use std::sync::Arc;
 
 /// The pages that no sequence holds.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub struct Sequence {
     pub slot: u32,
     /// The length for which it was admitted, see [`Row::length`].
     pub admitted: u32,
+    /// The images of its prompt.
+    pub media: Option<Arc<Media>>,
+    /// Where the rows of each of them are, as far as its next step needs them.
+    pub image_rows: Vec<u32>,
     length: u32,
     /// Tokens that were fed and whose keys and values were dropped: all between the first pages and the rest.
     dropped: u32,
@@ -54,7 +59,8 @@ impl Pool {
 impl Sequence {
     /// An empty sequence.
     pub fn new(slot: u32, admitted: usize) -> Sequence {
-        Sequence { slot, admitted: admitted as u32, length: 0, dropped: 0, pages: Vec::new() }
+        let (media, image_rows) = (None, Vec::new());
+        Sequence { slot, admitted: admitted as u32, media, image_rows, length: 0, dropped: 0, pages: Vec::new() }
     }
 
     /// Tokens that were fed, those of submitted steps included.
@@ -113,6 +119,20 @@ impl Sequence {
         Some(Sequence { length: length as u32, pages, ..Sequence::new(0, admitted) })
     }
 
+    /// Gives it images; where it begins with others, those must be the same.
+    pub fn set_media(&mut self, media: Option<Arc<Media>>) {
+        self.image_rows = vec![0; media.as_ref().map_or(0, |m| m.images.len())];
+        self.media = media;
+    }
+
+    /// The position of a token, one past the last place in the cache that it sees, and the row of an image that it is.
+    fn place(&self, token: u32) -> ([u32; 3], u32, Option<u32>) {
+        let Some(media) = &self.media else { return ([token; 3], token - self.dropped + 1, None) };
+        let at = token as usize;
+        let row = media.row(at).map(|(image, row)| self.image_rows[image] + row as u32);
+        (media.position(at), media.end(at) as u32 - self.dropped, row)
+    }
+
     /// Pages that `more` tokens would take beyond those it holds.
     pub fn pages_wanted(&self, more: usize) -> usize {
         (self.len() + more).div_ceil(PAGE).saturating_sub(self.pages.len())
@@ -139,8 +159,8 @@ impl Step {
         for (i, token) in tokens.iter().enumerate() {
             let index = sequence.length + i as u32;
             let row = self.rows.len() as u32;
-            let position = sequence.dropped + index;
-            self.rows.push(Row { token: *token, index, position, table, first, length: sequence.admitted });
+            let (position, end, image) = sequence.place(sequence.dropped + index);
+            self.rows.push(Row { token: *token, index, end, position, image, table, first, length: sequence.admitted });
             if let Some(Draw { inv_temperature, seed, counter, logits }) = draw(i) {
                 self.outputs.push(Output { row, slot: sequence.slot, inv_temperature, seed, counter, logits });
             }
@@ -205,7 +225,7 @@ mod tests {
         let next = feed(&mut a, &mut pool, PAGE);
         let pages: Vec<u32> = [0, 2, 3, 1].map(|i| first.pages[i]).into();
         assert_eq!(next.pages, pages, "the second page is the last one now");
-        assert_eq!((next.rows[0].index, next.rows[0].position), (2 * PAGE as u32 + 1, 3 * PAGE as u32 + 1));
+        assert_eq!((next.rows[0].index, next.rows[0].position), (2 * PAGE as u32 + 1, [3 * PAGE as u32 + 1; 3]));
         a.rotate(1, 2 * PAGE);
         assert_eq!((a.len(), a.fed()), (PAGE + 1, 4 * PAGE + 1));
         a.rotate(1, 1);

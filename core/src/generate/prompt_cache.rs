@@ -1,8 +1,13 @@
 //! Keys and values that outlive a generation.
 
-use crate::{Error, Result, engine::Engine, exec::Sequence};
+use crate::{
+    Error, Result,
+    engine::Engine,
+    exec::{ImageHash, Media, Sequence},
+};
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
@@ -35,6 +40,8 @@ pub struct PromptCache {
 #[derive(Default)]
 struct Held {
     tokens: Vec<u32>,
+    /// Where among them images are, and which.
+    images: Vec<(Range<usize>, ImageHash)>,
     /// `None` while a generation uses it, and when its pages were given up.
     sequence: Option<Sequence>,
     is_in_use: bool,
@@ -69,32 +76,35 @@ impl PromptCache {
         forgotten
     }
 
-    /// How many tokens at the beginning of `tokens` it holds.
+    /// How many tokens at the beginning of `tokens`, a text without images, it holds.
     pub fn common_prefix(&self, tokens: &[u32]) -> usize {
-        common(&self.held().tokens, tokens)
+        self.held().common(tokens, None)
     }
 
     /// Begins a generation: gives what there is of a beginning of `tokens`, and how many of its own tokens are one.
     /// Nothing while another generation uses it.
-    pub(crate) fn check_out(&self, tokens: &[u32]) -> Option<(Option<Sequence>, usize)> {
+    pub(crate) fn check_out(&self, tokens: &[u32], media: Option<&Media>) -> Option<(Option<Sequence>, usize)> {
         let mut held = self.held();
         if held.is_in_use {
             return None;
         }
         held.is_in_use = true;
-        let known = common(&held.tokens, tokens);
+        let known = held.common(tokens, media);
         Some((held.sequence.take(), known))
     }
 
     /// Ends a generation. What it has computed is that of `tokens`.
-    pub(crate) fn check_in(&self, tokens: &[u32], sequence: Option<Sequence>) {
-        *self.held() = Held { tokens: tokens.to_vec(), sequence, is_in_use: false };
+    pub(crate) fn check_in(&self, tokens: &[u32], media: Option<&Media>, sequence: Option<Sequence>) {
+        let images = media.map(Media::keys).unwrap_or_default();
+        *self.held() = Held { tokens: tokens.to_vec(), images, sequence, is_in_use: false };
     }
 
     /// Looks at its sequence, and at the tokens that it stands for, while no generation runs.
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&[u32], Option<&Sequence>) -> R) -> R {
         let held = self.held();
-        look(&held.tokens, held.sequence.as_ref())
+        // What comes from the first image on means nothing without it.
+        let text = held.images.first().map_or(usize::MAX, |(range, _)| range.start).min(held.tokens.len());
+        look(&held.tokens[..text], held.sequence.as_ref())
     }
 
     pub(crate) fn take_sequence(&self) -> Option<Sequence> {
@@ -123,8 +133,20 @@ impl PromptCache {
     }
 }
 
-fn common(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+impl Held {
+    /// How many tokens are those of a prompt with its images. No image is cut: its tokens may see each other.
+    fn common(&self, tokens: &[u32], media: Option<&Media>) -> usize {
+        let mut common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let theirs = media.map(Media::keys).unwrap_or_default();
+        let is_shared = |image| self.images.contains(image) && theirs.contains(image);
+        let all = || self.images.iter().chain(&theirs);
+        while let Some((range, _)) =
+            all().find(|image| image.0.start < common && (image.0.end > common || !is_shared(image)))
+        {
+            common = range.start;
+        }
+        common
+    }
 }
 
 impl fmt::Debug for PromptCache {

@@ -12,6 +12,7 @@ pub(super) fn activation(f: Activation) -> kernels::Activation {
         Activation::Relu => kernels::Activation::Relu,
         Activation::Sigmoid => kernels::Activation::Sigmoid,
         Activation::Tanh => kernels::Activation::Tanh,
+        Activation::QuickGelu => kernels::Activation::QuickGelu,
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) fn post(steps: &[Post], mut inputs: impl Iterator<Item = View>) -> Ve
 pub(super) fn header(sym: Sym) -> u32 {
     match sym {
         Sym::Tokens => step::TOKENS,
-        Sym::Outputs => step::OUTPUTS,
+        // A tower's program counts tokens and outputs: see [`crate::program::Program::tower`].
+        Sym::Outputs | Sym::Patches => step::OUTPUTS,
     }
 }

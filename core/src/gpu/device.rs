@@ -51,7 +51,8 @@ impl Settings {
     }
 }
 
-/// An opened device and its queue.
+/// An opened device and its queue. Clones are handles of the same one.
+#[derive(Clone)]
 pub struct Gpu {
     /// The device.
     pub device: wgpu::Device,
@@ -61,7 +62,7 @@ pub struct Gpu {
     pub caps: Caps,
     /// What is up to the user.
     pub settings: Settings,
-    pub(super) pipelines: Option<Mutex<Cache>>,
+    pub(super) pipelines: Option<Arc<Mutex<Cache>>>,
     info: AdapterInfo,
     errors: Arc<Mutex<Vec<String>>>,
 }
@@ -107,7 +108,7 @@ impl Gpu {
             }
         });
         let settings = Settings::for_adapter(&info);
-        let pipelines = Cache::open(&device, &info).map(Mutex::new);
+        let pipelines = Cache::open(&device, &info).map(|cache| Arc::new(Mutex::new(cache)));
         Ok(Gpu { device, queue, caps, settings, pipelines, info, errors })
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
+    exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, rope_table},
     program::{Program, custom},
     weights::{Matrix, fold},
 };
@@ -52,6 +52,8 @@ pub(super) struct Model {
     pub sums: wgpu::Buffer,
     pub tiles: wgpu::Buffer,
     pub sorted: wgpu::Buffer,
+    /// Rows that a tower has made.
+    pub images: wgpu::Buffer,
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
@@ -86,6 +88,7 @@ pub struct WgpuExecutor {
     pub(super) pending: VecDeque<Pending>,
     spare: Vec<wgpu::Buffer>,
     weight_bytes: u64,
+    pub(super) tower: Option<Box<WgpuExecutor>>,
 }
 
 impl WgpuExecutor {
@@ -115,7 +118,7 @@ impl WgpuExecutor {
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
-        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes, tower: None })
     }
 
     /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
@@ -155,6 +158,7 @@ impl WgpuExecutor {
             _ => Keys::Many,
         };
         let attention = match () {
+            _ if self.model.program.tower.is_some() => Attention::Tiled,
             _ if rows_of_one > 8 => Attention::Tiled,
             _ if rows_of_one <= 1 => Attention::Single(keys),
             _ => Attention::Vector(keys),
@@ -200,8 +204,9 @@ impl WgpuExecutor {
 
     /// Does all for a step but to encode it; its kind, and the parts into which attention splits.
     pub(super) fn begin(&mut self, step: &Step) -> Result<(Kind, u32)> {
-        step.check(&self.capacity, self.vocabulary())?;
-        let length = step.rows.iter().map(|r| r.index as usize + 1).max().unwrap_or(0);
+        let is_tower = self.model.program.tower.is_some();
+        step.check(&self.capacity, if is_tower { usize::MAX } else { self.vocabulary() })?;
+        let length = step.rows.iter().map(|r| r.end as usize).max().unwrap_or(0);
         let of_one = step.rows.iter().enumerate().map(|(i, r)| i + 1 - r.first as usize).max().unwrap_or(0);
         let in_order = step.outputs.iter().enumerate().all(|(i, o)| o.row as usize == i);
         let (kind, part) = self.kind([step.rows.len(), of_one, step.outputs.len()], in_order, length);
@@ -308,6 +313,22 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn image_rows(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.outputs)
+    }
+
+    fn patches(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.rows)
+    }
+
+    fn see(&mut self, image: &ImagePatches, at: usize) -> Result<()> {
+        self.tower_see(image, at)
+    }
+
+    fn read_image_rows(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        self.read_images(rows)
+    }
+
     fn memory(&self) -> MemoryUse {
         let m = &self.model;
         let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
@@ -315,10 +336,14 @@ impl Executor for WgpuExecutor {
         let products = [&m.scratch, &m.halves, &m.worths, &m.sums, &m.tiles, &m.sorted];
         let others = [&m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
         let single: u64 = products.iter().chain(&others).map(|b| b.size()).sum();
-        MemoryUse {
+        let own = MemoryUse {
             weights: m.matrices.values().map(|m| m.layout().bytes).sum::<u64>() + vectors,
             kv: all(&m.caches),
             workspace: all(&m.activations) + all(&m.ropes) + all(&m.rounded) + all(&self.spare) + single,
+        };
+        match &self.tower {
+            Some(tower) => own.with_tower(tower.memory(), m.images.size()),
+            None => own,
         }
     }
 
@@ -341,7 +366,7 @@ impl Executor for WgpuExecutor {
         m.vectors.extend(vectors);
         (m.rounding, m.rounded, m.halves, m.sums) = (rounding, rounded, halves, sums);
         self.weight_bytes = self.memory().weights;
-        Ok(())
+        self.tower.as_mut().map_or(Ok(()), |tower| tower.update(checkpoint, changed))
     }
 
     fn compile(&mut self, report: &dyn Fn(u64, u64)) -> Result<()> {
@@ -404,6 +429,7 @@ impl Model {
             sums: gpu.buffer("partial sums", w.sums),
             tiles: gpu.buffer("tiles", w.tiles),
             sorted: gpu.buffer("sorted choices", w.sorted),
+            images: gpu.buffer("images", 0),
             partials: gpu.buffer("attention parts", w.partials),
             candidates: gpu.buffer("candidates", w.candidates),
             step: gpu.buffer("step", w.step),

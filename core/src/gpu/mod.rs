@@ -15,6 +15,7 @@ mod quantize;
 mod rare;
 mod rounding;
 mod step;
+mod tower;
 mod tune;
 mod weights;
 

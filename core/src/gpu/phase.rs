@@ -145,7 +145,9 @@ impl<'a> Emitter<'a> {
         for id in 0..model.program.nodes.len() {
             emitter.node(id)?;
         }
-        emitter.sample()?;
+        if model.program.tower.is_none() {
+            emitter.sample()?;
+        }
         Ok(emitter.launches)
     }
 
@@ -216,7 +218,8 @@ impl<'a> Emitter<'a> {
         let model = self.model;
         let node = &model.program.nodes[id];
         match &node.op {
-            Op::Tokens => Ok(()),
+            Op::Tokens | Op::Patches => Ok(()),
+            Op::MergeEmbeddings => self.merge_embeddings(id),
             Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),
             Op::MatMul(m) => self.matmul(id, m),
             Op::Norm { norm, post } => self.norm(id, norm, post),

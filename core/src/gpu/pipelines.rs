@@ -80,7 +80,7 @@ mod tests {
             let mut gpu = Gpu::open(&adapters()[0]).unwrap();
             let Some(cache) = Cache::at(&gpu.device, file.clone()) else { return };
             assert_eq!(cache.known > 0, kept);
-            gpu.pipelines = Some(Mutex::new(cache));
+            gpu.pipelines = Some(std::sync::Arc::new(Mutex::new(cache)));
             gpu.compile(&bandwidth::read(1 << 20, &gpu.caps)).unwrap();
             gpu.keep_pipelines();
             assert!(fs::metadata(&file).unwrap().len() > 32);

@@ -51,7 +51,9 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
             }
             _ if has_value(&node.op) => {
                 let bytes = rows(program.rows(id)) as u64 * program.width(id) as u64 * 4;
-                let reuse = id != program.output && free.len() > SPARE;
+                // Pixels are there before anything runs.
+                let is_fresh = id == program.output || node.op == Op::Patches;
+                let reuse = !is_fresh && free.len() > SPARE;
                 let buffer = match free.pop_front().filter(|_| reuse) {
                     Some(buffer) => buffer,
                     None => {
@@ -113,6 +115,12 @@ fn view(program: &Program, id: NodeId, input: Option<&Place>) -> Result<Option<P
     let (from, to) = (program.dims(node.inputs[0]), program.dims(id));
     let shape = dense(&to);
     let view = match &node.op {
+        Op::Reshape if program.rows(id) != program.rows(node.inputs[0]) => {
+            if !view.is_dense() || view.row != view.width() {
+                return Err(wrong("rows that are merged do not lie side by side: this is not supported on GPUs"));
+            }
+            Some(View { offset: view.offset, ..shape })
+        }
         Op::Reshape if view.is_dense() => Some(View { offset: view.offset, row: view.row, ..shape }),
         Op::Reshape => (shape.heads == view.heads && shape.dim == view.dim).then_some(view),
         Op::Slice { dim, start } => slice(view, &from, &to, dim - 1, *start as u32)?,

@@ -27,7 +27,8 @@ pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
         set(at, words::ROW_POSITION, row.index);
         set(at, words::ROW_SLOT, step.slot(row) as u32);
         set(at, words::ROW_TABLE, row.table);
-        set(at, words::ROW_END, row.index + 1);
+        set(at, words::ROW_END, row.end);
+        set(at, words::ROW_IMAGE, row.image.unwrap_or(words::NO_IMAGE));
         set(at, words::ROW_FIRST, row.first);
     }
     for (i, o) in step.outputs.iter().enumerate() {

@@ -22,41 +22,75 @@ const DEFAULT_CONTEXT: usize = 8192;
 const ROWS_SLOW: usize = 128;
 const ROWS_FAST: usize = 512;
 
-/// Makes `program` ready to run. `name` is what reports call the model.
+/// Patches that a tower has room for, where bindings are large enough.
+const PATCHES: usize = 8192;
+/// Pages beyond those of all patches: a segment begins with a page of its own.
+const SEGMENTS: usize = 512;
+
+/// Makes `program` ready to run, beside a tower if there is one. `name` is what reports call the model.
 pub(super) fn executor(
     program: Program,
+    tower: Option<Program>,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
     name: &str,
 ) -> Result<Box<dyn Executor>> {
-    let (program, gpu, capacity) = planned(program, checkpoint, options)?;
+    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let tower = tower.map(|tower| planned_tower(tower, gpu.as_ref(), checkpoint));
     let Some(gpu) = gpu else {
         // Nothing is copied: rows of weights are read where they lie, when they are needed.
         let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
-        let reference = Reference::load(program, checkpoint, capacity)?;
+        let mut reference = Reference::load(program, checkpoint, capacity)?;
+        if let Some((tower, capacity)) = tower {
+            reference = reference.with_tower(Reference::load(tower, checkpoint, capacity)?);
+        }
         options.report(Phase::Load, name, bytes, bytes);
         return Ok(Box::new(reference));
     };
     let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
     let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
     report(0);
-    let executor = WgpuExecutor::load_reporting(gpu, program, checkpoint, capacity, &report)?;
+    let mut executor = WgpuExecutor::load_reporting(gpu.clone(), program, checkpoint, capacity, &report)?;
+    if let Some((tower, capacity)) = tower {
+        executor = executor.with_tower(WgpuExecutor::load(gpu, tower, checkpoint, capacity)?)?;
+    }
     report(total);
     Ok(Box::new(executor))
 }
 
 /// What [`Executor::memory`] will say of the executor of the same arguments.
-pub(super) fn estimate(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryUse> {
-    let (program, gpu, capacity) = planned(program, checkpoint, options)?;
-    match gpu {
-        None => Reference::estimate(&program, checkpoint, &capacity),
-        Some(gpu) => WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity),
-    }
+pub(super) fn estimate(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<MemoryUse> {
+    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let of = |program: &Program, capacity: &Capacity| match &gpu {
+        None => Reference::estimate(program, checkpoint, capacity),
+        Some(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
+    };
+    let own = of(&program, &capacity)?;
+    let Some(tower) = tower else { return Ok(own) };
+    let (tower, capacity) = planned_tower(tower, gpu.as_ref(), checkpoint);
+    let images = (capacity.outputs * tower.width(tower.output) * 4) as u64;
+    Ok(own.with_tower(of(&tower, &capacity)?, images))
+}
+
+/// A tower as it will run, and what it takes there.
+fn planned_tower(tower: Program, gpu: Option<&Gpu>, checkpoint: &Checkpoint) -> (Program, Capacity) {
+    let tower = shortened(tower, checkpoint);
+    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
+    let patches = gpu.map_or(PATCHES, |gpu| PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize));
+    let outputs = patches / tower.tower.unwrap_or(1).max(1);
+    let pages = patches.div_ceil(PAGE) + SEGMENTS;
+    (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
 }
 
 /// The program as it will run, the device if there is one, and what a step holds there.
 fn planned(
     program: Program,
+    has_tower: bool,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<(Program, Option<Gpu>, Capacity)> {
@@ -66,10 +100,11 @@ fn planned(
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
-        return Ok((program, None, capacity(ROWS_SLOW)));
+        return Ok((program, None, capacity(if has_tower { ROWS_FAST } else { ROWS_SLOW })));
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let rows = if software { ROWS_SLOW } else { ROWS_FAST };
+    // Tokens of images that see each other go into one step.
+    let rows = if software && !has_tower { ROWS_SLOW } else { ROWS_FAST };
     let mut gpu = Gpu::open(&adapter)?;
     gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
     Ok((program, Some(gpu), capacity(rows)))

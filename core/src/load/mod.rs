@@ -1,20 +1,23 @@
 //! From files to a model on its device.
 
 mod device;
+mod record;
 mod settings;
 
 use crate::{
     Error, Result,
     checkpoint::{self, Checkpoint},
     exec::MemoryUse,
+    image::Processor,
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
         ProcessorTypeRegistry, Shared, UserInputProcessor,
     },
     plugins::{Found, Registry},
-    program::{Program, lower},
+    program::Program,
     text::Tokenizer,
 };
+use record::{Parts, Processing};
 use serde_json::Value;
 use std::{path::Path, sync::Arc};
 use tamarack_api::Kind;
@@ -53,23 +56,21 @@ struct Recorded<'a> {
     checkpoint: Checkpoint,
     source: &'a Source,
     plugin: Found,
-    program: Program,
+    parts: Parts,
 }
 
 fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
     let checkpoint = Checkpoint::open(path)?;
     let (source, plugin) = choose(sources, checkpoint.config(), path)?;
-    let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
-    Ok(Recorded { checkpoint, source, plugin, program })
+    let parts = record::record(&source.plugins, &plugin, &checkpoint).map_err(|e| e.of_model(path))?;
+    Ok(Recorded { checkpoint, source, plugin, parts })
 }
 
 /// What the model at `path` will take of its device's memory.
 pub(crate) fn estimate(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<MemoryUse> {
-    let Recorded { mut checkpoint, program, .. } = record(sources, path)?;
+    let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
-    device::estimate(program, &checkpoint, options).map_err(|e| e.of_model(path))
+    device::estimate(parts.text, parts.tower, &checkpoint, options).map_err(|e| e.of_model(path))
 }
 
 /// Loads the model at `path`, on the thread that will run it.
@@ -80,20 +81,17 @@ pub(crate) fn load(
     tokenizer: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let Recorded { mut checkpoint, source, plugin, program } = record(sources, path)?;
+    let Recorded { mut checkpoint, source, plugin, parts } = record(sources, path)?;
+    let Parts { text, tower, processor } = parts;
     let model_type = checkpoint.config()["model_type"].as_str().unwrap_or_default().to_owned();
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
     let kind = configuration.override_tokenizer.as_deref();
     let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
-    let processor: Arc<dyn UserInputProcessor> = match source.kind {
-        Kind::Vlm => source.processors.create(&processor_config(&checkpoint)?).map_err(|e| e.of_model(path))?,
-        _ => Arc::new(LlmUserInputProcessor),
-    };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let names = program.used_names();
-    let executor = device::executor(program, &checkpoint, options, &configuration.name);
+    let names = text.used_names().into_iter().chain(tower.iter().flat_map(Program::used_names)).collect();
+    let executor = device::executor(text, tower, &checkpoint, options, &configuration.name);
     let mut model = Model::new(executor.map_err(|e| e.of_model(path))?);
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
@@ -108,6 +106,19 @@ pub(crate) fn load(
         vocabulary: model.vocabulary(),
         context: capacity.pages * crate::exec::PAGE,
         step_rows: capacity.rows,
+        image_rows: model.executor.image_rows(),
+    };
+    let processor = match processor {
+        Processing::Text => Arc::new(LlmUserInputProcessor),
+        Processing::Registered => create(source, &processor_config(&checkpoint)?, path)?,
+        Processing::Plugin(own) => {
+            // What a program registers wins.
+            let config = processor_config(&checkpoint).unwrap_or_default();
+            match source.processors.contains(config["processor_class"].as_str().unwrap_or_default()) {
+                true => create(source, &config, path)?,
+                false => Arc::new(Processor { most: model.executor.patches(), ..*own }),
+            }
+        }
     };
     model.files = Some(Files::new(checkpoint, names));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
@@ -119,6 +130,10 @@ pub(crate) fn load(
         processor: shared.processor.clone(),
     };
     Ok((context, shared))
+}
+
+fn create(source: &Source, config: &Value, path: &Path) -> Result<Arc<dyn UserInputProcessor>> {
+    source.processors.create(config).map_err(|e| e.of_model(path))
 }
 
 /// Loads a draft model beside the model that it is to help.

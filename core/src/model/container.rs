@@ -6,6 +6,7 @@ use crate::{
     engine::{About, Command, Engine, Request},
     exec::MemoryUse,
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
+    image,
     text::{Message, Tokenizer},
 };
 use serde_json::{Map, Value};
@@ -71,6 +72,8 @@ pub struct ModelInfo {
     pub context: usize,
     /// Tokens of prompts and of running generations that one step takes.
     pub step_rows: usize,
+    /// Tokens of an image that it has room for; 0 if it takes none.
+    pub image_rows: usize,
 }
 
 impl ModelContainer {
@@ -169,9 +172,18 @@ impl ModelContainer {
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images also [`Error::Io`] and
+    /// [`Error::File`] if one cannot be read, and [`Error::Request`] if the model takes none, or not so many or so large ones.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
-        self.0.processor.prepare(input, self.tokenizer()?)
+        let tokenizer = self.tokenizer()?;
+        let input = image::fetch_all(input).await?;
+        if input.images.is_empty() {
+            return self.0.processor.prepare(input, tokenizer);
+        }
+        // Decoding and resizing take a while.
+        let (processor, tokenizer) = (self.0.processor.clone(), tokenizer.clone());
+        let done = tokio::task::spawn_blocking(move || processor.prepare(input, &tokenizer)).await;
+        done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())))
     }
 
     /// Begins a generation. It runs whether or not the stream is read.

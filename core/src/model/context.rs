@@ -2,8 +2,8 @@
 
 use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
-    Error, PromptCache, Result,
-    exec::{Capacity, Draw, Executor, MemoryUse, PAGE, Pool, Sequence, Step, Token},
+    Error, LmInput, PromptCache, Result,
+    exec::{Capacity, Draw, Executor, ImageStore, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
 use std::sync::Arc;
@@ -45,12 +45,15 @@ pub struct Model {
     pub(crate) draft: Option<Box<Model>>,
     /// Prompt caches that may hold pages of the pool, the one that was used last at the end.
     pub(crate) caches: Vec<PromptCache>,
+    /// Images whose rows the executor holds.
+    pub(crate) images: ImageStore,
 }
 
 impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
-        Model { executor, pool, files: None, is_changed: false, draft: None, caches: Vec::new() }
+        let images = ImageStore::new(executor.image_rows());
+        Model { executor, pool, files: None, is_changed: false, draft: None, caches: Vec::new(), images }
     }
 
     /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they
@@ -71,6 +74,69 @@ impl Model {
     pub(crate) fn remember(&mut self, cache: &PromptCache) {
         self.caches.retain(|c| !c.is_same(cache));
         self.caches.push(cache.clone());
+    }
+
+    /// How many of a sequence's next tokens may go into a step: `most`, unless that cuts what sees each other (then more, up
+    /// to `rows`, if it begins with such a run), or there is no room for the images that they stand for. Has the tower
+    /// compute those that are not there.
+    pub(crate) fn see(&mut self, sequence: &mut Sequence, most: usize, rows: usize) -> Result<usize> {
+        let Some(media) = sequence.media.clone() else { return Ok(most) };
+        let start = sequence.fed();
+        let mut end = media.whole(start, start + most, start + rows);
+        for i in media.within(start..end) {
+            let (image, first) = (&media.images[i].patches, media.images[i].range().start);
+            match self.images.place(image.hash(), image.tokens) {
+                Some((at, is_there)) => {
+                    if !is_there && let Err(e) = self.executor.see(image, at) {
+                        self.images.forget(image.hash());
+                        return Err(e);
+                    }
+                    sequence.image_rows[i] = at as u32;
+                }
+                None => {
+                    end = first.max(start);
+                    break;
+                }
+            }
+        }
+        Ok(end - start)
+    }
+
+    /// How often the tower has computed an image.
+    pub fn tower_runs(&self) -> usize {
+        self.images.runs()
+    }
+
+    /// What the tower makes of each image of a prompt, [rows, dim] one below the other.
+    ///
+    /// # Errors
+    /// Whatever the device says.
+    pub fn image_embeddings(&mut self, media: &Media) -> Result<Vec<f32>> {
+        let mut rows = Vec::new();
+        for image in media.images.iter().map(|i| &i.patches) {
+            self.images.turn();
+            let too_large = || Error::Request(format!("an image of {} tokens: there is no room for it", image.tokens));
+            let (at, is_there) = self.images.place(image.hash(), image.tokens).ok_or_else(too_large)?;
+            if !is_there && let Err(e) = self.executor.see(image, at) {
+                self.images.forget(image.hash());
+                return Err(e);
+            }
+            rows.extend(self.executor.read_image_rows(at..at + image.tokens)?);
+        }
+        Ok(rows)
+    }
+
+    /// As [`Model::forward`], for a prompt with images.
+    ///
+    /// # Errors
+    /// As for [`Model::forward`].
+    pub fn forward_input(&mut self, input: &LmInput, chunk: usize) -> Result<Vec<f32>> {
+        let mut logits = Vec::with_capacity(input.tokens.len() * self.vocabulary());
+        let mut sequence = Sequence::new(0, input.tokens.len());
+        sequence.set_media(input.media.clone());
+        let done = self.run(&mut sequence, &input.tokens, chunk, 0, |_, row| logits.extend(row));
+        self.pool.release(sequence);
+        done.map(|()| logits)
     }
 
     /// Entries of a row of logits.
@@ -136,6 +202,12 @@ impl Model {
             let start = sequence.len();
             let mut end = tokens.len().min(start + chunk.clamp(1, capacity.rows));
             end = end.min(start.max(first) + capacity.outputs);
+            self.images.turn();
+            let rows = capacity.rows.min(capacity.outputs);
+            match self.see(sequence, end - start, rows)? {
+                0 => return Err(Error::Request(format!("no step of {rows} rows has room for an image of the prompt"))),
+                known => end = start + known,
+            }
             let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
             let mut step = Step::default();
             let draw = |i: usize| (start + i >= first).then_some(Draw { logits: true, ..Draw::default() });

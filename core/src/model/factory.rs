@@ -11,6 +11,7 @@ use crate::{
     exec::MemoryUse,
     hub::{self, Hub, MODEL_FILES, TOKENIZER_FILES},
     load::{self, Source},
+    plugins::Registry,
 };
 use std::path::{Path, PathBuf};
 
@@ -117,6 +118,20 @@ impl<K: ModelKind> GenericModelFactory<K> {
 pub async fn load_container(configuration: &ModelConfiguration, options: LoadOptions) -> Result<ModelContainer> {
     let sources = vec![Llm::factory().source(), Vlm::factory().source()];
     load_from(sources, configuration, options).await
+}
+
+/// Loads a model of either kind with plugins of the program's choice.
+///
+/// # Errors
+/// As for [`GenericModelFactory::load_container`].
+pub async fn load_container_with(
+    plugins: &Registry,
+    configuration: &ModelConfiguration,
+    options: LoadOptions,
+) -> Result<ModelContainer> {
+    let llm = GenericModelFactory::<Llm>::new(plugins.clone());
+    let vlm = GenericModelFactory::<Vlm>::new(plugins.clone());
+    load_from(vec![llm.source(), vlm.source()], configuration, options).await
 }
 
 async fn load_from(

@@ -129,6 +129,7 @@ impl Model {
         self.executor.update(&checkpoint, &changed)?;
         files.checkpoint = checkpoint;
         self.is_changed = true;
+        self.images = crate::exec::ImageStore::new(self.executor.image_rows());
         Ok(())
     }
 }

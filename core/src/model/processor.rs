@@ -24,7 +24,10 @@ pub struct LlmUserInputProcessor;
 
 impl UserInputProcessor for LlmUserInputProcessor {
     fn prepare(&self, input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
-        let UserInput { prompt, tools, additional_context } = input;
+        let UserInput { prompt, tools, additional_context, images, .. } = input;
+        if !images.is_empty() {
+            return Err(Error::Request("the model takes no images: choose a vision-language model".to_owned()));
+        }
         let offered = (!tools.is_empty()).then_some(&tools[..]);
         let (tokens, is_chat) = match prompt {
             Prompt::Messages(turns) => {
@@ -32,7 +35,7 @@ impl UserInputProcessor for LlmUserInputProcessor {
             }
             Prompt::Raw(text) => (tokenizer.encode(&text, true)?, false),
         };
-        Ok(LmInput { tokens, tools, is_chat })
+        Ok(LmInput { tokens, tools, is_chat, media: None })
     }
 }
 

@@ -111,7 +111,7 @@ fn write_pages(model: &mut Model, cache: &PromptCache, contents: &Contents) -> R
             return Err(e);
         }
     }
-    cache.check_in(tokens, Some(sequence));
+    cache.check_in(tokens, None, Some(sequence));
     model.remember(cache);
     Ok(())
 }

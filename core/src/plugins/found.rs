@@ -8,12 +8,12 @@ use crate::{
     Error, Result,
     program::custom::{PlainOps, validate_all},
 };
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tamarack_api::{
-    Architecture, Config, Declaration, Graph, Index,
-    plugin::{RecordRequest, from_bytes, guarded},
+    Architecture, Config, Declaration, Graph, Index, ProcessRequest, Processed, TextModel, VisionLanguage,
+    plugin::{RecordRequest, VisionRequest, from_bytes, guarded, record_graph},
 };
 
 /// Bytes of an encoded graph: twice what the largest one that is allowed takes.
@@ -21,7 +21,9 @@ const MAX_GRAPH: usize = 64 << 20;
 /// What recording is called where it does not end.
 const RECORDING: &str = "recording the model";
 /// How errors begin that are the plugin's own.
-const BROKEN: &[&str] = &["panicked: ", RECORDING];
+const BROKEN: &[&str] = &["panicked: ", RECORDING, PROCESSING];
+/// What else a plugin does.
+const PROCESSING: &str = "processing images";
 
 /// Where an architecture comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -113,7 +115,7 @@ impl Found {
         }
     }
 
-    /// Records the graph of this name (`text`) for a `config.json` and the names and shapes of a
+    /// Records the graph of this name (see [`RecordRequest::graph`]) for a `config.json` and the names and shapes of a
     /// checkpoint's tensors. Shapes of the result are inferred by the host.
     ///
     /// # Errors
@@ -128,7 +130,7 @@ impl Found {
         match &self.0.code {
             Code::Here(architecture) => {
                 let (architecture, graph, config) = (*architecture, graph.to_owned(), Config::from(config.clone()));
-                let here = move || guarded(|| record_here(architecture, &graph, &config, index));
+                let here = move || guarded(|| record_graph(architecture, &graph, &config, index));
                 let mut graph = within(self.0.limit, RECORDING, here).map_err(model)?;
                 graph.check().map_err(|e| self.broken(e.0))?;
                 Ok(graph)
@@ -167,6 +169,61 @@ impl Found {
         }
     }
 
+    /// The text model of a vision-language model, which another architecture records; none if the architecture records
+    /// all of it itself.
+    ///
+    /// # Errors
+    /// As for [`Found::record`].
+    pub fn text_model(&self, config: &Value) -> Result<Option<TextModel>> {
+        if !self.declaration().sees {
+            return Ok(None);
+        }
+        let work = |model: &dyn VisionLanguage, config: &Config, _: &ProcessRequest| model.text(config);
+        self.vision("text_model", config, ProcessRequest::default(), work).map(Some)
+    }
+
+    /// What becomes of a prompt and its images.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if they do not fit together, or the model does not take such images; [`Error::Plugin`] if the
+    /// plugin panicked or did not come to an end.
+    pub fn process(&self, config: &Value, request: ProcessRequest) -> Result<Processed> {
+        self.vision("process", config, request, |model, config, request| model.process(config, request))
+            .map_err(|e| if let Error::Model(e) = e { Error::Request(e) } else { e })
+    }
+
+    fn vision<T: DeserializeOwned + Send + 'static>(
+        &self,
+        entry: &'static str,
+        config: &Value,
+        process: ProcessRequest,
+        work: fn(&dyn VisionLanguage, &Config, &ProcessRequest) -> tamarack_api::Result<T>,
+    ) -> Result<T> {
+        let failed = |e: String| match BROKEN.iter().any(|start| e.starts_with(start)) {
+            true => self.broken(e),
+            false => Error::Model(format!("{}: {e}", self.origin())),
+        };
+        match &self.0.code {
+            Code::Here(architecture) => {
+                let (architecture, config) = (*architecture, Config::from(config.clone()));
+                let here = move || {
+                    let model = architecture.vision().ok_or("is no vision-language model")?;
+                    guarded(|| work(model, &config, &process).map_err(|e| e.0))
+                };
+                within(self.0.limit, PROCESSING, here).map_err(failed)
+            }
+            Code::Library(library) => {
+                let architecture = self.declaration().name.clone();
+                let request = VisionRequest { architecture, config: config.clone(), process };
+                let request = serde_json::to_vec(&request).map_err(|e| failed(e.to_string()))?;
+                let library = library.clone();
+                let there = move || library.call(entry, &request);
+                let reply = within(self.0.limit, PROCESSING, there).map_err(failed)?;
+                serde_json::from_slice(&reply).map_err(|e| self.broken(format!("its reply to `{entry}`: {e}")))
+            }
+        }
+    }
+
     /// Its custom ops in plain arithmetic, which it computes itself.
     pub fn plain_ops(&self) -> PlainOps {
         let found = self.clone();
@@ -201,13 +258,6 @@ impl Found {
     fn broken(&self, message: String) -> Error {
         Error::Plugin(format!("{}: {message}", self.origin()))
     }
-}
-
-fn record_here(architecture: &dyn Architecture, graph: &str, config: &Config, index: Index) -> Result<Graph, String> {
-    if graph != "text" {
-        return Err(format!("has no graph `{graph}`"));
-    }
-    tamarack_api::record(architecture, config, index).map_err(|e| e.0)
 }
 
 impl fmt::Debug for Found {

@@ -221,7 +221,7 @@ impl Registry {
                 ))
             }
             None if kind == Kind::Vlm && only.plugins.is_empty() => {
-                let none = "no vision-language architecture is registered, and this version has none of its own";
+                let none = "no vision-language architecture is registered";
                 Error::UnsupportedModelType(format!("{e}; {none}"))
             }
             None => e,

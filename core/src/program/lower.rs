@@ -13,7 +13,18 @@ pub fn lower(graph: &Graph) -> Program {
     for (i, node) in graph.nodes.iter().enumerate() {
         lowering.node(node, graph.place(i as u32));
     }
-    Program { output: lowering.at[graph.output as usize], ..lowering.program }
+    let (rows, patches) = (graph.shape(graph.output).first(), Some(Sym::Patches));
+    let tower = rows.filter(|r| r.sym() == patches).map(|r| r.fraction().1);
+    Program { output: lowering.at[graph.output as usize], tower, ..lowering.program }
+}
+
+/// A tower's patches are the rows of its step, and what they are merged to its outputs.
+fn as_rows(dim: Dim) -> Dim {
+    match (dim.sym(), dim.fraction()) {
+        (Some(Sym::Patches), (1, 1)) => Sym::Tokens.into(),
+        (Some(Sym::Patches), _) => Sym::Outputs.into(),
+        _ => dim,
+    }
 }
 
 struct Lowering {
@@ -35,7 +46,7 @@ impl Lowering {
 
     fn node(&mut self, node: &tamarack_api::Node, place: &str) {
         let mut inputs: Vec<NodeId> = node.inputs.iter().map(|i| self.at[*i as usize]).collect();
-        let mut shape = node.shape.clone();
+        let mut shape: Vec<Dim> = node.shape.iter().map(|d| as_rows(*d)).collect();
         let op = match &node.op {
             Recorded::Kv { .. } => {
                 let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
@@ -85,7 +96,14 @@ impl Lowering {
             Recorded::Sub {} => binary(Binary::Sub),
             Recorded::Mul {} => binary(Binary::Mul),
             Recorded::Div {} => binary(Binary::Div),
-            Recorded::Reshape { .. } => Op::Reshape,
+            Recorded::Reshape { .. } => {
+                let from = self.program.nodes[inputs[0]].shape.clone();
+                if from.first() != shape.first() {
+                    // Rows that are merged have to be adjacent: of what is no view they are.
+                    inputs = vec![self.push(Op::Map(Vec::new()), inputs, from, place)];
+                }
+                Op::Reshape
+            }
             Recorded::Slice { dim, start, .. } => Op::Slice { dim: *dim, start: *start },
             Recorded::Concat {} => Op::Concat,
             Recorded::Rope { rope } => Op::Rope(*rope),
@@ -102,12 +120,46 @@ impl Lowering {
                 Op::ExpertDown(ExpertDown { weight: *down, bias: *down_bias, post: Vec::new() })
             }
             Recorded::Outputs {} => Op::Outputs,
+            Recorded::Patches { .. } => Op::Patches,
+            Recorded::PatchIds {} => Op::Tokens,
+            Recorded::MergeEmbeddings {} => Op::MergeEmbeddings,
+            Recorded::SegmentAttention { scale } => {
+                let [k, v] = [1, 2].map(|i| self.program.dims(inputs[i]));
+                let cache = self.passing_cache(Cache { groups: k[0], dk: k[1], dv: v[1], ..Cache::default() }, &inputs);
+                let written = self.push(write(cache, Some(1)), inputs[1..].to_vec(), vec![shape[0]], place);
+                inputs = vec![inputs[0], written];
+                let spec = AttentionSpec { scale: *scale, window: None, softcap: None, sinks: None };
+                Op::Attend { cache, spec }
+            }
             Recorded::Custom { custom, weights, decomposed } => {
                 Op::Custom { custom: *custom as usize, weights: weights.clone(), decomposed: *decomposed }
             }
         };
         let out = self.push(op, inputs, shape, place);
         self.at.push(out);
+    }
+
+    /// A cache for keys and values that are needed for one attention only: that of an earlier one, if what is written
+    /// now can only be computed after it was read.
+    fn passing_cache(&mut self, cache: Cache, inputs: &[NodeId]) -> CacheId {
+        let nodes = &self.program.nodes;
+        let mut before = vec![false; nodes.len()];
+        inputs[1..].iter().for_each(|i| before[*i] = true);
+        for id in (0..nodes.len()).rev() {
+            if before[id] {
+                nodes[id].inputs.iter().for_each(|i| before[*i] = true);
+            }
+        }
+        let is_read = |id: CacheId| {
+            let mut readers =
+                (0..nodes.len()).filter(|n| matches!(nodes[*n].op, Op::Attend { cache, .. } if cache == id));
+            readers.all(|n| before[n])
+        };
+        let free = self.program.caches.iter().enumerate().find(|(id, c)| **c == cache && is_read(*id));
+        match free {
+            Some((id, _)) => id,
+            None => self.cache(cache),
+        }
     }
 
     /// In its absorbed form: all heads attend to one cached row of latent and rotated key, with queries that the

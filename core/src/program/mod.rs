@@ -39,8 +39,10 @@ pub struct Program {
     pub custom: Vec<CustomOp>,
     /// Those in plain arithmetic, if the plugin is at hand.
     pub plain: Option<custom::PlainOps>,
-    /// The logits [outputs, vocabulary].
+    /// The logits [outputs, vocabulary], or the embeddings of a tower.
     pub output: NodeId,
+    /// Of a tower: patches that become one row. Its patches are a step's tokens, and what it merges them to its outputs.
+    pub tower: Option<usize>,
 }
 
 /// One operation.
@@ -150,6 +152,10 @@ pub enum Op {
     Conv(Conv),
     /// The rows whose logits are wanted. [tokens, ..] -> [outputs, ..]
     Outputs,
+    /// The pixels of a tower's step. -> [tokens, width]
+    Patches,
+    /// Rows that stand for rows of images become those. [tokens, dim] -> [tokens, dim]
+    MergeEmbeddings,
     /// An op of the plugin's own.
     Custom {
         /// Index into [`Program::custom`].
@@ -351,6 +357,8 @@ impl Op {
             Op::HeadLinear(_) => "head_linear",
             Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
+            Op::Patches => "patches",
+            Op::MergeEmbeddings => "merge_embeddings",
             Op::Custom { .. } => "custom",
         }
     }

@@ -47,7 +47,8 @@ impl Kept {
     /// Fills a slot.
     pub fn set(&mut self, slot: usize, row: &[f32]) {
         match self {
-            Kept::Plain { width, values } => values[slot * *width..][..*width].copy_from_slice(row),
+            // A convolution of an odd number of channels leaves the last value of its slot.
+            Kept::Plain { width, values } => values[slot * *width..][..row.len()].copy_from_slice(row),
             Kept::Packed { cache, words } => cache.pack(row, &mut words[slot * cache.words()..][..cache.words()]),
         }
     }

@@ -2,9 +2,9 @@
 
 use super::{cache::Kept, fused, moe, ops};
 use crate::{
-    Result,
+    Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
+    exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
     program::{Cache, Node, Op, Program},
     weights::{Matrix, fold},
 };
@@ -22,6 +22,9 @@ pub struct Reference {
     sampled: Vec<u32>,
     last_use: Vec<usize>,
     done: VecDeque<StepResult>,
+    tower: Option<Box<Reference>>,
+    /// Rows that the tower has made.
+    images: Vec<f32>,
 }
 
 /// What the nodes of one step share.
@@ -29,6 +32,7 @@ pub(super) struct Context<'a> {
     pub step: &'a Step,
     pub tokens: Vec<u32>,
     pub ropes: Vec<Vec<[f32; 2]>>,
+    pub pixels: &'a [f32],
 }
 
 impl Reference {
@@ -48,11 +52,20 @@ impl Reference {
             sampled: vec![0; capacity.slots],
             last_use,
             done: VecDeque::new(),
+            tower: None,
+            images: Vec::new(),
             program,
         };
         reference.check_custom()?;
         reference.fold(checkpoint)?;
         Ok(reference)
+    }
+
+    /// With a tower, and room for as many rows as it makes of what it takes at most.
+    pub fn with_tower(mut self, tower: Reference) -> Reference {
+        self.images = vec![0.0; tower.capacity.outputs * tower.vocabulary()];
+        self.tower = Some(Box::new(tower));
+        self
     }
 
     /// Bytes of a slot of a cache.
@@ -111,6 +124,16 @@ impl Reference {
     /// Runs a step and returns every node's result that `keep` asks for, by node.
     pub fn trace(&mut self, step: &Step, keep: impl Fn(usize) -> bool) -> Result<Vec<Option<Vec<f32>>>> {
         step.check(&self.capacity, self.vocabulary())?;
+        self.trace_with(step, &[], keep)
+    }
+
+    /// The same with the pixels of an image.
+    fn trace_with(
+        &mut self,
+        step: &Step,
+        pixels: &[f32],
+        keep: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Vec<f32>>>> {
         let token = |t: &Token| match *t {
             Token::Id(id) => id,
             Token::Sampled(slot) => self.sampled[slot as usize],
@@ -119,6 +142,7 @@ impl Reference {
             step,
             tokens: step.rows.iter().map(|r| token(&r.token)).collect(),
             ropes: self.program.ropes.iter().map(|r| rope_table(r, &step.rows)).collect(),
+            pixels,
         };
         let mut values: Vec<Option<Vec<f32>>> = vec![None; self.program.nodes.len()];
         for i in 0..values.len() {
@@ -189,6 +213,14 @@ impl Reference {
             }
             Op::ExpertUp(up) => self.expert_up(up, x[0], x[1], [dims(0)[0], dims(1)[1]]),
             Op::ExpertDown(down) => fused::post(self.expert_down(down, x[0], x[1], &dims(0)), &down.post, &x[2..]),
+            Op::Patches => c.pixels.to_vec(),
+            Op::MergeEmbeddings => {
+                let (width, mut y) = (self.program.width(i), x[0].to_vec());
+                for (row, out) in c.step.rows.iter().zip(y.chunks_exact_mut(width)) {
+                    row.image.iter().for_each(|at| out.copy_from_slice(&self.images[*at as usize * width..][..width]));
+                }
+                y
+            }
             Op::Custom { .. } => Vec::new(), // see `Reference::custom`
             Op::Outputs => {
                 let width = self.program.width(i);
@@ -231,15 +263,43 @@ impl Executor for Reference {
         self.done.pop_front().ok_or_else(|| crate::Error::Request("no step was submitted".to_owned()))
     }
 
+    fn image_rows(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.outputs)
+    }
+
+    fn patches(&self) -> usize {
+        self.tower.as_ref().map_or(0, |t| t.capacity.rows)
+    }
+
+    fn see(&mut self, image: &ImagePatches, at: usize) -> Result<()> {
+        let tower = self.tower.as_mut().ok_or_else(|| Error::Request("the model takes no images".to_owned()))?;
+        let step = image.step();
+        step.check(&tower.capacity, usize::MAX)?;
+        let output = tower.program.output;
+        let rows = tower.trace_with(&step, &image.pixels, |i| i == output)?[output].take().unwrap_or_default();
+        self.images[at * tower.vocabulary()..][..rows.len()].copy_from_slice(&rows);
+        Ok(())
+    }
+
+    fn read_image_rows(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
+        let width = self.tower.as_ref().map_or(0, |t| t.vocabulary());
+        Ok(self.images[rows.start * width..rows.end * width].to_vec())
+    }
+
     /// Weights stay in the file, except for those that arithmetic has made; what a step needs, it gives back.
     fn memory(&self) -> MemoryUse {
         let bytes = |values: usize| (values * size_of::<f32>()) as u64;
         let vectors: usize = self.vectors.values().map(Vec::len).sum();
         let kv = self.caches.iter().map(Kept::len).sum();
-        MemoryUse { weights: bytes(vectors), kv: bytes(kv), workspace: 0 }
+        let own = MemoryUse { weights: bytes(vectors), kv: bytes(kv), workspace: 0 };
+        match &self.tower {
+            Some(tower) => own.with_tower(tower.memory(), bytes(self.images.len())),
+            None => own,
+        }
     }
 
     fn update(&mut self, checkpoint: &Checkpoint, _: &BTreeSet<String>) -> Result<()> {
+        self.tower.as_mut().map_or(Ok(()), |tower| tower.fold(checkpoint))?;
         self.fold(checkpoint)
     }
 

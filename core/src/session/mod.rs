@@ -6,8 +6,8 @@ mod tool;
 pub use stream::SessionStream;
 pub use tool::Tool;
 
-use crate::{Error, GenerateParameters, ModelContainer, PromptCache, Result, UserInput, text::Message};
-use serde_json::{Map, Value};
+use crate::{Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput, text::Message};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
 
 /// A conversation with a model. Each answer sees all turns before it, of which nothing is computed twice.
@@ -33,6 +33,9 @@ pub struct ChatSession {
     tools: Vec<Tool>,
     context: Map<String, Value>,
     cache: PromptCache,
+    /// Those of the history, and those that come with the next turn.
+    images: Vec<Image>,
+    next_images: Vec<Image>,
 }
 
 impl ChatSession {
@@ -46,7 +49,14 @@ impl ChatSession {
             parameters: GenerateParameters::default(),
             tools: Vec::new(),
             context: Map::new(),
+            images: Vec::new(),
+            next_images: Vec::new(),
         }
+    }
+
+    /// An image that comes with the next turn of the user.
+    pub fn add_image(&mut self, image: impl Into<Image>) {
+        self.next_images.push(image.into());
     }
 
     /// What the model is told before everything else, the system prompt.
@@ -107,6 +117,7 @@ impl ChatSession {
     /// Forgets all turns.
     pub fn clear(&mut self) {
         self.history.clear();
+        self.images.clear();
         self.cache.trim(usize::MAX);
     }
 
@@ -127,7 +138,12 @@ impl ChatSession {
     /// # Errors
     /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
     pub async fn stream_response(&mut self, prompt: impl Into<String>) -> Result<SessionStream<'_>> {
-        self.stream_turns([Message::user(prompt)]).await
+        let parts = self.next_images.iter().map(|_| json!({ "type": "image" }));
+        let parts: Vec<Value> = parts.chain([json!({ "type": "text", "text": prompt.into() })]).collect();
+        match self.next_images.is_empty() {
+            true => self.stream_turns([json!({ "role": "user", "content": parts[0]["text"] })]).await,
+            false => self.stream_turns([json!({ "role": "user", "content": parts })]).await,
+        }
     }
 
     /// The same for any turns, of which there may be several: what tools without a handler gave, or parts other than text.
@@ -141,11 +157,15 @@ impl ChatSession {
         SessionStream::begin(self, turns.into_iter().map(Into::into).collect()).await
     }
 
-    /// Writes the conversation to a file, along with what was computed for it.
+    /// Writes the conversation to a file, along with what was computed for it. Images are not kept: a conversation with some
+    /// cannot be saved.
     ///
     /// # Errors
     /// Those of [`ModelContainer::save_prompt_cache`].
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        if !self.images.is_empty() {
+            return Err(Error::Request("a conversation with images cannot be saved".to_owned()));
+        }
         let mut texts = BTreeMap::from([("history".to_owned(), Value::from(self.history.clone()).to_string())]);
         texts.extend(self.instructions.clone().map(|text| ("instructions".to_owned(), text)));
         self.container.save_prompt_cache(&self.cache, path, &texts).await
@@ -159,6 +179,7 @@ impl ChatSession {
         let path = path.as_ref();
         let (cache, mut texts) = self.container.load_prompt_cache(path).await?;
         let history = texts.remove("history").and_then(|text| serde_json::from_str(&text).ok());
+        self.images.clear();
         self.history =
             history.ok_or_else(|| Error::file(path, "expected a conversation, found a prompt cache alone"))?;
         self.instructions = texts.remove("instructions");
@@ -171,7 +192,8 @@ impl ChatSession {
         let system = self.instructions.clone().map(|text| Message::system(text).into());
         let all = system.into_iter().chain(self.history.iter().chain(turns).cloned());
         let tools = self.tools.iter().map(|tool| tool.schema().clone());
-        let input = UserInput::messages(all.collect::<Vec<Value>>()).tools(tools);
+        let mut input = UserInput::messages(all.collect::<Vec<Value>>()).tools(tools);
+        input.images = self.images.iter().chain(&self.next_images).cloned().collect();
         self.context.iter().fold(input, |input, (name, value)| input.context(name, value.clone()))
     }
 }

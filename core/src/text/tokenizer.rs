@@ -153,12 +153,21 @@ impl Tokenizer {
         add_generation_prompt: bool,
         extra: &Map<String, Value>,
     ) -> Result<Vec<u32>> {
+        let (prompt, add_special) = self.render_chat(messages, tools, add_generation_prompt, extra)?;
+        self.encode(&prompt, add_special)
+    }
+
+    /// The same before it is tokenized, and whether [`Tokenizer::encode`] is to add special tokens.
+    pub(crate) fn render_chat(
+        &self,
+        messages: &[Value],
+        tools: Option<&[Value]>,
+        add_generation_prompt: bool,
+        extra: &Map<String, Value>,
+    ) -> Result<(String, bool)> {
         match self.chat_template()? {
-            Some(template) => {
-                let prompt = template.render(messages, tools, add_generation_prompt, extra)?;
-                self.encode(&prompt, false)
-            }
-            None => self.encode(&plain_prompt(messages), true),
+            Some(template) => Ok((template.render(messages, tools, add_generation_prompt, extra)?, false)),
+            None => Ok((plain_prompt(messages), true)),
         }
     }
 }

@@ -4,7 +4,7 @@ mod answer;
 mod sampling;
 mod session;
 
-use super::{model::LoadArgs, output};
+use super::{images::Images, model::LoadArgs, output};
 use crate::errors::{Interrupted, Usage};
 use answer::Printer;
 use clap::Args;
@@ -24,6 +24,7 @@ use tamarack::{StopReason, UserInput, text::Message};
   tamarack chat --model ./my-model --system \"Answer in one word.\" --temperature 0 \"Why?\"
   tamarack chat --model model.gguf                 a conversation; /help says what it understands
   tamarack chat --raw --max-tokens 50 < story.txt  goes on with a text, without a chat template
+  tamarack chat --model ./my-vlm --image a.jpg --image b.jpg \"What differs?\"
   tamarack chat --json \"Hello\"                     one JSON event a line
 
 Ctrl-C cancels the answer, twice ends the command. The answer goes to stdout, all else to stderr.")]
@@ -43,6 +44,8 @@ pub struct Chat {
     /// Go on with the prompt as it is, without a chat template
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    images: Images,
     #[command(flatten)]
     load: LoadArgs,
     /// Print events as JSON, one a line
@@ -93,7 +96,7 @@ impl Chat {
         };
         let printer = Printer { is_json: self.json };
         printer.start(&container)?;
-        let input = container.prepare(input).await?;
+        let input = self.images.prepare(&container, input).await?;
         let mut stream = container.generate(input, self.sampling.parameters()).await?;
         let answer = answer::show(&mut stream, &printer).await?;
         match answer.stop_reason {
@@ -105,7 +108,8 @@ impl Chat {
     async fn converse(self) -> anyhow::Result<()> {
         let tools = self.tool_schemas()?;
         let container = self.load.load(&self.model).await?;
-        session::Session::new(container, self.sampling.parameters(), self.system, tools, self.raw).run().await
+        let images = self.images;
+        session::Session::new(container, self.sampling.parameters(), self.system, tools, self.raw).run(&images).await
     }
 
     fn tool_schemas(&self) -> anyhow::Result<Vec<serde_json::Value>> {

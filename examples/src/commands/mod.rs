@@ -4,6 +4,7 @@ pub mod bench;
 pub mod chat;
 pub mod debug;
 pub mod devices;
+mod images;
 pub mod inspect;
 mod model;
 mod output;

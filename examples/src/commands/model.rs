@@ -4,10 +4,11 @@ use crate::{errors::Usage, progress::Bars};
 use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
-    Device, Error, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    Device, Error, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
     checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
+    load_container_with,
     model::{Identifier, KvQuantize},
     plugins::{Failure, Registry},
 };
@@ -75,7 +76,7 @@ impl LoadArgs {
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;
-        let loaded = LlmModelFactory::new(registry).load_container(&configuration, options).await;
+        let loaded = load_container_with(&registry, &configuration, options).await;
         bars.clear();
         warn(&failures, loaded.as_ref().err());
         let container = loaded.map_err(|e| explain(e, &configuration))?;

@@ -229,6 +229,7 @@ pub fn activate(f: Activation, v: f32) -> f32 {
         Activation::Relu => Named::Relu,
         Activation::Sigmoid => Named::Sigmoid,
         Activation::Tanh => Named::Tanh,
+        Activation::QuickGelu => Named::QuickGelu,
     };
     ops::activation(f, v)
 }

@@ -204,7 +204,7 @@ async fn conversations_are_saved_with_what_was_computed() {
     let (found, info) = events(&mut second, "Why?").await;
     assert_eq!(found, [Generation::Chunk("Because.".to_owned())]);
     assert_eq!(info.cached_prompt_tokens, tokens.len());
-    assert!(log.lock().unwrap().steps.iter().all(|s| s.rows.iter().all(|r| r.position as usize >= tokens.len())));
+    assert!(log.lock().unwrap().steps.iter().all(|s| s.rows.iter().all(|r| r.position[0] as usize >= tokens.len())));
     assert_eq!(second.turns(), first.turns());
 
     std::fs::write(&file, b"nothing of the kind").unwrap();

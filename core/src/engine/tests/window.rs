@@ -17,7 +17,7 @@ fn generations_go_on_past_the_context() {
     assert_eq!((outcome.tokens.len(), outcome.reason().as_str()), (200, "length"));
     let log = bench.log.lock().unwrap();
     let rows: Vec<_> = log.steps.iter().flat_map(|s| s.rows.iter().map(|r| (*r, s.pages[r.table as usize]))).collect();
-    assert!(rows.iter().enumerate().all(|(i, (row, _))| row.position as usize == i), "every token, at its position");
+    assert!(rows.iter().enumerate().all(|(i, (row, _))| row.position[0] as usize == i), "every token, at its position");
     assert!(rows.iter().all(|(_, first)| *first == rows[0].1), "the first page is kept");
     let decoded = &rows[130..];
     assert!(decoded.iter().all(|(row, _)| (row.index as usize) <= 40), "no more than was asked for");

@@ -1,6 +1,7 @@
 //! A conversation on a terminal.
 
 use super::{
+    Images,
     answer::{self, Answer, Printer},
     sampling,
 };
@@ -10,6 +11,7 @@ use tamarack::{ChatSession, GenerateParameters, ModelContainer, Tool, UserInput}
 
 const HELP: &str = "\
 /system TEXT      what the model is told before everything else; without a text nothing
+/image FILE       an image that comes with the next question
 /set NAME VALUE   changes how tokens are chosen; without a value says how they are
 /reset            forgets the conversation
 /save FILE        keeps it, with what was computed for it
@@ -41,7 +43,8 @@ impl Session {
     }
 
     /// Asks and answers until the user leaves.
-    pub async fn run(mut self) -> anyhow::Result<()> {
+    pub async fn run(mut self, images: &Images) -> anyhow::Result<()> {
+        images.sources().for_each(|image| self.chat.add_image(image));
         let mut editor = DefaultEditor::new()?;
         let container = self.chat.container();
         let (name, device) = (&container.configuration().name, container.device());
@@ -94,6 +97,11 @@ impl Session {
             }
             ("system", instructions) => {
                 self.chat.set_instructions(Some(instructions.to_owned()));
+                Ok("Noted.".to_owned())
+            }
+            ("image", "") => Err("expected /image FILE".to_owned()),
+            ("image", file) => {
+                self.chat.add_image(file);
                 Ok("Noted.".to_owned())
             }
             ("reset" | "clear", _) => {

@@ -2,6 +2,7 @@
 
 mod compare;
 mod perplexity;
+mod vision;
 
 use super::{model::LoadArgs, output};
 use anyhow::{anyhow, ensure};
@@ -26,6 +27,7 @@ enum Subcommands {
     Logits(Logits),
     Compare(compare::Compare),
     Perplexity(perplexity::Perplexity),
+    Vision(vision::Vision),
 }
 
 /// Writes the logits after each given token, and the tokens that follow.
@@ -62,6 +64,7 @@ impl Debug {
             Subcommands::Logits(logits) => logits.run().await,
             Subcommands::Compare(compare) => compare.run().await,
             Subcommands::Perplexity(perplexity) => perplexity.run().await,
+            Subcommands::Vision(vision) => vision.run().await,
         }
     }
 }

@@ -1,0 +1,290 @@
+//! Vision-language models: a tower that makes embeddings of patches, and what becomes of prompts and images before.
+//!
+//! A plugin sees sizes of images and never a pixel: it says what the host does with them.
+
+use crate::{Config, Error, Filter, Op, Recipe, RecipeOp, Result, Tensor, Weights, tensor::push};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The mean of CLIP's pixels, arXiv:2103.00020.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// Their deviation.
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+/// What an architecture says of a vision-language model.
+pub trait VisionLanguage: Send + Sync {
+    /// Who records the text model.
+    fn text(&self, config: &Config) -> Result<TextModel>;
+
+    /// Records the tower: from [`TowerStep::patches`] to embeddings [patches / n, dim], in the order of the image tokens.
+    fn tower(&self, config: &Config, weights: &Weights, step: &TowerStep) -> Result<Tensor>;
+
+    /// What is done with a prompt and its images.
+    fn process(&self, config: &Config, request: &ProcessRequest) -> Result<Processed>;
+}
+
+/// The text model of a vision-language model, which another architecture records.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TextModel {
+    /// Served by which architecture.
+    pub model_type: String,
+    /// Its `config.json`.
+    pub config: Value,
+    /// Beginnings of names in the checkpoint, and what they are called there. The first one that fits counts.
+    pub weights: Vec<(String, String)>,
+    /// Beginnings of the names of what is not its own.
+    pub tower: Vec<String>,
+}
+
+impl TextModel {
+    /// The text model under the usual names, and those of MLX: `text_config`, or what old files have at the root, says what
+    /// it is. A tower's tensors begin with one of `tower`.
+    pub fn new(model_type: &str, config: &Config, tower: &[&str]) -> TextModel {
+        let root = config.json();
+        let mut text = if root["text_config"].is_object() { root["text_config"].clone() } else { root.clone() };
+        if let Some(fields) = text.as_object_mut() {
+            fields.insert("model_type".to_owned(), model_type.into());
+            // The root wins: it is what `transformers` looks at.
+            if let Some(tied) = root.get("tie_word_embeddings").filter(|v| v.is_boolean()) {
+                fields.insert("tie_word_embeddings".to_owned(), tied.clone());
+            }
+        }
+        let names = [
+            ("model.language_model.lm_head.", "lm_head."),
+            ("model.language_model.", "model."),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.model.", "model."),
+            ("model.text_model.", "model."),
+            ("lm_head.", "lm_head."),
+            ("model.", "model."),
+        ];
+        TextModel {
+            model_type: model_type.to_owned(),
+            config: text,
+            weights: names.map(|(from, to)| (from.to_owned(), to.to_owned())).into(),
+            tower: tower.iter().map(|t| (*t).to_owned()).collect(),
+        }
+    }
+
+    /// What a tensor of the checkpoint is called by the text model, if it is one of its own.
+    pub fn name(&self, tensor: &str) -> Option<String> {
+        if self.tower.iter().any(|prefix| tensor.starts_with(prefix)) {
+            return None;
+        }
+        self.weights.iter().find_map(|(from, to)| Some(format!("{to}{}", tensor.strip_prefix(from)?)))
+    }
+}
+
+/// What one run of a tower brings: patches of any number of images.
+pub struct TowerStep(());
+
+impl TowerStep {
+    pub(crate) fn new() -> TowerStep {
+        TowerStep(())
+    }
+
+    /// Their pixels, as [`crate::RecipeOp::Patchify`] lays them out. [patches, width]
+    #[track_caller]
+    pub fn patches(&self, width: usize) -> Tensor {
+        push(Op::Patches { width }, &[])
+    }
+
+    /// The number that [`Medium::ids`] gives each of them. `[patches]`
+    #[track_caller]
+    pub fn ids(&self) -> Tensor {
+        push(Op::PatchIds {}, &[])
+    }
+}
+
+/// The files that say how images are prepared; null where there is none.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessorConfig {
+    /// `processor_config.json`
+    pub processor: Value,
+    /// `preprocessor_config.json`
+    pub preprocessor: Value,
+}
+
+impl ProcessorConfig {
+    /// What is said of images, the newer file winning. Null where nothing is.
+    pub fn image(&self, key: &str) -> &Value {
+        let newer = &self.processor["image_processor"][key];
+        if newer.is_null() { &self.preprocessor[key] } else { newer }
+    }
+
+    /// A size that is said of images, or else `default`.
+    pub fn size(&self, key: &str, default: usize) -> Result<usize> {
+        size(key, self.image(key), default)
+    }
+
+    /// How images are resized, or else `default`.
+    pub fn filter(&self, default: Filter) -> Result<Filter> {
+        let found = self.image("resample");
+        let known = found.as_u64().and_then(Filter::from_resample);
+        let wrong = || {
+            let known = "1 (Lanczos), 2 (bilinear) or 3 (bicubic)";
+            Error(format!("preprocessor_config.json: resample: expected {known}, found {found}"))
+        };
+        if found.is_null() { Ok(default) } else { known.ok_or_else(wrong) }
+    }
+
+    /// The step that makes numbers of bytes, with these means and deviations where the files have none.
+    pub fn normalize(&self, of: crate::Value, mean: [f32; 3], std: [f32; 3]) -> Result<RecipeOp> {
+        let is_off = |key| self.image(key).as_bool() == Some(false);
+        let scale =
+            if is_off("do_rescale") { 1.0 } else { self.image("rescale_factor").as_f64().unwrap_or(1.0 / 255.0) };
+        if is_off("do_normalize") {
+            return Ok(RecipeOp::Normalize { of, scale, mean: [0.0; 3], std: [1.0; 3] });
+        }
+        let (mean, std) = (self.channels("image_mean", mean)?, self.channels("image_std", std)?);
+        Ok(RecipeOp::Normalize { of, scale, mean, std })
+    }
+
+    /// Numbers for red, green and blue, or else `default`.
+    pub fn channels(&self, key: &str, default: [f32; 3]) -> Result<[f32; 3]> {
+        let found = self.image(key);
+        if found.is_null() {
+            return Ok(default);
+        }
+        let wrong = || Error(format!("preprocessor_config.json: {key}: expected three numbers, found {found}"));
+        <[f32; 3]>::deserialize(found).map_err(|_| wrong())
+    }
+}
+
+/// A size of a file, or else `default`: a number from 1 to 2^31.
+fn size(key: &str, found: &Value, default: usize) -> Result<usize> {
+    match found.as_u64() {
+        Some(n @ 1..=0x7fff_ffff) => Ok(n as usize),
+        None if found.is_null() => Ok(default),
+        _ => Err(Error(format!(
+            "preprocessor_config.json: {key}: expected a number from 1 to 2147483647, found {found}"
+        ))),
+    }
+}
+
+/// What a user asks for beside the files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ImageOptions {
+    /// Pixels that an image has at the least once it is prepared, where the model leaves a choice.
+    pub min_pixels: Option<usize>,
+    /// Pixels that it has at most.
+    pub max_pixels: Option<usize>,
+}
+
+/// A prompt and its images.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ProcessRequest {
+    /// The prompt, as the chat template has rendered it.
+    pub prompt: String,
+    /// Height and width of each image, upright.
+    pub images: Vec<[usize; 2]>,
+    /// What the user asks for.
+    pub options: ImageOptions,
+    /// The processor's files.
+    pub files: ProcessorConfig,
+    /// Patches of an image that the tower has room for.
+    pub max_patches: usize,
+}
+
+impl ProcessRequest {
+    /// The prompt with each `marker` replaced by what `text` makes of its image.
+    pub fn expand(&self, marker: &str, text: impl Fn(usize) -> String) -> Result<String> {
+        let parts: Vec<&str> = self.prompt.split(marker).collect();
+        let (places, images) = (parts.len() - 1, self.images.len());
+        if places != images {
+            return Err(Error(format!(
+                "the prompt has {places} places for images (`{marker}`), and {images} images came with it: \
+                 one of them for each"
+            )));
+        }
+        let rest = parts[1..].iter().enumerate().map(|(i, part)| text(i) + part);
+        Ok(parts[0].to_owned() + &rest.collect::<String>())
+    }
+}
+
+/// What becomes of a prompt and its images.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Processed {
+    /// The prompt with as many image tokens as the tower makes embeddings. The host tokenizes it, all at once.
+    pub prompt: String,
+    /// The token that stands for an embedding.
+    pub image_token: u32,
+    /// In the order of their tokens.
+    pub media: Vec<Medium>,
+}
+
+/// How one image is prepared, and what the tower and the text model need to know of it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Medium {
+    /// Which of the request's images.
+    pub image: usize,
+    /// What is done with its pixels.
+    pub recipe: Recipe,
+    /// Frames, and rows and columns of patches: for people.
+    pub grid: [usize; 3],
+    /// How many tokens it has.
+    pub tokens: usize,
+    /// Where each of them is, beyond the position that the first one would have as text, in time, row and column. Empty:
+    /// where they would be as text.
+    pub positions: Vec<[u32; 3]>,
+    /// By how much positions grow over all of them; looked at if there are `positions`.
+    pub advance: u32,
+    /// Whether its tokens see each other, and not only those before.
+    pub span: bool,
+    /// How many patches each of its segments has, see [`crate::segment_attention`].
+    pub segments: Vec<usize>,
+    /// Row and column of each patch, for ropes.
+    pub patch_positions: Vec<[u32; 2]>,
+    /// A number for each patch: see [`TowerStep::ids`]. Empty: all 0.
+    pub ids: Vec<u32>,
+}
+
+/// Rows and columns of patches in the order of [`crate::RecipeOp::Patchify`]: block by block of `merge` times `merge`.
+pub(crate) fn block_major(rows: usize, columns: usize, merge: usize) -> Vec<[u32; 2]> {
+    let (blocks, within) = (columns / merge.max(1), merge * merge);
+    let place = |i: usize| {
+        let (block, i) = (i / within, i % within);
+        [block / blocks * merge + i / merge, block % blocks * merge + i % merge].map(|n| n as u32)
+    };
+    (0..rows * columns).map(place).collect()
+}
+
+impl Medium {
+    /// A still image of so many rows and columns of patches, in one segment, `merge` times `merge` of them a token.
+    pub fn still(image: usize, [rows, columns]: [usize; 2], merge: usize) -> Medium {
+        Medium {
+            image,
+            grid: [1, rows, columns],
+            tokens: rows * columns / (merge * merge).max(1),
+            segments: vec![rows * columns],
+            patch_positions: block_major(rows, columns, merge),
+            ..Medium::default()
+        }
+    }
+
+    /// Its tokens at the rows and columns of what they show, all at one time: multi-axis positions, arXiv:2409.12191.
+    pub fn spread(self, merge: usize) -> Medium {
+        let [rows, columns] = [self.grid[1], self.grid[2]].map(|n| n / merge.max(1));
+        let positions = (0..rows * columns).map(|i| [0, (i / columns) as u32, (i % columns) as u32]).collect();
+        Medium { positions, advance: rows.max(columns) as u32, ..self }
+    }
+}
+
+/// Height and width of an image in whole multiples of `factor`, its pixels between `min` and `max` and its shape as far as
+/// possible its own: `smart_resize` of `transformers`' Qwen2-VL.
+pub fn smart_resize([height, width]: [usize; 2], factor: usize, min: usize, max: usize) -> Result<[usize; 2]> {
+    let (h, w, f) = (height as f64, width as f64, factor as f64);
+    if height == 0 || width == 0 || h.max(w) / h.min(w) > 200.0 {
+        return Err(Error(format!("an image of {width} x {height} pixels: expected sides of a ratio of 200 at most")));
+    }
+    let whole = |side: f64| (side / f).round_ties_even() * f;
+    let (mut rows, mut columns) = (whole(h), whole(w));
+    if rows * columns > max as f64 {
+        let beta = (h * w / max as f64).sqrt();
+        (rows, columns) = (f.max((h / beta / f).floor() * f), f.max((w / beta / f).floor() * f));
+    } else if rows * columns < min as f64 {
+        let beta = (min as f64 / (h * w)).sqrt();
+        (rows, columns) = ((h * beta / f).ceil() * f, (w * beta / f).ceil() * f);
+    }
+    Ok([rows as usize, columns as usize])
+}

@@ -1,0 +1,98 @@
+//! Running a plugin's recipe. It is believed in nothing: sizes are checked before anything is allocated.
+
+use super::{Pixels, resize::resize};
+use tamarack_api::{Medium, RecipeOp};
+
+/// Pixels that a step may make: more than any model takes.
+const MAX_PIXELS: usize = 1 << 26;
+
+/// A value of a recipe.
+enum Value {
+    Bytes(Pixels),
+    /// [rows, columns, channels] of so many columns.
+    Floats {
+        width: usize,
+        height: usize,
+        values: Vec<f32>,
+    },
+}
+
+/// An image, prepared.
+pub(super) struct Prepared {
+    /// [patches, width]
+    pub patches: Vec<f32>,
+    /// What the tower sees of it, before bytes become numbers: for people.
+    pub seen: Vec<Pixels>,
+}
+
+/// Runs the recipe of a medium over its image; `width` is that of the tower's patches.
+pub(super) fn run(medium: &Medium, image: Pixels, width: usize) -> Result<Prepared, String> {
+    let mut values = vec![Value::Bytes(image)];
+    let mut prepared = Prepared { patches: Vec::new(), seen: Vec::new() };
+    for (i, op) in medium.recipe.iter().enumerate() {
+        let wrong = |e: String| format!("step {i} of its recipe: {e}");
+        let value = step(op, &values, &mut prepared).map_err(wrong)?;
+        values.push(value);
+    }
+    let count: usize = medium.segments.iter().sum();
+    let (found, expected) = (prepared.patches.len(), count.saturating_mul(width));
+    if found != expected || count == 0 {
+        return Err(format!("the recipe makes {found} values, the tower takes {count} patches of {width}"));
+    }
+    Ok(prepared)
+}
+
+fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Value, String> {
+    let bytes = |of: usize| match values.get(of) {
+        Some(Value::Bytes(pixels)) => Ok(pixels),
+        _ => Err(format!("expected an image of bytes, {of} is none")),
+    };
+    let check = |width: usize, height: usize| match width.checked_mul(height) {
+        Some(1..=MAX_PIXELS) => Ok(()),
+        _ => Err(format!("an image of {width} x {height} pixels: expected 1 to {MAX_PIXELS}")),
+    };
+    match op {
+        RecipeOp::Resize { of, width, height, filter } => {
+            check(*width, *height)?;
+            Ok(Value::Bytes(resize(bytes(*of)?, *width, *height, *filter)))
+        }
+        RecipeOp::Crop { of, x, y, width, height } => {
+            check(*width, *height)?;
+            bytes(*of)?.crop(*x, *y, *width, *height).map(Value::Bytes)
+        }
+        RecipeOp::Normalize { of, scale, mean, std } => {
+            let pixels = bytes(*of)?;
+            prepared.seen.push(pixels.clone());
+            // As in numpy: the product in f64, rounded, the rest in f32.
+            let one = |(i, v): (usize, &u8)| ((f64::from(*v) * scale) as f32 - mean[i % 3]) / std[i % 3];
+            let values = pixels.rgb.iter().enumerate().map(one).collect();
+            Ok(Value::Floats { width: pixels.width, height: pixels.height, values })
+        }
+        RecipeOp::Patchify { of, patch, merge, frames } => {
+            let Some(Value::Floats { width, height, values }) = values.get(*of) else {
+                return Err(format!("expected a normalized image, {of} is none"));
+            };
+            let block = patch.checked_mul(*merge).filter(|b| *b > 0);
+            let block = block.filter(|b| width.is_multiple_of(*b) && height.is_multiple_of(*b));
+            let block =
+                block.ok_or_else(|| format!("{width} x {height} pixels are no {merge}-blocks of {patch}-patches"))?;
+            let size = values.len().checked_mul(*frames).filter(|n| *n <= MAX_PIXELS * 3);
+            prepared.patches.reserve(size.ok_or_else(|| format!("{frames} frames in a patch are too many"))?);
+            for (row, column) in (0..height / block).flat_map(|r| (0..width / block).map(move |c| (r, c))) {
+                for within in 0..merge * merge {
+                    let y = row * block + within / merge * patch;
+                    let x = column * block + within % merge * patch;
+                    for channel in 0..3 {
+                        for _ in 0..*frames {
+                            for line in y..y + patch {
+                                let line = values[(line * width + x) * 3..].iter().skip(channel).step_by(3);
+                                prepared.patches.extend(line.take(*patch));
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(Value::Floats { width: 0, height: 0, values: Vec::new() })
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What plugins record for a checkpoint: a text model, and for a vision-language model its tower.
+
+use crate::{
+    Error, Result,
+    checkpoint::Checkpoint,
+    image::Processor,
+    plugins::{Found, Registry},
+    program::{Op, Program, lower},
+};
+use serde_json::Value;
+use std::{collections::HashMap, path::Path};
+use tamarack_api::{Graph, Index, Kind, ProcessorConfig, WeightExpr};
+
+/// What was recorded.
+pub(super) struct Parts {
+    pub text: Program,
+    pub tower: Option<Program>,
+    pub processor: Processing,
+}
+
+/// What makes a model's input of what a user asks.
+pub(super) enum Processing {
+    /// The chat template and the tokenizer.
+    Text,
+    /// What the program has registered for the model's `processor_class`.
+    Registered,
+    /// The plugin.
+    Plugin(Box<Processor>),
+}
+
+/// Records all of a checkpoint with the plugin that serves it, and, for the text model of a vision-language model, the
+/// plugin that serves that.
+pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint) -> Result<Parts> {
+    let index: Index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
+    let config = checkpoint.config();
+    let is_vlm = plugin.declaration().kind == Kind::Vlm;
+    let Some(model) = (if is_vlm { plugin.text_model(config)? } else { None }) else {
+        let text = program(plugin, &plugin.record("text", config, index)?);
+        return Ok(Parts {
+            text,
+            tower: None,
+            processor: if is_vlm { Processing::Registered } else { Processing::Text },
+        });
+    };
+    let of_text = plugins.find(&model.model_type)?;
+    let (mut own, mut rest, mut names) = (Index::new(), Index::new(), HashMap::new());
+    for (name, shape) in index {
+        match model.name(&name) {
+            Some(inner) => {
+                own.insert(inner.clone(), shape);
+                names.insert(inner, name);
+            }
+            None => drop(rest.insert(name, shape)),
+        }
+    }
+    if rest.is_empty() {
+        // A conversion of the text alone.
+        let graph = renamed(of_text.record("text", &model.config, own)?, &names);
+        return Ok(Parts { text: program(&of_text, &graph), tower: None, processor: Processing::Text });
+    }
+    let graph = renamed(of_text.record("text with images", &model.config, own)?, &names);
+    let text = program(&of_text, &graph);
+    if !text.nodes.iter().any(|n| n.op == Op::MergeEmbeddings) {
+        let origin = of_text.origin();
+        return Err(Error::Plugin(format!("{origin}: has no place for images: it must call Step::merge_embeddings")));
+    }
+    let tower = program(plugin, &plugin.record("tower", config, rest)?);
+    let patches = tower.nodes.iter().position(|n| n.op == Op::Patches);
+    let processor = Processor {
+        plugin: plugin.clone(),
+        config: config.clone(),
+        files: processor_config(checkpoint.path())?,
+        most: 0,
+        width: patches.map_or(0, |id| tower.width(id)),
+        merge: tower.tower.unwrap_or(1),
+    };
+    Ok(Parts { text, tower: Some(tower), processor: Processing::Plugin(Box::new(processor)) })
+}
+
+fn program(plugin: &Found, graph: &Graph) -> Program {
+    Program { plain: Some(plugin.plain_ops()), ..lower(graph) }
+}
+
+/// With the checkpoint's own names.
+fn renamed(mut graph: Graph, names: &HashMap<String, String>) -> Graph {
+    for weight in &mut graph.weights {
+        if let WeightExpr::Tensor(name) = &mut weight.expr
+            && let Some(own) = names.get(name)
+        {
+            name.clone_from(own);
+        }
+    }
+    graph
+}
+
+/// The files beside the checkpoint that say how images are prepared.
+fn processor_config(folder: &Path) -> Result<ProcessorConfig> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        if !path.is_file() {
+            return Ok(Value::Null);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("expected JSON: {e}")))
+    };
+    Ok(ProcessorConfig { processor: read("processor_config.json")?, preprocessor: read("preprocessor_config.json")? })
+}

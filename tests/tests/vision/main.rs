@@ -1,0 +1,233 @@
+//! Vision-language models, stage by stage, against what `transformers` computed with the tiny models of goldens/vision.
+
+mod input;
+mod reuse;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tamarack::{
+    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer, UserInput,
+    gpu::adapters,
+};
+use tamarack_plugins as _;
+use tamarack_tests::{gpu::close, models};
+
+/// One prompt with its images, and what became of them.
+struct Case {
+    name: String,
+    prompt: String,
+    turns: Vec<Value>,
+    images: Vec<PathBuf>,
+    bytes: Vec<u8>,
+}
+
+impl Case {
+    fn all(model: &str) -> Vec<Case> {
+        let folder = folder(model);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let mut paths: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+        paths.retain(|p| p.extension().is_some_and(|e| e == "golden"));
+        paths.sort();
+        assert!(!paths.is_empty(), "{}: no goldens", folder.display());
+        paths.iter().map(|path| Case::read(path)).collect()
+    }
+
+    fn read(path: &Path) -> Case {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        let names: Vec<String> = serde_json::from_str(&metadata["images"]).unwrap();
+        let images = names.iter().map(|n| image(&format!("{n}.png"))).collect();
+        let turns = serde_json::from_str(&metadata["turns"]).unwrap();
+        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, bytes }
+    }
+
+    fn words(&self, name: &str) -> Vec<u32> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
+        tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_bits).collect()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(name).is_ok()
+    }
+
+    fn input(&self) -> UserInput {
+        let input =
+            if self.turns.is_empty() { UserInput::raw(&self.prompt) } else { UserInput::messages(self.turns.clone()) };
+        self.images.iter().fold(input, |input, path| input.image(path))
+    }
+}
+
+fn folder(model: &str) -> PathBuf {
+    models::folder("goldens/vision").join(model)
+}
+
+fn image(name: &str) -> PathBuf {
+    folder("images").join(name)
+}
+
+fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(work)
+}
+
+async fn load(model: &str, device: Device) -> ModelContainer {
+    let configuration = ModelConfiguration::directory(folder(model));
+    let options = LoadOptions::default().device(device).context(1024);
+    tamarack::load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The oracle, and every adapter, whose caches hold f16; with what is allowed on a logit.
+fn devices() -> Vec<(Device, f32)> {
+    let adapters = (0..adapters().len()).map(|i| (Device::Named(i.to_string()), 3e-2));
+    let all: Vec<_> = [(Device::Reference, 2e-3)].into_iter().chain(adapters).collect();
+    assert!(all.len() > 1, "no adapter found: install a software Vulkan, as tests/run does");
+    all
+}
+
+/// Tokens, positions and pixels, which no device has a part in.
+fn check_prepared(model: &str) {
+    on_runtime(async {
+        let container = load(model, Device::Reference).await;
+        for case in Case::all(model) {
+            let input = container.prepare(case.input()).await.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            assert_eq!(input.tokens, case.words("input_ids"), "{}: tokens", case.name);
+            let media = input.media.expect("images");
+            if case.has("position_ids") {
+                let expected = case.words("position_ids");
+                let found: Vec<u32> = (0..3).flat_map(|axis| media.positions.iter().map(move |p| p[axis])).collect();
+                assert_eq!(found, expected, "{}: positions", case.name);
+            }
+            if case.has("image_grid_thw") {
+                let found: Vec<u32> = media.images.iter().flat_map(|i| i.patches.grid.map(|n| n as u32)).collect();
+                assert_eq!(found, case.words("image_grid_thw"), "{}: grids", case.name);
+            }
+        }
+    });
+}
+
+/// Normalized pixels, from the bytes that they are made of.
+fn check_pixels(model: &str, mean: [f32; 3], std: [f32; 3]) {
+    on_runtime(async {
+        let container = load(model, Device::Reference).await;
+        for case in Case::all(model) {
+            let input = container.prepare(case.input()).await.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            let found: Vec<f32> = input.media.unwrap().images.iter().flat_map(|i| i.patches.pixels.clone()).collect();
+            let file = SafeTensors::deserialize(&case.bytes).unwrap();
+            let tensor = file.tensor("pixels").unwrap();
+            let channel = tensor.shape()[1] / 3;
+            let expected = tensor.data().iter().enumerate().map(|(i, b)| {
+                let c = i / channel % 3;
+                (f32::from(*b) / 255.0 - mean[c]) / std[c]
+            });
+            let expected: Vec<f32> = expected.collect();
+            close(&format!("{}: pixels", case.name), &found, &expected, 1e-6).unwrap_or_else(|e| panic!("{e}"));
+        }
+    });
+}
+
+/// Rows of the tower, and logits of every token in steps of several sizes.
+fn check_forward(model: &str) {
+    on_runtime(async {
+        for (device, tolerance) in devices() {
+            let container = load(model, device.clone()).await;
+            for case in Case::all(model) {
+                let input = container.prepare(case.input()).await.unwrap_or_else(|e| panic!("{}: {e}", case.name));
+                let name = format!("{} on {}", case.name, container.device());
+                let media = input.media.clone().unwrap();
+                let rows = container.perform(move |c| c.model.image_embeddings(&media)).await.unwrap();
+                let rows = rows.unwrap_or_else(|e| panic!("{name}: {e}"));
+                close(&format!("{name}: rows"), &rows, &case.floats("image_embeds"), tolerance)
+                    .unwrap_or_else(|e| panic!("{e}"));
+                for chunk in [512, 7] {
+                    let input = input.clone();
+                    let logits = container.perform(move |c| c.model.forward_input(&input, chunk)).await.unwrap();
+                    let logits = logits.unwrap_or_else(|e| panic!("{name}: {e}"));
+                    close(&format!("{name}, in steps of {chunk}"), &logits, &case.floats("logits"), tolerance)
+                        .unwrap_or_else(|e| panic!("{e}"));
+                }
+            }
+        }
+    });
+}
+
+async fn answer(container: &ModelContainer, input: LmInput, tokens: usize) -> Vec<u32> {
+    let parameters = GenerateParameters {
+        max_tokens: Some(tokens),
+        temperature: 0.0,
+        ignore_eos: true,
+        ..GenerateParameters::default()
+    };
+    let mut stream = container.generate(input, parameters).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut answer = Vec::new();
+    while let Some(event) = stream.next().await {
+        if let Generation::Token(token) = event.unwrap_or_else(|e| panic!("{e}")) {
+            answer.push(token);
+        }
+    }
+    answer
+}
+
+/// The tokens that follow, all prompts side by side with one that has no images.
+fn check_greedy(model: &str) {
+    on_runtime(async {
+        for (device, tolerance) in devices() {
+            let container = load(model, device).await;
+            let text = container.prepare("Hello".into()).await.unwrap();
+            let alone = answer(&container, text.clone(), 8).await;
+            let mut inputs = vec![text];
+            let cases = Case::all(model);
+            for case in &cases {
+                inputs.push(container.prepare(case.input()).await.unwrap_or_else(|e| panic!("{}: {e}", case.name)));
+            }
+            let answers = futures::future::join_all(inputs.into_iter().map(|i| answer(&container, i, 8))).await;
+            assert_eq!(answers[0], alone, "on {}: a prompt without images", container.device());
+            for (case, answer) in cases.iter().zip(&answers[1..]) {
+                let n = models::certain(&case.floats("margins"), 2.0 * tolerance);
+                assert!(n > 0, "{}: no token is certain", case.name);
+                assert_eq!(answer[..n], case.words("greedy")[..n], "{} on {}", case.name, container.device());
+            }
+        }
+    });
+}
+
+const CLIP: [[f32; 3]; 2] = [tamarack_api::CLIP_MEAN, tamarack_api::CLIP_STD];
+
+macro_rules! models {
+    ($($model:ident, $pixels:expr;)*) => { $(
+        mod $model {
+            use super::*;
+            const NAME: &str = stringify!($model);
+
+            #[test]
+            fn tokens_and_positions() {
+                check_prepared(NAME);
+            }
+
+            #[test]
+            fn pixels() {
+                let [mean, std] = $pixels;
+                check_pixels(NAME, mean, std);
+            }
+
+            #[test]
+            fn rows_and_logits() {
+                check_forward(NAME);
+            }
+
+            #[test]
+            fn greedy_side_by_side() {
+                check_greedy(NAME);
+            }
+        }
+    )* };
+}
+
+models! {
+    qwen2_vl, CLIP;
+}

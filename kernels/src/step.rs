@@ -40,6 +40,8 @@ pub const ROW_TABLE: u32 = 3;
 pub const ROW_END: u32 = 4;
 /// Row record: the first row of this step that belongs to the same sequence.
 pub const ROW_FIRST: u32 = 5;
+/// Row record: the row's adapter, 0 is none.
+pub const ROW_ADAPTER: u32 = 6;
 
 /// Flag in [`ROW_TOKEN`].
 pub const SAMPLED: u32 = 0x8000_0000;

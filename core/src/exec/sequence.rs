@@ -15,6 +15,8 @@ pub struct Sequence {
     pub slot: u32,
     /// The length for which it was admitted, see [`Row::length`].
     pub admitted: u32,
+    /// Its adapter, see [`Row::adapter`].
+    pub adapter: u32,
     length: u32,
     /// Tokens that were fed and whose keys and values were dropped: all between the first pages and the rest.
     dropped: u32,
@@ -54,7 +56,12 @@ impl Pool {
 impl Sequence {
     /// An empty sequence.
     pub fn new(slot: u32, admitted: usize) -> Sequence {
-        Sequence { slot, admitted: admitted as u32, length: 0, dropped: 0, pages: Vec::new() }
+        Sequence { slot, admitted: admitted as u32, adapter: 0, length: 0, dropped: 0, pages: Vec::new() }
+    }
+
+    /// The same with an adapter, see [`Row::adapter`].
+    pub fn with_adapter(self, adapter: u32) -> Sequence {
+        Sequence { adapter, ..self }
     }
 
     /// Tokens that were fed, those of submitted steps included.
@@ -140,7 +147,8 @@ impl Step {
             let index = sequence.length + i as u32;
             let row = self.rows.len() as u32;
             let position = sequence.dropped + index;
-            self.rows.push(Row { token: *token, index, position, table, first, length: sequence.admitted });
+            let Sequence { admitted: length, adapter, .. } = *sequence;
+            self.rows.push(Row { token: *token, index, position, table, first, length, adapter });
             if let Some(Draw { inv_temperature, seed, counter, logits }) = draw(i) {
                 self.outputs.push(Output { row, slot: sequence.slot, inv_temperature, seed, counter, logits });
             }

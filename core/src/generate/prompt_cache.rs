@@ -35,6 +35,8 @@ pub struct PromptCache {
 #[derive(Default)]
 struct Held {
     tokens: Vec<u32>,
+    /// The adapter that they were computed with.
+    adapter: Option<String>,
     /// `None` while a generation uses it, and when its pages were given up.
     sequence: Option<Sequence>,
     is_in_use: bool,
@@ -76,19 +78,20 @@ impl PromptCache {
 
     /// Begins a generation: gives what there is of a beginning of `tokens`, and how many of its own tokens are one.
     /// Nothing while another generation uses it.
-    pub(crate) fn check_out(&self, tokens: &[u32]) -> Option<(Option<Sequence>, usize)> {
+    pub(crate) fn check_out(&self, tokens: &[u32], adapter: Option<&str>) -> Option<(Option<Sequence>, usize)> {
         let mut held = self.held();
         if held.is_in_use {
             return None;
         }
         held.is_in_use = true;
-        let known = common(&held.tokens, tokens);
+        let known = if held.adapter.as_deref() == adapter { common(&held.tokens, tokens) } else { 0 };
         Some((held.sequence.take(), known))
     }
 
     /// Ends a generation. What it has computed is that of `tokens`.
-    pub(crate) fn check_in(&self, tokens: &[u32], sequence: Option<Sequence>) {
-        *self.held() = Held { tokens: tokens.to_vec(), sequence, is_in_use: false };
+    pub(crate) fn check_in(&self, tokens: &[u32], adapter: Option<&str>, sequence: Option<Sequence>) {
+        let adapter = adapter.map(str::to_owned);
+        *self.held() = Held { tokens: tokens.to_vec(), adapter, sequence, is_in_use: false };
     }
 
     /// Looks at its sequence, and at the tokens that it stands for, while no generation runs.

@@ -199,7 +199,7 @@ impl<'a> Emitter<'a> {
         let model = self.model;
         let node = &model.program.nodes[id];
         match &node.op {
-            Op::Tokens => Ok(()),
+            Op::Tokens | Op::Adapters => Ok(()),
             Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),
             Op::MatMul(m) => self.matmul(id, m),
             Op::Norm { norm, post } => self.norm(id, norm, post),
@@ -236,9 +236,12 @@ impl<'a> Emitter<'a> {
     fn embedding(&mut self, id: NodeId, weight: u32, scale: f32) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let table = &model.matrices[&weight];
+        let source = &model.program.nodes[model.program.nodes[id].inputs[0]].op;
+        let index = if matches!(source, Op::Adapters) { step::ROW_ADAPTER } else { step::ROW_TOKEN };
         for segment in &table.segments {
             let kernel = embedding(&Embedding {
                 rows: step::TOKENS,
+                index,
                 first: segment.first,
                 count: segment.rows,
                 total: model.program.weight_shape(weight)[0] as u32,

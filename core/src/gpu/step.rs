@@ -29,6 +29,7 @@ pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
         set(at, words::ROW_TABLE, row.table);
         set(at, words::ROW_END, row.index + 1);
         set(at, words::ROW_FIRST, row.first);
+        set(at, words::ROW_ADAPTER, row.adapter);
     }
     for (i, o) in step.outputs.iter().enumerate() {
         let at = outputs_at + i * words::OUTPUT_WORDS as usize;

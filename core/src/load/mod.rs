@@ -5,8 +5,9 @@ mod settings;
 
 use crate::{
     Error, Result,
+    adapter::{self, Adapter},
     checkpoint::{self, Checkpoint},
-    exec::MemoryUse,
+    exec::{Executor, MemoryUse},
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
         ProcessorTypeRegistry, Shared, UserInputProcessor,
@@ -69,7 +70,26 @@ fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
 pub(crate) fn estimate(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<MemoryUse> {
     let Recorded { mut checkpoint, program, .. } = record(sources, path)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
-    device::estimate(program, &checkpoint, options).map_err(|e| e.of_model(path))
+    let adapters = adapters(options)?;
+    let (program, tensors) = adapter::apply(program, &checkpoint, &adapters)?;
+    device::estimate(program, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
+}
+
+/// The adapters that a model is loaded with.
+fn adapters(options: &LoadOptions) -> Result<Vec<Adapter>> {
+    options.adapters.iter().map(|folder| Adapter::open(folder)).collect()
+}
+
+/// What runs a program with adapters.
+pub(crate) fn executor(
+    program: Program,
+    checkpoint: &Checkpoint,
+    adapters: &[Adapter],
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Box<dyn Executor>> {
+    let (program, tensors) = adapter::apply(program, checkpoint, adapters)?;
+    device::executor(program, &checkpoint.with(tensors), options, name)
 }
 
 /// Loads the model at `path`, on the thread that will run it.
@@ -92,8 +112,8 @@ pub(crate) fn load(
     };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let names = program.used_names();
-    let executor = device::executor(program, &checkpoint, options, &configuration.name);
+    let adapters = adapters(options)?;
+    let executor = executor(program.clone(), &checkpoint, &adapters, options, &configuration.name);
     let mut model = Model::new(executor.map_err(|e| e.of_model(path))?);
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
@@ -109,7 +129,8 @@ pub(crate) fn load(
         context: capacity.pages * crate::exec::PAGE,
         step_rows: capacity.rows,
     };
-    model.files = Some(Files::new(checkpoint, names));
+    model.adapters = adapters;
+    model.files = Some(Files::new(checkpoint, program, options));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let shared = Shared { configuration, tokenizer, processor, info };
     let context = ModelContext {
@@ -129,7 +150,7 @@ pub(crate) fn add_draft(
     path: &Path,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
+    let options = LoadOptions { context: Some(shared.info.context), adapters: Vec::new(), ..options.clone() };
     let (draft, about) = load(sources, configuration, path, None, &options)?;
     let words = ["Hello, world", "fn main() {}", " 1234 été"];
     let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {

@@ -218,7 +218,7 @@ fn looks_up_embeddings() {
         for (first, format) in formats().into_iter().chain([Format::F16]).flat_map(|f| [(5, f), (0, f)]) {
             let dim = if format.block() == 2 { 270 } else { 384 };
             let out = View { offset: 2, row: dim + 1, ..View::rows(dim) };
-            let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out };
+            let spec = Embedding { rows: step::TOKENS, index: step::ROW_TOKEN, first, count, total, dim, format, scale: 1.5, out };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];

@@ -52,7 +52,7 @@
 //! # });
 //! ```
 //!
-//! A [`Hub`](tamarack::hub::Hub) with a token is `Hub::builder().token("your_token").build()?`.
+//! A [`Hub`] with a token is `Hub::builder().token("your_token").build()?`.
 //!
 //! ## Using it
 //!

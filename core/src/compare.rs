@@ -55,7 +55,7 @@ pub fn points(program: &Program) -> Vec<Point> {
     let mut last = String::new();
     let mut points = Vec::new();
     for (node, Node { op, place, .. }) in program.nodes.iter().enumerate() {
-        let is_result = !op.is_view() && !matches!(op, Op::Tokens | Op::Prepare(_) | Op::Outputs);
+        let is_result = !op.is_view() && !matches!(op, Op::Tokens | Op::Adapters | Op::Prepare(_) | Op::Outputs);
         let module = weight(op).and_then(|w| module(program, w)).filter(|m| seen.insert(m.clone()));
         let name = match module {
             _ if node == program.output => "logits".to_owned(),

@@ -1,5 +1,6 @@
 //! Language and vision-language models on any GPU that wgpu reaches, every architecture a plugin.
 
+mod adapter;
 pub mod checkpoint;
 pub mod compare;
 pub mod conformance;

@@ -14,6 +14,8 @@ use crate::{Caps, Extent, Format, Kernel, View, post, step};
 pub struct Embedding {
     /// The header word of the step buffer that holds the number of rows.
     pub rows: u32,
+    /// The word of a row's record that says which row of the table: [`step::ROW_TOKEN`] or [`step::ROW_ADAPTER`].
+    pub index: u32,
     /// First table row that this dispatch's buffer holds.
     pub first: u32,
     /// Table rows that it holds. A token outside leaves its row of `out` as it is.
@@ -58,7 +60,7 @@ pub fn embedding(spec: &Embedding, caps: &Caps) -> Kernel {
         ("ROWS", format!("{}u", spec.rows)),
         ("ROWS_AT", format!("{}u", step::HEADER_WORDS)),
         ("ROW_WORDS", step::ROW_WORDS.to_string()),
-        ("ROW_TOKEN", step::ROW_TOKEN.to_string()),
+        ("ROW_TOKEN", spec.index.to_string()),
         ("SAMPLED", step::SAMPLED.to_string()),
         ("SCALE", float(spec.scale)),
         ("OUT", post::element(&spec.out, "row", "column")),

@@ -40,7 +40,8 @@ pub const ROW_TABLE: u32 = 3;
 pub const ROW_END: u32 = 4;
 /// Row record: the first row of this step that belongs to the same sequence.
 pub const ROW_FIRST: u32 = 5;
-
+/// Row record: the row's adapter, 0 is none.
+pub const ROW_ADAPTER: u32 = 7;
 /// Row record: the row of an image that the row stands for, or [`NO_IMAGE`].
 pub const ROW_IMAGE: u32 = 6;
 

@@ -129,7 +129,14 @@ impl Scheduler {
             let Some(mut task) = self.waiting.pop_front() else { return };
             task.set_draft(model.draft.is_some());
             let promised: usize = self.running.iter().map(|r| r.task.pages_wanted(&r.sequence, 0) + 1).sum();
-            let sequence = task.begin(*slot, &mut model.pool);
+            let adapter = match model.adapter_number(task.adapter()) {
+                Ok(adapter) => adapter,
+                Err(e) => {
+                    task.fail(e);
+                    continue;
+                }
+            };
+            let sequence = task.begin(*slot, adapter, &mut model.pool);
             let wanted = task.pages_wanted(&sequence, 1);
             while wanted + promised > model.pool.free() && model.reclaim() {}
             if wanted + promised <= model.pool.free() {

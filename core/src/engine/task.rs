@@ -106,6 +106,11 @@ impl Task {
         self.request.cache.as_ref()
     }
 
+    /// The adapter that it asks for.
+    pub fn adapter(&self) -> Option<&str> {
+        self.request.parameters.adapter.as_deref()
+    }
+
     /// Whether there is nothing to generate any more.
     pub fn is_full(&self) -> bool {
         self.tokens.len() >= self.request.limit
@@ -130,17 +135,17 @@ impl Task {
     }
 
     /// A place in the cache for it, with as much of its tokens as its prompt cache has.
-    pub fn begin(&mut self, slot: u32, pool: &mut Pool) -> Sequence {
-        let mut sequence = self.begin_alone(slot, pool);
+    pub fn begin(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
+        let mut sequence = self.begin_alone(slot, adapter, pool);
         sequence.set_media(self.media().cloned());
         sequence
     }
 
-    fn begin_alone(&mut self, slot: u32, pool: &mut Pool) -> Sequence {
-        let new = Sequence::new(slot, self.prompt);
+    fn begin_alone(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
+        let new = Sequence::new(slot, self.prompt).with_adapter(adapter);
         // One that another generation uses at the moment is neither read nor written.
-        let Some((kept, known)) = self.cache().and_then(|c| c.check_out(&self.tokens, self.media().map(AsRef::as_ref)))
-        else {
+        let media = self.media().map(AsRef::as_ref);
+        let Some((kept, known)) = self.cache().and_then(|c| c.check_out(&self.tokens, media, self.adapter())) else {
             self.request.cache = None;
             return new;
         };
@@ -148,7 +153,7 @@ impl Task {
         // The last token has to be computed: what follows it is not kept.
         let usable = known.min(self.tokens.len() - 1).min(sequence.fed());
         if (sequence.is_whole() || self.window().is_some()) && sequence.truncate(usable, pool) {
-            sequence.slot = slot;
+            (sequence.slot, sequence.adapter) = (slot, adapter);
             return sequence;
         }
         pool.release(sequence);
@@ -159,7 +164,7 @@ impl Task {
     pub fn check_in(&self, sequence: Option<Sequence>) {
         if let Some(cache) = self.cache() {
             let known = sequence.as_ref().map_or(0, Sequence::fed).min(self.tokens.len());
-            cache.check_in(&self.tokens[..known], self.media().map(AsRef::as_ref), sequence);
+            cache.check_in(&self.tokens[..known], self.media().map(AsRef::as_ref), self.adapter(), sequence);
         }
     }
 

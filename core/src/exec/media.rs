@@ -64,7 +64,7 @@ impl ImagePatches {
                 let [row, column] = self.positions.get(patch).copied().unwrap_or_default();
                 let token = Token::Id(self.ids.get(patch).copied().unwrap_or(0));
                 let (position, end) = ([row, column, 0], *length as u32);
-                Row { token, index, end, position, image: None, table, first, length: 0 }
+                Row { token, index, end, position, image: None, table, first, length: 0, adapter: 0 }
             }));
         }
         step.outputs = (0..self.tokens as u32).map(|row| Output { row, ..Output::default() }).collect();

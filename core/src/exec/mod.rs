@@ -47,6 +47,8 @@ pub struct Row {
     pub first: u32,
     /// The length for which its sequence was admitted: it chooses length-dependent ropes.
     pub length: u32,
+    /// Which of the model's adapters it has, counted from 1; 0 is none.
+    pub adapter: u32,
 }
 
 /// Where a token id comes from.

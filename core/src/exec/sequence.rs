@@ -20,6 +20,8 @@ pub struct Sequence {
     pub media: Option<Arc<Media>>,
     /// Where the rows of each of them are, as far as its next step needs them.
     pub image_rows: Vec<u32>,
+    /// Its adapter, see [`Row::adapter`].
+    pub adapter: u32,
     length: u32,
     /// Tokens that were fed and whose keys and values were dropped: all between the first pages and the rest.
     dropped: u32,
@@ -60,7 +62,21 @@ impl Sequence {
     /// An empty sequence.
     pub fn new(slot: u32, admitted: usize) -> Sequence {
         let (media, image_rows) = (None, Vec::new());
-        Sequence { slot, admitted: admitted as u32, media, image_rows, length: 0, dropped: 0, pages: Vec::new() }
+        Sequence {
+            slot,
+            admitted: admitted as u32,
+            adapter: 0,
+            media,
+            image_rows,
+            length: 0,
+            dropped: 0,
+            pages: Vec::new(),
+        }
+    }
+
+    /// The same with an adapter, see [`Row::adapter`].
+    pub fn with_adapter(self, adapter: u32) -> Sequence {
+        Sequence { adapter, ..self }
     }
 
     /// Tokens that were fed, those of submitted steps included.
@@ -160,7 +176,8 @@ impl Step {
             let index = sequence.length + i as u32;
             let row = self.rows.len() as u32;
             let (position, end, image) = sequence.place(sequence.dropped + index);
-            self.rows.push(Row { token: *token, index, end, position, image, table, first, length: sequence.admitted });
+            let Sequence { admitted: length, adapter, .. } = *sequence;
+            self.rows.push(Row { token: *token, index, end, position, image, table, first, length, adapter });
             if let Some(Draw { inv_temperature, seed, counter, logits }) = draw(i) {
                 self.outputs.push(Output { row, slot: sequence.slot, inv_temperature, seed, counter, logits });
             }

@@ -53,6 +53,8 @@ pub struct GenerateParameters {
     pub frequency_context_size: usize,
     /// Is added to the logits of these tokens.
     pub logit_bias: BTreeMap<u32, f32>,
+    /// Which of the model's adapters it runs with: [`crate::ModelContainer::load_adapter`]. `None` is the model as it is.
+    pub adapter: Option<String>,
 }
 
 /// Tokens that penalties look back on.
@@ -82,6 +84,7 @@ impl Default for GenerateParameters {
             frequency_penalty: None,
             frequency_context_size: PENALTY_CONTEXT,
             logit_bias: BTreeMap::new(),
+            adapter: None,
         }
     }
 }

@@ -42,6 +42,8 @@ struct Held {
     tokens: Vec<u32>,
     /// Where among them images are, and which.
     images: Vec<(Range<usize>, ImageHash)>,
+    /// The adapter that they were computed with.
+    adapter: Option<String>,
     /// `None` while a generation uses it, and when its pages were given up.
     sequence: Option<Sequence>,
     is_in_use: bool,
@@ -83,20 +85,32 @@ impl PromptCache {
 
     /// Begins a generation: gives what there is of a beginning of `tokens`, and how many of its own tokens are one.
     /// Nothing while another generation uses it.
-    pub(crate) fn check_out(&self, tokens: &[u32], media: Option<&Media>) -> Option<(Option<Sequence>, usize)> {
+    pub(crate) fn check_out(
+        &self,
+        tokens: &[u32],
+        media: Option<&Media>,
+        adapter: Option<&str>,
+    ) -> Option<(Option<Sequence>, usize)> {
         let mut held = self.held();
         if held.is_in_use {
             return None;
         }
         held.is_in_use = true;
-        let known = held.common(tokens, media);
+        let known = if held.adapter.as_deref() == adapter { held.common(tokens, media) } else { 0 };
         Some((held.sequence.take(), known))
     }
 
     /// Ends a generation. What it has computed is that of `tokens`.
-    pub(crate) fn check_in(&self, tokens: &[u32], media: Option<&Media>, sequence: Option<Sequence>) {
+    pub(crate) fn check_in(
+        &self,
+        tokens: &[u32],
+        media: Option<&Media>,
+        adapter: Option<&str>,
+        sequence: Option<Sequence>,
+    ) {
         let images = media.map(Media::keys).unwrap_or_default();
-        *self.held() = Held { tokens: tokens.to_vec(), images, sequence, is_in_use: false };
+        let adapter = adapter.map(str::to_owned);
+        *self.held() = Held { tokens: tokens.to_vec(), images, adapter, sequence, is_in_use: false };
     }
 
     /// Looks at its sequence, and at the tokens that it stands for, while no generation runs.

@@ -218,7 +218,7 @@ impl<'a> Emitter<'a> {
         let model = self.model;
         let node = &model.program.nodes[id];
         match &node.op {
-            Op::Tokens | Op::Patches => Ok(()),
+            Op::Tokens | Op::Patches | Op::Adapters => Ok(()),
             Op::MergeEmbeddings => self.merge_embeddings(id),
             Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),
             Op::MatMul(m) => self.matmul(id, m),
@@ -257,9 +257,12 @@ impl<'a> Emitter<'a> {
         let (model, out) = (self.model, self.place(id)?);
         let table = &model.matrices[&weight];
         let made = self.made(id);
+        let source = &model.program.nodes[model.program.nodes[id].inputs[0]].op;
+        let index = if matches!(source, Op::Adapters) { step::ROW_ADAPTER } else { step::ROW_TOKEN };
         for segment in &table.segments {
             let spec = Embedding {
                 rows: step::TOKENS,
+                index,
                 first: segment.first,
                 count: segment.rows,
                 total: model.program.weight_shape(weight)[0] as u32,

@@ -76,7 +76,7 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
 
 fn has_value(op: &Op) -> bool {
     match op {
-        Op::Tokens => false,
+        Op::Tokens | Op::Adapters => false,
         Op::Prepare(p) => p.q.is_some(),
         _ => true,
     }

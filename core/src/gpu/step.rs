@@ -30,6 +30,7 @@ pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
         set(at, words::ROW_END, row.end);
         set(at, words::ROW_IMAGE, row.image.unwrap_or(words::NO_IMAGE));
         set(at, words::ROW_FIRST, row.first);
+        set(at, words::ROW_ADAPTER, row.adapter);
     }
     for (i, o) in step.outputs.iter().enumerate() {
         let at = outputs_at + i * words::OUTPUT_WORDS as usize;

@@ -6,8 +6,9 @@ mod settings;
 
 use crate::{
     Error, Result,
+    adapter::{self, Adapter},
     checkpoint::{self, Checkpoint},
-    exec::MemoryUse,
+    exec::{Executor, MemoryUse},
     image::Processor,
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
@@ -70,7 +71,27 @@ fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
 pub(crate) fn estimate(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<MemoryUse> {
     let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
-    device::estimate(parts.text, parts.tower, &checkpoint, options).map_err(|e| e.of_model(path))
+    let adapters = adapters(options)?;
+    let (text, tensors) = adapter::apply(parts.text, &checkpoint, &adapters)?;
+    device::estimate(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
+}
+
+/// The adapters that a model is loaded with.
+fn adapters(options: &LoadOptions) -> Result<Vec<Adapter>> {
+    options.adapters.iter().map(|folder| Adapter::open(folder)).collect()
+}
+
+/// What runs a program, and its tower if it has one, with adapters of the program.
+pub(crate) fn executor(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    adapters: &[Adapter],
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Box<dyn Executor>> {
+    let (program, tensors) = adapter::apply(program, checkpoint, adapters)?;
+    device::executor(program, tower, &checkpoint.with(tensors), options, name)
 }
 
 /// Loads the model at `path`, on the thread that will run it.
@@ -90,8 +111,8 @@ pub(crate) fn load(
     let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let names = text.used_names().into_iter().chain(tower.iter().flat_map(Program::used_names)).collect();
-    let executor = device::executor(text, tower, &checkpoint, options, &configuration.name);
+    let adapters = adapters(options)?;
+    let executor = executor(text.clone(), tower.clone(), &checkpoint, &adapters, options, &configuration.name);
     let mut model = Model::new(executor.map_err(|e| e.of_model(path))?);
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
@@ -120,7 +141,8 @@ pub(crate) fn load(
             }
         }
     };
-    model.files = Some(Files::new(checkpoint, names));
+    model.adapters = adapters;
+    model.files = Some(Files::new(checkpoint, text, tower, options));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let shared = Shared { configuration, tokenizer, processor, info };
     let context = ModelContext {
@@ -144,7 +166,7 @@ pub(crate) fn add_draft(
     path: &Path,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
+    let options = LoadOptions { context: Some(shared.info.context), adapters: Vec::new(), ..options.clone() };
     let (draft, about) = load(sources, configuration, path, None, &options)?;
     let words = ["Hello, world", "fn main() {}", " 1234 été"];
     let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {

@@ -3,6 +3,7 @@
 use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, LmInput, PromptCache, Result,
+    adapter::Adapter,
     exec::{Capacity, Draw, Executor, ImageStore, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
@@ -41,6 +42,8 @@ pub struct Model {
     pub(crate) files: Option<Files>,
     /// Whether its weights have changed and what the caches hold has not.
     pub(crate) is_changed: bool,
+    /// Its adapters, in the order of their numbers.
+    pub(crate) adapters: Vec<Adapter>,
     /// A smaller model that guesses what this one will say.
     pub(crate) draft: Option<Box<Model>>,
     /// Prompt caches that may hold pages of the pool, the one that was used last at the end.
@@ -53,7 +56,8 @@ impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
         let images = ImageStore::new(executor.image_rows());
-        Model { executor, pool, files: None, is_changed: false, draft: None, caches: Vec::new(), images }
+        let (files, draft) = (None, None);
+        Model { executor, pool, files, is_changed: false, adapters: Vec::new(), draft, caches: Vec::new(), images }
     }
 
     /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they
@@ -166,9 +170,19 @@ impl Model {
     /// [`Error::Memory`] if the free part of the cache is too small, [`Error::Request`] for a token
     /// outside the vocabulary, and whatever the device says.
     pub fn forward(&mut self, tokens: &[u32], chunk: usize) -> Result<Vec<f32>> {
+        self.forward_with(None, tokens, chunk)
+    }
+
+    /// As [`Model::forward`], with an adapter.
+    ///
+    /// # Errors
+    /// As for [`Model::forward`], and [`Error::Request`] if there is no such adapter.
+    pub fn forward_with(&mut self, adapter: Option<&str>, tokens: &[u32], chunk: usize) -> Result<Vec<f32>> {
+        let mut sequence = Sequence::new(0, tokens.len()).with_adapter(self.adapter_number(adapter)?);
         let mut logits = Vec::with_capacity(tokens.len() * self.vocabulary());
-        self.forward_each(tokens, chunk, 0, |_, row| logits.extend(row))?;
-        Ok(logits)
+        let done = self.run(&mut sequence, tokens, chunk, 0, |_, row| logits.extend(row));
+        self.pool.release(sequence);
+        done.map(|()| logits)
     }
 
     /// As [`Model::forward`], but gives the logits after token `first` and those behind it, one row

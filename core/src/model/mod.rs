@@ -1,5 +1,6 @@
 //! Models as a host app sees them: which one, loading it, and the handle that runs it.
 
+mod adapters;
 mod configuration;
 mod container;
 mod context;

@@ -4,7 +4,7 @@ use super::{Device, KvQuantize, ModelConfiguration, Progress};
 use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// How a model is loaded. `LoadOptions::default()` is the best device, a cache of at most 8192 tokens,
 /// and no report.
@@ -23,6 +23,9 @@ pub struct LoadOptions {
     /// Quantizes keys and values in the cache, from the first token on. `None` keeps them in f16. All generations share
     /// the cache's pages, so that this is the model's and not a generation's.
     pub kv: Option<KvQuantize>,
+    /// Folders of low-rank adapters, in MLX's layout or PEFT's. Each is called as its folder, and generations choose one:
+    /// [`crate::GenerateParameters::adapter`].
+    pub adapters: Vec<PathBuf>,
     /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
@@ -60,6 +63,12 @@ impl LoadOptions {
     /// Quantizes keys and values in the cache.
     pub fn kv(mut self, kv: KvQuantize) -> LoadOptions {
         self.kv = Some(kv);
+        self
+    }
+
+    /// Loads the adapter in this folder, beside those that were named before.
+    pub fn adapter(mut self, folder: impl Into<PathBuf>) -> LoadOptions {
+        self.adapters.push(folder.into());
         self
     }
 

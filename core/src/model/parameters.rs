@@ -1,9 +1,10 @@
 //! A model's parameters by name, and changing them.
 
-use super::Model;
+use super::{LoadOptions, Model};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, Mapping, Tensor},
+    program::Program,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,14 +66,21 @@ impl Parameters {
 
 /// The files that a model is made of, and which of their tensors it uses.
 pub(crate) struct Files {
-    checkpoint: Checkpoint,
+    pub(super) checkpoint: Checkpoint,
     names: BTreeSet<String>,
+    /// What was recorded, and how it is put on its device.
+    pub(super) program: Program,
+    pub(super) tower: Option<Program>,
+    pub(super) options: LoadOptions,
 }
 
 impl Files {
-    /// The files of a model that uses these tensors of them.
-    pub fn new(checkpoint: Checkpoint, names: BTreeSet<String>) -> Files {
-        Files { checkpoint, names }
+    /// The files of a model that runs this program, and this tower.
+    pub fn new(checkpoint: Checkpoint, program: Program, tower: Option<Program>, options: &LoadOptions) -> Files {
+        // Whoever watches loading is not to wait for the model's end.
+        let options = LoadOptions { progress: None, ..options.clone() };
+        let names = program.used_names().into_iter().chain(tower.iter().flat_map(Program::used_names)).collect();
+        Files { checkpoint, names, program, tower, options }
     }
 }
 
@@ -126,6 +134,10 @@ impl Model {
         }
         let changed = given.keys().cloned().collect();
         let checkpoint = files.checkpoint.with(given);
+        if !self.adapters.is_empty() {
+            // What adapters add may depend on what they add it to.
+            return self.rebuild(checkpoint, self.adapters.clone());
+        }
         self.executor.update(&checkpoint, &changed)?;
         files.checkpoint = checkpoint;
         self.is_changed = true;

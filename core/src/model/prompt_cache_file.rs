@@ -73,6 +73,10 @@ fn read_pages(model: &mut Model, cache: &PromptCache) -> Result<Contents> {
             let message = "a prompt cache that has dropped tokens cannot be saved: generate without max_kv_size";
             return Err(Error::Request(message.to_owned()));
         }
+        if sequence.adapter != 0 {
+            let message = "a prompt cache of an adapter cannot be saved: adapters change while files stay";
+            return Err(Error::Request(message.to_owned()));
+        }
         let length = sequence.fed().min(tokens.len());
         let pages = &sequence.pages()[..length.div_ceil(PAGE)];
         let mut caches = Vec::new();
@@ -111,7 +115,7 @@ fn write_pages(model: &mut Model, cache: &PromptCache, contents: &Contents) -> R
             return Err(e);
         }
     }
-    cache.check_in(tokens, None, Some(sequence));
+    cache.check_in(tokens, None, None, Some(sequence));
     model.remember(cache);
     Ok(())
 }

@@ -79,6 +79,8 @@ pub struct Cache {
 pub enum Op {
     /// The token ids. -> `[tokens]`
     Tokens,
+    /// Which adapter each row has, 0 is none. -> `[tokens]`
+    Adapters,
     /// Rows of a table, times a factor. `[rows]` -> [rows, dim]
     Embedding {
         /// [n, dim]
@@ -334,6 +336,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Tokens => "tokens",
+            Op::Adapters => "adapters",
             Op::Embedding { .. } => "embedding",
             Op::MatMul(m) if m.glu.is_some() => "glu matmul",
             Op::MatMul(_) => "matmul",

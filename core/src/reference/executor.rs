@@ -167,11 +167,14 @@ impl Reference {
         let dims = |n: usize| self.program.dims(node.inputs[n]);
         match &node.op {
             Op::Tokens => c.tokens.iter().map(|t| *t as f32).collect(),
+            Op::Adapters => c.step.rows.iter().map(|r| r.adapter as f32).collect(),
             Op::Embedding { weight, scale } => {
                 let (table, dim) = (&self.weights[weight], self.program.width(i));
                 let mut out = vec![0.0; c.tokens.len() * dim];
-                for (row, token) in out.chunks_exact_mut(dim).zip(&c.tokens) {
-                    let token = *token as usize;
+                let ids = c.tokens.iter().zip(&c.step.rows);
+                let is_adapter = matches!(self.program.nodes[node.inputs[0]].op, Op::Adapters);
+                for (row, (token, r)) in out.chunks_exact_mut(dim).zip(ids) {
+                    let token = if is_adapter { r.adapter } else { *token } as usize;
                     table.row(if token < table.rows() { token } else { 0 }, row);
                     row.iter_mut().for_each(|v| *v *= scale);
                 }

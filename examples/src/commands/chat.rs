@@ -14,7 +14,7 @@ use std::{
     io::{self, IsTerminal, Read},
     path::PathBuf,
 };
-use tamarack::{StopReason, UserInput, text::Message};
+use tamarack::{GenerateParameters, ModelContainer, StopReason, UserInput, text::Message};
 
 /// Answers a prompt, or holds a conversation.
 #[derive(Args)]
@@ -58,6 +58,12 @@ pub struct Chat {
     sampling: Sampling,
 }
 
+/// How answers are chosen, with the adapter that was asked for.
+async fn parameters(sampling: &Sampling, container: &ModelContainer) -> anyhow::Result<GenerateParameters> {
+    let adapter = container.adapters().await?.pop();
+    Ok(GenerateParameters { adapter, ..sampling.parameters() })
+}
+
 impl Chat {
     /// Runs the command.
     pub async fn run(mut self) -> anyhow::Result<()> {
@@ -97,7 +103,8 @@ impl Chat {
         let printer = Printer { is_json: self.json };
         printer.start(&container)?;
         let input = self.images.prepare(&container, input).await?;
-        let mut stream = container.generate(input, self.sampling.parameters()).await?;
+        let parameters = parameters(&self.sampling, &container).await?;
+        let mut stream = container.generate(input, parameters).await?;
         let answer = answer::show(&mut stream, &printer).await?;
         match answer.stop_reason {
             StopReason::Cancelled => Err(Interrupted.into()),
@@ -108,8 +115,8 @@ impl Chat {
     async fn converse(self) -> anyhow::Result<()> {
         let tools = self.tool_schemas()?;
         let container = self.load.load(&self.model).await?;
-        let images = self.images;
-        session::Session::new(container, self.sampling.parameters(), self.system, tools, self.raw).run(&images).await
+        let (images, parameters) = (self.images, parameters(&self.sampling, &container).await?);
+        session::Session::new(container, parameters, self.system, tools, self.raw).run(&images).await
     }
 
     fn tool_schemas(&self) -> anyhow::Result<Vec<serde_json::Value>> {

@@ -54,6 +54,9 @@ pub struct LoadArgs {
     /// [default: f16; default group: 64]
     #[arg(long, value_name = "BITS[:GROUP]")]
     kv_bits: Option<KvQuantize>,
+    /// A folder with a low-rank adapter, in MLX's layout or PEFT's, to run with
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
     /// A smaller model with the same tokenizer that guesses ahead: answers come faster, and the same
     #[arg(long, value_name = "MODEL")]
     draft_model: Option<String>,
@@ -73,6 +76,7 @@ impl LoadArgs {
         options.precision = self.precision;
         options.quantize = self.quantize;
         options.kv = self.kv_bits;
+        options.adapters.extend(self.adapter.clone());
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;

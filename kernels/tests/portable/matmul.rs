@@ -64,6 +64,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
         let dim = if format.block() < 32 { 64 } else { 256 };
         let spec = Embedding {
             rows: step::TOKENS,
+            index: step::ROW_TOKEN,
             first: 3,
             count: 9,
             total: 12,

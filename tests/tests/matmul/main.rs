@@ -222,7 +222,9 @@ fn looks_up_embeddings() {
             let out = View { offset: 2, row: dim + 1, ..View::rows(dim) };
             let next =
                 dim.is_multiple_of(32).then_some(Rounded { columns: dim, precision: Precision::High, gain: true });
-            let spec = Embedding { rows: step::TOKENS, first, count, total, dim, format, scale: 1.5, out, next };
+            let token = step::ROW_TOKEN;
+            let spec =
+                Embedding { rows: step::TOKENS, index: token, first, count, total, dim, format, scale: 1.5, out, next };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];

@@ -1,0 +1,172 @@
+//! Low-rank adapters, against what their makers compute: see tests/goldens/adapters.py.
+
+use std::path::{Path, PathBuf};
+use tamarack::{
+    Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
+    Result, plugins::Registry,
+};
+use tamarack_tests::{gpu::assert_close, models};
+
+fn adapter(name: &str) -> PathBuf {
+    models::tiny("adapters").into_iter().find(|p| p.ends_with(name)).expect(name)
+}
+
+fn base(name: &str) -> PathBuf {
+    let (family, model) = if name.starts_with("mlx") { ("mlx", "4bit_g64") } else { ("llama", "biases") };
+    models::tiny(family).into_iter().find(|p| p.ends_with(model)).expect(model)
+}
+
+async fn load(device: Device, base: &Path, adapters: &[&str]) -> Result<ModelContainer> {
+    let _ = tamarack_plugins::LINKED;
+    let options = LoadOptions::default().device(device).context(512);
+    let options = adapters.iter().fold(options, |options, name| options.adapter(adapter(name)));
+    LlmModelFactory::new(Registry::linked()).load_container(&ModelConfiguration::directory(base), options).await
+}
+
+/// The prompt and the logits of a golden.
+fn golden(folder: &Path) -> (Vec<u32>, Vec<f32>) {
+    let bytes = std::fs::read(folder.join("golden.safetensors")).expect("read");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let words = |name: &str| -> Vec<u32> {
+        file.tensor(name)
+            .expect(name)
+            .data()
+            .chunks_exact(4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
+    };
+    (words("input_ids"), words("logits").into_iter().map(f32::from_bits).collect())
+}
+
+async fn logits(container: &ModelContainer, adapter: Option<&str>, tokens: &[u32]) -> Result<Vec<f32>> {
+    let (tokens, adapter) = (tokens.to_vec(), adapter.map(str::to_owned));
+    container.perform(move |context| context.model.forward_with(adapter.as_deref(), &tokens, 9)).await?
+}
+
+async fn tokens(container: &ModelContainer, adapter: Option<&str>, prompt: &[u32]) -> Vec<u32> {
+    let parameters = GenerateParameters {
+        max_tokens: Some(16),
+        temperature: 0.0,
+        ignore_eos: true,
+        adapter: adapter.map(str::to_owned),
+        ..Default::default()
+    };
+    let mut stream = container.generate(prompt.to_vec().into(), parameters).await.expect("runs");
+    let mut tokens = Vec::new();
+    while let Some(event) = stream.next().await {
+        if let Generation::Token(token) = event.expect("no failure") {
+            tokens.push(token);
+        }
+    }
+    tokens
+}
+
+#[tokio::test]
+async fn logits_are_those_of_their_makers() {
+    for name in ["peft_lora", "peft_rslora", "peft_dora", "mlx_lora", "mlx_dora"] {
+        let (ids, expected) = golden(&adapter(name));
+        let (_, plain) = golden(&base(name));
+        for device in [Device::Reference, Device::Auto] {
+            let container = load(device.clone(), &base(name), &[name]).await.expect("loads");
+            // As in parity.rs: a device keeps keys and values in f16, and rounds what it multiplies quantized weights by.
+            let tolerance = if device == Device::Reference { 1e-3 } else { 2e-2 };
+            let what = format!("{name} on {}", container.device());
+            assert_close(&what, &logits(&container, Some(name), &ids).await.expect("runs"), &expected, tolerance);
+            assert_close(&what, &logits(&container, None, &ids).await.expect("runs"), &plain, tolerance);
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_batch_mixes_them() {
+    let all = ["peft_lora", "peft_dora", "peft_rslora"];
+    let folder = base("peft");
+    let (ids, _) = golden(&folder);
+    for device in [Device::Reference, Device::Auto] {
+        let together = load(device.clone(), &folder, &all).await.expect("loads");
+        let wanted = [None, Some(all[0]), Some(all[1]), Some(all[2]), Some(all[0]), None];
+        let running = wanted.iter().map(|adapter| tokens(&together, *adapter, &ids));
+        let found = futures::future::join_all(running).await;
+        for (adapter, found) in wanted.iter().zip(&found) {
+            let alone =
+                load(device.clone(), &folder, &adapter.iter().copied().collect::<Vec<_>>()).await.expect("loads");
+            assert_eq!(*found, tokens(&alone, *adapter, &ids).await, "{adapter:?} on {}", together.device());
+        }
+        assert!(found[0] != found[1] && found[1] != found[2] && found[2] != found[3], "each says something else");
+    }
+}
+
+#[tokio::test]
+async fn they_come_and_go_and_are_fused() {
+    for (name, device) in [("peft_dora", Device::Reference), ("mlx_lora", Device::Auto), ("peft_rslora", Device::Auto)]
+    {
+        let (ids, expected) = golden(&adapter(name));
+        let (_, plain) = golden(&base(name));
+        let container = load(device, &base(name), &[]).await.expect("loads");
+        let check = async |adapter: Option<&str>, expected: &[f32]| {
+            let found = logits(&container, adapter, &ids).await.expect("runs");
+            assert_close(&format!("{name} on {}", container.device()), &found, expected, 2e-2);
+        };
+        check(None, &plain).await;
+        assert_eq!(container.load_adapter(adapter(name)).await.expect("loads"), name);
+        let e = container.load_adapter(adapter(name)).await.expect_err("twice").to_string();
+        assert_eq!(e, format!("adapter `{name}` is loaded already: unload it, or rename its folder"));
+        check(Some(name), &expected).await;
+        container.unload_adapter(name).await.expect("unloads");
+        let e = logits(&container, Some(name), &ids).await.expect_err("it is gone").to_string();
+        assert_eq!(e, format!("no adapter `{name}`: none is loaded"));
+        check(None, &plain).await;
+        container.load_adapter(adapter(name)).await.expect("loads");
+        container.fuse_adapter(name).await.expect("fuses");
+        assert!(container.adapters().await.expect("adapters").is_empty());
+        check(None, &expected).await;
+    }
+}
+
+#[tokio::test]
+async fn prompt_caches_know_theirs() {
+    let container = load(Device::Reference, &base("peft"), &["peft_lora"]).await.expect("loads");
+    let (ids, _) = golden(&base("peft"));
+    let cache = container.prompt_cache();
+    let cached = async |adapter: Option<&str>| {
+        let parameters = GenerateParameters {
+            max_tokens: Some(1),
+            ignore_eos: true,
+            adapter: adapter.map(str::to_owned),
+            ..Default::default()
+        };
+        let stream = container.generate_from(ids.clone().into(), parameters, &cache).await.expect("runs");
+        stream.text().await.expect("ends").1.cached_prompt_tokens
+    };
+    assert_eq!(cached(None).await, 0);
+    assert_eq!(cached(None).await, ids.len() - 1);
+    assert_eq!(cached(Some("peft_lora")).await, 0, "what the model computed without it is of no use");
+    assert_eq!(cached(Some("peft_lora")).await, ids.len() - 1);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused() {
+    let e = load(Device::Reference, &base("mlx"), &["peft_lora"]).await.expect_err("another model").to_string();
+    assert!(e.contains("adapter `peft_lora`: model.layers.0."), "{e}");
+    let container = load(Device::Reference, &base("peft"), &["peft_lora"]).await.expect("loads");
+    let parameters = GenerateParameters { adapter: Some("none".into()), ..Default::default() };
+    let stream = container.generate(vec![1].into(), parameters).await.expect("is taken on");
+    let e = stream.text().await.expect_err("no such adapter");
+    assert!(matches!(&e, Error::Request(e) if e == "no adapter `none`: there are peft_lora"), "{e}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let broken = |config: &str, tensors: &str| {
+        std::fs::write(folder.path().join("adapter_config.json"), config).expect("written");
+        std::fs::copy(adapter(tensors).join("adapters.safetensors"), folder.path().join("adapters.safetensors"))
+            .expect("copied");
+        container.load_adapter(folder.path())
+    };
+    for (config, expected) in [
+        (r#"{"fine_tune_type": "full"}"#, "expected an adapter of kind lora or dora, found `full`"),
+        (r#"{"fine_tune_type": "lora"}"#, "expected lora_parameters.scale, found none"),
+        (r#"{"fine_tune_type": "lora", "lora_parameters": {"scale": 1}}"#, "expected ["),
+    ] {
+        let e = broken(config, "mlx_lora").await.expect_err(expected).to_string();
+        assert!(e.contains(expected), "{e}");
+    }
+}

@@ -218,8 +218,8 @@
 //! for model_type in ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi", "phi3", "glm4"] {
 //!     assert!(LlmTypeRegistry::shared().contains(model_type));
 //! }
-//! // Those that take images are still to come.
-//! assert!(!VlmTypeRegistry::shared().contains("qwen2_vl"));
+//! // Those that take images are in a registry of their own.
+//! assert!(VlmTypeRegistry::shared().contains("qwen2_vl"));
 //! ```
 //!
 //! An architecture of a program's own is registered with [`register`](LlmTypeRegistry::register) and replaces what served

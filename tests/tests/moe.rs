@@ -104,7 +104,7 @@ fn experts_are_found_in_every_layout() {
     for index in [stacked(), each(), packed()] {
         let config = Config::from(serde_json::Value::Null);
         let graph = record(&One(spec(2, Scoring::Softmax), 4), &config, index).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(graph.api, (1, 1));
+        assert_eq!(graph.api, tamarack_api::API, "the version that it was recorded with");
         let back = Graph::decode(&graph.encode().unwrap()).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(format!("{:?}", back.shape(back.output)), "[outputs, 16]");
         let Some(Op::MoeExperts { gate_up, down, .. }) =

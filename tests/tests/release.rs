@@ -14,10 +14,12 @@ use tamarack_tests::models;
 const MIB: u64 = 1 << 20;
 /// Cycles before the first measurement.
 const FIRST: usize = 10;
-/// Cycles of which the one that left least counts. Which of the allocator's arenas a driver's thread takes is a matter of
-/// chance, and an arena's free top is given back only now and then: single measurements are a megabyte too high at times.
-/// What is never given back is in the least of them, too.
+/// Cycles of which the one that left least counts. What is never given back is in the least of them, too.
 const FEW: usize = 5;
+/// Settings of glibc's allocator: one arena for all threads, and what is free at its end goes back at once. Otherwise it is a
+/// matter of chance which arenas a driver's threads take and how much free memory those hold at the moment: one to two
+/// megabytes, up and down.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "0")];
 /// Says how many cycles follow.
 const CYCLES: &str = "TAMARACK_CYCLES";
 
@@ -66,7 +68,7 @@ fn check(cycles: usize) {
     let cache = tempfile::tempdir().expect("a folder");
     let mut child = Command::new(env::current_exe().expect("this program"));
     child.args(["--exact", "cycles", "--ignored", "--nocapture"]);
-    child.env(CYCLES, cycles.to_string()).env("XDG_CACHE_HOME", cache.path());
+    child.env(CYCLES, cycles.to_string()).env("XDG_CACHE_HOME", cache.path()).envs(ALLOCATOR);
     let output = child.output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     print!("{text}");

@@ -1,8 +1,9 @@
-//! Language and vision-language models on any GPU that wgpu reaches, every architecture a plugin.
+//! Language and vision-language models on any GPU that wgpu reaches, or on the processor, every architecture a plugin.
 
 pub mod checkpoint;
 pub mod compare;
 pub mod conformance;
+pub mod cpu;
 mod engine;
 pub mod error;
 pub mod exec;
@@ -25,6 +26,7 @@ pub use generate::{
     StopReason,
 };
 pub use input::{LmInput, UserInput};
+pub use load::Target;
 pub use model::{
     Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,
     load_container,

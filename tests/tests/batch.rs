@@ -148,7 +148,7 @@ async fn interrupted(container: &ModelContainer, prompts: &Prompts, expected: &P
 #[tokio::test]
 async fn tiny_models_on_every_device() {
     let models = [("llama", "tied"), ("llama", "mistral_window"), ("mlx", "4bit_g64")];
-    for device in [vec![Device::Reference], all_adapters()].concat() {
+    for device in [vec![Device::Reference, Device::Cpu], all_adapters()].concat() {
         for (family, name) in models {
             let folder = models::tiny(family).into_iter().find(|p| p.ends_with(name)).expect(name);
             let container = load(&folder, device.clone(), 640).await;

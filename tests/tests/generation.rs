@@ -10,7 +10,7 @@ use tamarack_tests::models;
 
 fn devices() -> Vec<Device> {
     let adapters = (0..adapters().len()).map(|i| Device::Named(i.to_string()));
-    [Device::Reference].into_iter().chain(adapters).collect()
+    [Device::Reference, Device::Cpu].into_iter().chain(adapters).collect()
 }
 
 async fn load(name: &str, device: &Device, draft: Option<&str>) -> ModelContainer {

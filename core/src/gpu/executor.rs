@@ -5,7 +5,6 @@ use super::{
     experts::Room,
     memory::{check_sizes, needs},
     phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
-    plan::{Plan, plan},
     rounding::Rounding,
     step::step_words,
     tune::tune,
@@ -15,7 +14,10 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
-    program::{Op, Program, custom},
+    program::{
+        Op, Program, custom,
+        plan::{Plan, plan},
+    },
     weights::fold,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -1,11 +1,11 @@
 //! What a model takes of a device's memory.
 
-use super::{Gpu, experts::Room, plan::Plan};
+use super::{Gpu, experts::Room};
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, PAGE},
-    program::Program,
+    program::{Program, plan::Plan},
 };
 use tamarack_api::Sym;
 

@@ -9,11 +9,10 @@ use super::{
     Gpu,
     convert::{activation, post},
     executor::Model,
-    plan::Place,
 };
 use crate::{
     Error, Result,
-    program::{self, Binary, HeadStep, NodeId, Op, Prepare},
+    program::{self, Binary, HeadStep, NodeId, Op, Prepare, plan::Place},
 };
 use tamarack_api::{AttentionSpec, Sym};
 use tamarack_kernels::{

@@ -3,6 +3,7 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
+    cpu::{CpuExecutor, CpuSettings},
     exec::{Capacity, Executor, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
     model::{Device, LoadOptions},
@@ -27,9 +28,18 @@ pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &Load
     let pages = pages(options.context, checkpoint.config())?;
     let program = shortened(program, checkpoint);
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
-    let Some(adapter) = options.device.adapter()? else {
-        check_cache(&program, pages)?;
-        return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+    let adapter = match options.device.target()? {
+        Target::Gpu(adapter) => adapter,
+        Target::Cpu => {
+            check_cache(&program, pages, size_of::<half::f16>())?;
+            let mut settings = CpuSettings { threads: options.threads, ..CpuSettings::new()? };
+            settings.precision = options.precision.unwrap_or(settings.precision);
+            return Ok(Box::new(CpuExecutor::load(settings, program, checkpoint, capacity(ROWS_SLOW))?));
+        }
+        Target::Reference => {
+            check_cache(&program, pages, size_of::<f32>())?;
+            return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+        }
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     let rows = if software { ROWS_SLOW } else { ROWS_FAST };
@@ -38,22 +48,37 @@ pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &Load
     Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?))
 }
 
+/// What a [`Device`] turns out to be on this machine.
+pub enum Target {
+    /// An adapter.
+    Gpu(wgpu::Adapter),
+    /// The processor's cores.
+    Cpu,
+    /// The oracle.
+    Reference,
+}
+
 impl Device {
-    /// The adapter that is meant; none is the reference executor.
+    /// What is meant.
     ///
     /// # Errors
     /// No adapter has such an index or name.
-    pub fn adapter(&self) -> Result<Option<wgpu::Adapter>> {
+    pub fn target(&self) -> Result<Target> {
         let wanted = match self {
-            Device::Reference => return Ok(None),
-            Device::Auto => return Ok(adapters().into_iter().next()),
+            Device::Cpu => return Ok(Target::Cpu),
+            Device::Reference => return Ok(Target::Reference),
+            Device::Auto => {
+                let gpu = adapters().into_iter().find(|a| a.get_info().device_type != wgpu::DeviceType::Cpu);
+                return Ok(gpu.map_or(Target::Cpu, Target::Gpu));
+            }
             Device::Named(name) => name.to_lowercase(),
         };
         let adapters = adapters();
         let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+        let unknown = || Error::Device(unknown(&wanted, &names));
         match position(&names, &wanted) {
-            Some(at) => Ok(adapters.into_iter().nth(at)),
-            None => Err(Error::Device(unknown(&wanted, &names))),
+            Some(at) => Ok(Target::Gpu(adapters.into_iter().nth(at).ok_or_else(unknown)?)),
+            None => Err(unknown()),
         }
     }
 }
@@ -66,7 +91,7 @@ fn position(names: &[String], wanted: &str) -> Option<usize> {
 
 fn unknown(wanted: &str, names: &[String]) -> String {
     let numbered = names.iter().enumerate().map(|(i, name)| format!("{i}: {name}"));
-    let all: Vec<String> = numbered.chain(["auto".to_owned(), "reference".to_owned()]).collect();
+    let all: Vec<String> = numbered.chain(["auto", "cpu", "reference"].map(str::to_owned)).collect();
     format!("no device `{wanted}`: there are {}", all.join(", "))
 }
 
@@ -96,8 +121,8 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 }
 
 /// Refuses a cache that cannot be, before anything is allocated.
-fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.width() * size_of::<f32>()).sum();
+fn check_cache(program: &Program, pages: usize, element: usize) -> Result<()> {
+    let per_token: usize = program.caches.iter().map(|c| c.width() * element).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -128,7 +153,7 @@ mod tests {
         {
             assert_eq!(position(&names, wanted), expected, "{wanted}");
         }
-        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, reference";
+        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, cpu, reference";
         assert_eq!(unknown("amd", &names), expected);
     }
 
@@ -151,7 +176,7 @@ mod tests {
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
         let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
-        let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
+        let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20, 4).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }
 }

@@ -3,6 +3,8 @@
 mod device;
 mod settings;
 
+pub use device::Target;
+
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,

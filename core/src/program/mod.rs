@@ -4,6 +4,7 @@
 pub mod custom;
 mod lower;
 mod ops;
+pub(crate) mod plan;
 mod rewrite;
 mod rules;
 mod tidy;

@@ -2,7 +2,7 @@
 //! rule is tested against it, and it runs models where there is no GPU.
 
 mod executor;
-mod fused;
+pub(crate) mod fused;
 pub mod moe;
 pub mod ops;
 

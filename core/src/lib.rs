@@ -28,7 +28,8 @@ pub use generate::{
 pub use input::{LmInput, UserInput};
 pub use load::Target;
 pub use model::{
-    Device, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer, ModelContext, Phase, Progress,
-    load_container,
+    Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
+    ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,
+    VlmRegistry, VlmTypeRegistry, load_container,
 };
 pub use session::{ChatSession, SessionStream, Tool};

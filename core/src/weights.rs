@@ -161,6 +161,11 @@ impl Matrix {
         }
     }
 
+    /// The same values, which a device keeps in f32.
+    pub fn decoded(self) -> Matrix {
+        Matrix::Scaled { of: Arc::new(self), scale: 1.0, shift: 0.0 }
+    }
+
     /// All values, row-major: for vectors and small matrices.
     pub fn values(&self) -> Vec<f32> {
         let cols = self.cols();

@@ -34,11 +34,11 @@ impl Bars {
 
 /// Draws on stderr, and nothing at all where that is no terminal.
 fn bar(phase: Phase) -> ProgressBar {
-    let (name, speed) = match phase {
-        Phase::Download => ("Downloading", "  {bytes_per_sec}  {eta} left"),
-        _ => ("Loading", ""),
+    let template = match phase {
+        Phase::Download => "Downloading {msg} [{bar:30}] {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+        Phase::Load => "Loading {msg} [{bar:30}] {bytes} of {total_bytes}",
+        Phase::Compile => "Compiling kernels for {msg} [{bar:30}]",
     };
-    let template = format!("{name} {{msg}} [{{bar:30}}] {{bytes}} of {{total_bytes}}{speed}");
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::no_length().with_style(style.progress_chars("=> "))
 }

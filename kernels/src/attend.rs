@@ -6,7 +6,7 @@ use crate::common::{Lanes, power_of_two, step_functions};
 use crate::prepare::{Heads, Prepare};
 use crate::rounded::Rounded;
 use crate::template::{Bindings, consts, float, render};
-use crate::{Caps, Extent, Kernel, View};
+use crate::{CacheFormat, Caps, Extent, Kernel, View};
 
 /// Each row's queries against the keys and values `[lo, end)` of its sequence, where `end` is the
 /// row's ROW_END, and `lo` 0 or, with a window, `ROW_POSITION + 1 - window`. The cache is laid out as
@@ -33,6 +33,8 @@ pub struct Attend {
     pub sinks: bool,
     /// Whether a value is the beginning of its key, and a slot holds keys only.
     pub latent: bool,
+    /// How keys and values lie in the cache.
+    pub cache: CacheFormat,
     /// Queries, [rows, heads, dk].
     pub q: View,
     /// Results, [rows, heads, dv].
@@ -43,7 +45,7 @@ pub struct Attend {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Besides {
     /// The step before it: q, and the key and value of each row, are made on the way, of which all
-    /// attend to earlier ones only. With queries, keys and values; what it says of `out` is not looked at.
+    /// attend to earlier ones only. With queries, keys and values, in a cache of f16; what it says of `out` is not looked at.
     pub prepare: Option<Prepare>,
     /// Whether the step has one row, whose pages are then where no word says.
     pub alone: bool,
@@ -135,10 +137,9 @@ impl Attend {
             Some(prepare) => prepare.bind(&mut bindings),
             None => bindings.read("q", "f32"),
         }
-        let element = if self.is_aligned() { "vec4<u32>" } else { "u32" };
         match &besides.prepare {
-            Some(_) => bindings.write("cache", element),
-            None => bindings.read("cache", element),
+            Some(_) => bindings.write("cache", self.element()),
+            None => bindings.read("cache", self.element()),
         }
         if self.sinks && !split {
             bindings.read("sinks", "f32");
@@ -351,6 +352,11 @@ impl Attend {
         self.dk.is_multiple_of(8) && self.dv.is_multiple_of(8)
     }
 
+    /// What the cache is an array of.
+    fn element(&self) -> &'static str {
+        if self.is_aligned() && self.cache == CacheFormat::F16 { "vec4<u32>" } else { "u32" }
+    }
+
     fn name(&self, kind: &str) -> String {
         format!("attend {kind} {}/{}x{}", self.heads, self.kv_heads, self.dk)
     }
@@ -358,7 +364,7 @@ impl Attend {
     fn bindings(&self, sinks: bool) -> Bindings {
         let mut bindings = Bindings::step();
         bindings.read("q", "f32");
-        bindings.read("cache", if self.is_aligned() { "vec4<u32>" } else { "u32" });
+        bindings.read("cache", self.element());
         if sinks {
             bindings.read("sinks", "f32");
         }
@@ -376,6 +382,7 @@ impl Attend {
 
     /// Template values that all kernels share; `sizes` become constants and loop counts.
     fn values(&self, bindings: &Bindings, sizes: &[(&'static str, u32)]) -> Vec<(&'static str, String)> {
+        let [key, value] = [self.dk, self.dv].map(|dim| self.cache.words(dim));
         let shape = [
             ("HEADS", self.heads),
             ("KV_HEADS", self.kv_heads),
@@ -383,13 +390,21 @@ impl Attend {
             ("DV", self.dv),
             ("KEY_PIECES", self.key_pieces()),
             ("VALUE_PIECES", self.value_pieces()),
-            ("SLOT_WORDS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 2),
-            ("VALUES_AT", if self.latent { 0 } else { self.kv_heads * (self.dk / 2) }),
+            ("KEY_WORDS", key),
+            ("VALUE_WORDS", value),
+            ("SLOT_WORDS", self.kv_heads * (key + if self.latent { 0 } else { value })),
+            ("VALUES_AT", if self.latent { 0 } else { self.kv_heads * key }),
             ("MAX_SPLITS", MAX_SPLITS),
         ];
-        let pieces = match self.is_aligned() {
-            true => include_str!("../wgsl/attend/pieces.wgsl"),
-            false => include_str!("../wgsl/attend/pieces_unaligned.wgsl"),
+        let pieces = match self.cache {
+            CacheFormat::F16 if self.is_aligned() => include_str!("../wgsl/attend/pieces.wgsl").to_string(),
+            CacheFormat::F16 => include_str!("../wgsl/attend/pieces_unaligned.wgsl").to_string(),
+            CacheFormat::Affine { bits, group } => {
+                let value_dim = if self.latent { self.dk } else { self.dv };
+                let sizes = [("BITS", bits), ("GROUP", group), ("VALUE_DIM", value_dim)];
+                let sizes = sizes.map(|(name, n)| (name, n.to_string()));
+                render(include_str!("../wgsl/attend/pieces_affine.wgsl"), &sizes)
+            }
         };
         let at = |view: &View| format!("{}u + row * {}u + head * {}u", view.offset, view.row, view.head);
         let flag = |on: bool| u32::from(on).to_string();
@@ -397,7 +412,7 @@ impl Attend {
             ("BINDINGS", bindings.declarations()),
             ("STEP", step_functions()),
             ("SIZES", consts(&shape) + &consts(sizes) + include_str!("../wgsl/attend/sizes.wgsl")),
-            ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + pieces),
+            ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + &pieces),
             ("SEQUENCE_END", include_str!("../wgsl/attend/sequence_end.wgsl").to_string()),
             ("Q_AT", at(&self.q)),
             ("OUT_AT", at(&self.out)),

@@ -7,6 +7,7 @@
 
 pub mod attend;
 pub mod bandwidth;
+mod cache;
 mod common;
 pub mod conv;
 pub mod elementwise;
@@ -30,6 +31,7 @@ pub mod template;
 mod values;
 mod weights;
 
+pub use cache::CacheFormat;
 pub use format::{Format, Scales};
 pub use kernel::{Access, Caps, Cooperative, Extent, Kernel};
 pub use spec::{Activation, Post, View};

@@ -2,15 +2,15 @@
 
 use crate::common::{Lanes, step_functions};
 use crate::template::{Bindings, float, render};
-use crate::{Caps, Extent, Kernel, View};
+use crate::{CacheFormat, Caps, Extent, Kernel, View};
 
 /// Makes queries, keys and values out of projections, in one dispatch.
 ///
 /// Bindings: step, the inputs, the norm weights in order of appearance (of q, of k, of v), the
 /// rope tables, `out` if there is q, the cache if there is kv.
 ///
-/// A layer's cache is `array<u32>` of pairs of f16, slot after slot; a slot holds the keys [heads, dk]
-/// and then the values [heads, dv]. `dk` and `dv` are even.
+/// A layer's cache is `array<u32>`, slot after slot; a slot holds the keys of all heads and then the values, each in
+/// the form of `cache`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Prepare {
     /// Queries; `None` if only keys and values are wanted.
@@ -24,6 +24,8 @@ pub struct Prepare {
     /// For each rope table that is bound, its pairs: the table is `array<vec2<f32>>` of (cos, sin),
     /// [tokens, pairs].
     pub tables: Vec<u32>,
+    /// How keys and values lie in the cache.
+    pub cache: CacheFormat,
     /// Where the queries go.
     pub out: View,
 }
@@ -115,16 +117,24 @@ impl Prepare {
             parts.push(("q", q, render(include_str!("../wgsl/prepare/store_q.wgsl"), &[("OUT_AT", at)])));
         }
         if let Some((k, v)) = &self.kv {
-            let keys = k.view.width() / 2;
-            let slot = keys + v.as_ref().map_or(0, |v| v.view.width() / 2);
+            let words = |part: &Heads| self.cache.words(part.view.dim);
+            let keys = k.view.heads * words(k);
+            let slot = keys + v.as_ref().map_or(0, |v| v.view.heads * words(v));
+            let (store, bits, group) = match self.cache {
+                CacheFormat::F16 => (include_str!("../wgsl/prepare/store_cache.wgsl"), 16, 1),
+                CacheFormat::Affine { bits, group } => (include_str!("../wgsl/prepare/store_affine.wgsl"), bits, group),
+            };
             let parts_of_kv = std::iter::once(("k", k, 0)).chain(v.as_ref().map(|v| ("v", v, keys)));
             for (role, part, first) in parts_of_kv {
                 let values = [
                     ("SLOT_WORDS", slot.to_string()),
                     ("FIRST_WORD", first.to_string()),
-                    ("HEAD_WORDS", (part.view.dim / 2).to_string()),
+                    ("HEAD_WORDS", words(part).to_string()),
+                    ("DIM", part.view.dim.to_string()),
+                    ("BITS", bits.to_string()),
+                    ("GROUP", group.to_string()),
                 ];
-                parts.push((role, part, render(include_str!("../wgsl/prepare/store_cache.wgsl"), &values)));
+                parts.push((role, part, render(store, &values)));
             }
         }
         parts

@@ -11,4 +11,5 @@ pub mod plugins;
 pub mod rounded;
 pub mod step;
 pub mod synthetic;
+pub mod tiny;
 pub mod zoo;

@@ -1,9 +1,9 @@
 //! Attention kernels against the oracle: odd heads, ragged rows, shuffled pages, windows, parts.
 
 use half::f16;
-use tamarack::reference::ops;
+use tamarack::{program::Cache, reference::ops};
 use tamarack_kernels::attend::{Attend, Keys, MAX_SPLITS};
-use tamarack_kernels::{Caps, View, step};
+use tamarack_kernels::{CacheFormat, Caps, View, step};
 use tamarack_tests::gpu::{assert_close, both_ways, floats, gather, random, run, spread, words};
 use tamarack_tests::step::{Sequence, Step};
 
@@ -33,6 +33,7 @@ fn spec((heads, kv_heads, dk, dv): Shape) -> Attend {
         softcap: None,
         sinks: false,
         latent: false,
+        cache: CacheFormat::F16,
         q: View { offset: 5, row: heads * (dk + 3) + 2, heads, head: dk + 3, dim: dk },
         out: View::heads(heads, dv),
     }
@@ -64,9 +65,16 @@ impl Case {
                 kv[at..][..slot_elements].copy_from_slice(&values);
             }
         }
-        let halves: Vec<f16> = kv.iter().map(|v| f16::from_f32(*v)).collect();
-        let cache = halves.chunks(2).map(|p| u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16).collect();
-        let kv: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+        let sizes = Cache { groups, dk, dv, latent: attend.latent, format: attend.cache };
+        let mut cache = vec![u32::MAX; step.slots as usize * sizes.words()];
+        for (words, values) in cache.chunks_exact_mut(sizes.words()).zip(kv.chunks_exact_mut(slot_elements)) {
+            if values.iter().all(|v| !v.is_nan()) {
+                sizes.pack(values, words);
+                sizes.unpack(words, values);
+                // Kernels see values of any cache as f16.
+                values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
+            }
+        }
 
         let mut want = Vec::new();
         let spec = ops::Attend {
@@ -101,7 +109,9 @@ impl Case {
     }
 
     fn check(&self, what: &str, caps: &Caps, buffers: &[Vec<u32>]) {
-        self.check_within(1e-5, what, caps, buffers);
+        // Drivers may round to either f16 that is next.
+        let tolerance = if self.attend.cache == CacheFormat::F16 { 1e-5 } else { 2e-3 };
+        self.check_within(tolerance, what, caps, buffers);
     }
 
     fn check_within(&self, tolerance: f32, what: &str, caps: &Caps, buffers: &[Vec<u32>]) {
@@ -177,6 +187,23 @@ fn values_that_are_the_beginnings_of_keys() {
         case.check_split();
         Case::new(latent, step(&[(40, 21), (3, 3)], 1, 0)).check_tiled(|caps| *caps);
     }
+}
+
+#[test]
+fn quantized_caches() {
+    let shapes = [(6, 2, 64, 96, 8, 32), (4, 1, 128, 128, 4, 64), (2, 2, 128, 128, 2, 128)];
+    for (heads, kv_heads, dk, dv, bits, group) in shapes {
+        let attend = Attend { cache: CacheFormat::Affine { bits, group }, ..spec((heads, kv_heads, dk, dv)) };
+        let case = Case::new(attend, step(&[(1, 1), (70, 1)], 2, 48));
+        case.check_vector();
+        case.check_split();
+        Case::new(case.attend, step(&[(40, 21), (3, 3)], 1, 0)).check_tiled(|caps| *caps);
+    }
+    let cache = CacheFormat::Affine { bits: 8, group: 64 };
+    let latent = Attend { latent: true, cache, ..spec((4, 1, 192, 128)) };
+    let case = Case::new(latent, step(&[(1, 1), (70, 1)], 2, 48));
+    case.check_vector();
+    case.check_split();
 }
 
 #[test]

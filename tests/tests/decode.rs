@@ -8,7 +8,7 @@ use tamarack::{
     reference::{Reference, ops},
 };
 use tamarack_kernels::{
-    Activation, Caps, Format, Kernel, Post, Scales, View,
+    Activation, CacheFormat, Caps, Format, Kernel, Post, Scales, View,
     attend::{Attend, Besides, Keys, MAX_SPLITS},
     matmul::{MatMul, Norm, Precision, Row, RowTuning},
     prepare::{HeadStep, Heads, Prepare},
@@ -221,6 +221,7 @@ fn check_besides(
         kv: Some((part(at(heads * dk, kv_heads, dk), k), Some(part(at((heads + kv_heads) * dk, kv_heads, dv), v)))),
         inputs: 1,
         tables: vec![5],
+        cache: CacheFormat::F16,
         out: View::heads(heads, dk),
     };
     let table = words(&random(8, (tokens * 5 * 2) as usize));
@@ -234,6 +235,7 @@ fn check_besides(
         softcap: None,
         sinks,
         latent: false,
+        cache: CacheFormat::F16,
         q: View::heads(heads, dk),
         out: View::heads(heads, dv),
     };

@@ -6,7 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use tamarack::hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES};
+use tamarack::{
+    LlmModelFactory, LoadOptions, ModelConfiguration,
+    hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES},
+    plugins::Registry,
+};
 
 /// The SHA-256 of 300,000 sevens, which is the etag of such a file, as the hub has it.
 const SUM: &str = "08f166476de183f7a1b2874d544d37912aaf8d19b92013e1aafe233ba231024a";
@@ -195,6 +199,19 @@ async fn files_arrive_in_the_common_cache_and_stay_usable_offline() {
 
     let gone = Hub::builder().endpoint("http://127.0.0.1:1").cache_dir(cache.path()).offline(false).build().unwrap();
     assert_eq!(gone.snapshot("org/tiny", None, TOKENIZER_FILES, quiet).await.unwrap(), folder);
+}
+
+/// A model that no plugin serves costs its configuration, not its weights.
+#[tokio::test]
+async fn what_nothing_serves_is_refused_before_its_weights_arrive() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let options = LoadOptions::default().hub(stand_in.hub(cache.path()));
+    let factory = LlmModelFactory::new(Registry::default());
+    let loaded = factory.load_container(&ModelConfiguration::hub("org/tiny"), options).await;
+    assert!(loaded.unwrap_err().to_string().contains("expected a `model_type`"));
+    let requests = stand_in.take_requests();
+    assert!(requests.iter().any(|r| r.contains("config.json")), "{requests:?}");
+    assert!(!requests.iter().any(|r| r.contains("safetensors")), "{requests:?}");
 }
 
 #[tokio::test]

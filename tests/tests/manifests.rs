@@ -70,6 +70,7 @@ fn allowed(folder: &str) -> &'static [&'static str] {
         "core" => &["core/api", "core/abi", "kernels"],
         "plugins/*" | "tests/rogue" => &["core/api"],
         "plugins/all" => &["plugins/*"],
+        "docs" => &["core", "plugins/all", "tests"],
         "examples" => &["core", "core/api", "plugins/*", "plugins/all"],
         "tests" => &["core", "core/api", "kernels", "plugins/*", "plugins/all"],
         _ => &[],

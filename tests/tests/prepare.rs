@@ -3,7 +3,7 @@
 use half::f16;
 use tamarack::reference::ops;
 use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
-use tamarack_kernels::{Kernel, View};
+use tamarack_kernels::{CacheFormat, Kernel, View};
 use tamarack_tests::gpu::{assert_close, both_ways, floats, gather, random, run, spread, words};
 use tamarack_tests::step::{Sequence, Step};
 
@@ -137,7 +137,14 @@ fn packed_projections_become_queries_and_cache() {
             parts.push((weights, want));
         }
         let out = View { offset: 4, row: heads * (dk + 1) + 3, heads, head: dk + 1, dim: dk };
-        let prepare = Prepare { q: Some(q), kv: Some((k, Some(v))), inputs: 1, tables: PAIRS.to_vec(), out };
+        let prepare = Prepare {
+            q: Some(q),
+            kv: Some((k, Some(v))),
+            inputs: 1,
+            tables: PAIRS.to_vec(),
+            cache: CacheFormat::F16,
+            out,
+        };
         check(&prepare, &f, &[packed], &parts);
     }
 }
@@ -150,14 +157,16 @@ fn queries_alone_and_keys_and_values_alone() {
     let (k, v) = (heads(1, 2, 96, vec![rope(0, 20, true)]), heads(0, 2, 80, vec![]));
     let [for_q, for_k, for_v] = [&q, &k, &v].map(|part| want(&f, part, u64::from(part.view.dim + part.input)));
     let out = View::heads(5, 96);
-    let prepare = Prepare { q: Some(q), kv: None, inputs: 1, tables: vec![PAIRS[0]], out };
+    let prepare = Prepare { q: Some(q), kv: None, inputs: 1, tables: vec![PAIRS[0]], cache: CacheFormat::F16, out };
     check(&prepare, &f, &[for_q.0], &[(for_q.1, for_q.2)]);
     // The values come from the first buffer, the keys from the second.
-    let prepare = Prepare { q: None, kv: Some((k, Some(v))), inputs: 2, tables: vec![PAIRS[0]], out };
+    let prepare =
+        Prepare { q: None, kv: Some((k, Some(v))), inputs: 2, tables: vec![PAIRS[0]], cache: CacheFormat::F16, out };
     check(&prepare, &f, &[for_v.0, for_k.0], &[(for_k.1, for_k.2), (for_v.1, for_v.2)]);
     // A latent cache has keys only.
     let k = heads(0, 1, 88, vec![rope(0, 20, true)]);
     let latent = want(&f, &k, 9);
-    let prepare = Prepare { q: None, kv: Some((k, None)), inputs: 1, tables: vec![PAIRS[0]], out };
+    let prepare =
+        Prepare { q: None, kv: Some((k, None)), inputs: 1, tables: vec![PAIRS[0]], cache: CacheFormat::F16, out };
     check(&prepare, &f, &[latent.0], &[(latent.1, latent.2)]);
 }

@@ -16,7 +16,7 @@ const NOT_JSON: [(&[u8], &[u8]); 3] =
     [(b"-Infinity", b"-1.7976931348623157e308"), (b"Infinity", b"1.7976931348623157e308"), (b"NaN", b"null")];
 
 /// The object in the file at `path`.
-pub(super) fn read_json(path: &Path) -> Result<Value> {
+pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let file = Mapping::open(path)?;
     if file.len() > MAX_BYTES {
         return Err(Error::file(path, format!("expected {MAX_BYTES} bytes at most, found {}", file.len())));

@@ -38,7 +38,15 @@ pub use write::write_mlx;
 /// What stands for the path of a checkpoint that was never in a file.
 const SYNTHETIC: &str = "synthetic";
 
+pub(crate) use json::read_json;
+
+/// The `config.json` of the model in `folder`, alone.
+pub(crate) fn config(folder: &Path) -> Result<Value> {
+    read_json(&folder.join("config.json"))
+}
+
 /// A model's files, opened: its configuration and its tensors.
+#[derive(Clone)]
 pub struct Checkpoint {
     path: PathBuf,
     config: Value,
@@ -130,6 +138,13 @@ impl Checkpoint {
             *tensor = tensor.rounded(quantize).map_err(Error::Model)?;
         }
         Ok(())
+    }
+
+    /// The same files with other tensors in place of some.
+    pub(crate) fn with(&self, tensors: BTreeMap<String, Tensor>) -> Checkpoint {
+        let mut all = self.clone();
+        all.tensors.extend(tensors);
+        all
     }
 
     /// config.json, or what GGUF metadata makes of it: HuggingFace's field names.

@@ -10,7 +10,7 @@ use super::block::Block;
 use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
-use super::mapping::Slice;
+use super::mapping::{Mapping, Slice};
 use super::quantize::Quantize;
 use super::quantized::Quantized;
 use super::synthetic::Synthetic;
@@ -141,6 +141,17 @@ impl Tensor {
         let Data::Dense(dtype, slice) = &self.0.data else { return None };
         let bytes = self.cols() * dtype.size();
         slice.get(row * bytes..(row + 1) * bytes)
+    }
+
+    /// Values that are in memory, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there are not as many as the shape says.
+    pub fn from_values(name: &str, shape: &[usize], values: &[f32]) -> Result<Tensor> {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let (all, file) = (0..bytes.len(), Mapping::from_bytes(name, bytes));
+        let slice = Slice::new(&file, all).ok_or_else(|| Error::Model(format!("{name}: has no values")))?;
+        Tensor::new(name, shape.to_vec(), Data::Dense(Dtype::F32, slice), View::default()).map_err(Error::Model)
     }
 
     /// The tensor's name.

@@ -2,6 +2,7 @@
 
 use super::{
     Instructions,
+    cache::Kept,
     matrix::CpuMatrix,
     multiply::How,
     threads::pool,
@@ -10,16 +11,15 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
     gpu::Precision,
-    program::{Op, Program, custom, plan::plan},
+    program::{Cache, Op, Program, custom, plan::plan},
     reference::ops,
     weights::fold,
 };
-use half::f16;
 use rayon::{ThreadPool, prelude::*};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 use tamarack_api::{Sym, WeightId};
@@ -70,21 +70,45 @@ impl CpuExecutor {
         let rows = |sym| if sym == Sym::Tokens { capacity.rows } else { capacity.outputs };
         let plan = plan(&program, rows)?;
         let pool = pool(settings.threads)?;
-        let (matrices, vectors) = pool.install(|| pack(&program, checkpoint))?;
+        let (matrices, vectors) = pool.install(|| pack(&program, checkpoint, |_| true))?;
         let slots = capacity.pages * PAGE;
         let memory = Memory {
             buffers: plan.buffers.iter().map(|bytes| vec![0.0; *bytes as usize / size_of::<f32>()]).collect(),
-            caches: program.caches.iter().map(|c| vec![f16::ZERO; slots * c.width()]).collect(),
+            caches: program.caches.iter().map(|c| Kept::new(c, slots)).collect(),
         };
         let how = How { instructions: settings.instructions, rounded: settings.precision != Precision::Full };
         let model = Model { program, plan, matrices, vectors, how };
         Ok(CpuExecutor { model, memory, pool, capacity, sampled: vec![0; capacity.slots], done: VecDeque::new() })
     }
 
+    /// Bytes of a slot of a cache.
+    pub fn slot_bytes(cache: &Cache) -> usize {
+        Kept::slot_bytes(cache)
+    }
+
+    /// What [`Executor::memory`] will say of the same arguments.
+    ///
+    /// # Errors
+    /// The model cannot be planned.
+    pub fn estimate(program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let rows = |sym| if sym == Sym::Tokens { capacity.rows } else { capacity.outputs };
+        let workspace = plan(program, rows)?.buffers.iter().map(|bytes| bytes / 4 * 4).sum();
+        let (matrices, vectors) = program.used_weights();
+        let mut weights = 0;
+        for id in matrices {
+            weights += CpuMatrix::bytes_of(&fold(&program.weights, id, checkpoint)?, apart(program, id));
+        }
+        for id in vectors {
+            let vector = fold(&program.weights, id, checkpoint)?;
+            weights += vector.rows() * vector.cols() * size_of::<f32>();
+        }
+        let kv: usize = program.caches.iter().map(|c| capacity.pages * PAGE * Kept::slot_bytes(c)).sum();
+        Ok(MemoryUse { weights: weights as u64, kv: kv as u64, workspace })
+    }
+
     /// Bytes of weights in memory.
     pub fn weight_bytes(&self) -> u64 {
-        let vectors = self.model.vectors.values().map(|v| size_of_val(&v[..]) as u64).sum::<u64>();
-        vectors + self.model.matrices.values().map(|m| m.bytes() as u64).sum::<u64>()
+        self.memory().weights
     }
 
     fn run(&mut self, step: &Step) -> Result<StepResult> {
@@ -137,27 +161,29 @@ fn sample(logits: &[f32], inv_temperature: f32, seed: u32, counter: u32) -> u32 
 
 type Packed = (HashMap<WeightId, CpuMatrix>, HashMap<WeightId, Vec<f32>>);
 
-/// All weights that nodes use.
-fn pack(program: &Program, checkpoint: &Checkpoint) -> Result<Packed> {
-    let (matrix_ids, vector_ids) = program.used_weights();
-    // Experts and heads have a matrix each, one below the other.
-    let apart = |id: &WeightId| {
-        program.nodes.iter().find_map(|node| match &node.op {
-            Op::ExpertUp(up) if up.weight == *id => Some(program.weight_shape(*id)[1]),
-            Op::ExpertDown(down) if down.weight == *id => Some(program.weight_shape(*id)[1]),
-            Op::HeadLinear(heads) if heads.weight == *id => Some(program.weight_shape(*id)[1]),
-            _ => None,
-        })
-    };
+/// The weights that nodes use and `wanted` picks.
+fn pack(program: &Program, checkpoint: &Checkpoint, wanted: impl Fn(WeightId) -> bool) -> Result<Packed> {
+    let (matrices, vectors) = program.used_weights();
     let matrix = |id: WeightId| {
         let folded = fold(&program.weights, id, checkpoint)?;
-        Ok((id, CpuMatrix::load(&folded, apart(&id).unwrap_or(usize::MAX))?))
+        Ok((id, CpuMatrix::load(&folded, apart(program, id))?))
     };
     let vector = |id: WeightId| Ok((id, fold(&program.weights, id, checkpoint)?.values()));
     Ok((
-        matrix_ids.into_iter().map(matrix).collect::<Result<_>>()?,
-        vector_ids.into_iter().map(vector).collect::<Result<_>>()?,
+        matrices.into_iter().filter(|id| wanted(*id)).map(matrix).collect::<Result<_>>()?,
+        vectors.into_iter().filter(|id| wanted(*id)).map(vector).collect::<Result<_>>()?,
     ))
+}
+
+/// The rows of a weight that belong together: experts and heads have a matrix each, one below the other.
+fn apart(program: &Program, id: WeightId) -> usize {
+    let is_apart = |op: &Op| match op {
+        Op::ExpertUp(up) => up.weight == id,
+        Op::ExpertDown(down) => down.weight == id,
+        Op::HeadLinear(heads) => heads.weight == id,
+        _ => false,
+    };
+    if program.nodes.iter().any(|n| is_apart(&n.op)) { program.weight_shape(id)[1] } else { usize::MAX }
 }
 
 impl Executor for CpuExecutor {
@@ -179,22 +205,39 @@ impl Executor for CpuExecutor {
         self.done.pop_front().ok_or_else(|| Error::Request("no step was submitted".to_owned()))
     }
 
+    fn memory(&self) -> MemoryUse {
+        let vectors: usize = self.model.vectors.values().map(|v| size_of_val(&v[..])).sum();
+        let matrices: usize = self.model.matrices.values().map(CpuMatrix::bytes).sum();
+        let kv: usize = self.memory.caches.iter().map(Kept::bytes).sum();
+        let workspace: usize = self.memory.buffers.iter().map(|b| size_of_val(&b[..])).sum();
+        MemoryUse { weights: (vectors + matrices) as u64, kv: kv as u64, workspace: workspace as u64 }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
+        let program = &self.model.program;
+        let wanted = |id| program.weight_names(id).iter().any(|name| changed.contains(*name));
+        let (matrices, vectors) = self.pool.install(|| pack(program, checkpoint, wanted))?;
+        self.model.matrices.extend(matrices);
+        self.model.vectors.extend(vectors);
+        Ok(())
+    }
+
     fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.model.program.cache_widths()
     }
 
     fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
-        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
-        let page = |p: &u32| &self.memory.caches[cache][*p as usize * width..][..width];
-        Ok(pages.iter().flat_map(page).map(|v| v.to_f32()).collect())
+        let (sizes, kept) = (self.model.program.caches[cache], &self.memory.caches[cache]);
+        let mut rows = vec![0.0; pages.len() * PAGE * sizes.width()];
+        let slots = pages.iter().flat_map(|p| (0..PAGE).map(|i| *p as usize * PAGE + i));
+        slots.zip(rows.chunks_exact_mut(sizes.width())).for_each(|(slot, row)| kept.slot(&sizes, slot, row));
+        Ok(rows)
     }
 
     fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
-        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
-        for (page, rows) in pages.iter().zip(rows.chunks_exact(width)) {
-            let kept = &mut self.memory.caches[cache][*page as usize * width..][..width];
-            kept.iter_mut().zip(rows).for_each(|(to, v)| *to = f16::from_f32(*v));
-        }
+        let (sizes, kept) = (self.model.program.caches[cache], &mut self.memory.caches[cache]);
+        let slots = pages.iter().flat_map(|p| (0..PAGE).map(|i| *p as usize * PAGE + i));
+        slots.zip(rows.chunks_exact(sizes.width())).for_each(|(slot, row)| kept.set(&sizes, slot, row));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     attend::Attend,
+    cache::Kept,
     elements,
     multiply::{ELEMENTS, Job, Product},
     rounding::Input,
@@ -9,9 +10,8 @@ use super::{
 };
 use crate::{
     Result,
-    program::{Conv, ExpertDown, ExpertUp, HeadLinear, HeadStep, Heads, MatMul, NodeId, Prepare},
+    program::{Cache, Conv, ExpertDown, ExpertUp, HeadLinear, HeadStep, Heads, MatMul, NodeId, Prepare},
 };
-use half::f16;
 use rayon::prelude::*;
 use tamarack_api::{AttentionSpec, Gate, WeightId};
 
@@ -82,7 +82,7 @@ impl Model {
                     walk(heads, *v, r, &mut row[keys..]);
                 }
             });
-            keep(&mut memory.caches[kv.cache], width, width, &rows, c);
+            keep(&mut memory.caches[kv.cache], &sizes, &rows, c);
         }
         if let Some(q) = &p.q {
             let x = self.values(memory, inputs[q.input])?;
@@ -103,6 +103,7 @@ impl Model {
         let (sizes, heads) = (self.program.caches[cache], q.heads());
         let (each, dv) = (heads / sizes.groups, sizes.dv);
         let sinks = spec.sinks.map(|s| self.vector(s));
+        let (halves, pages) = memory.caches[cache].halves(&sizes, &c.step.pages);
         // A task for each row and group.
         let one = |(i, out): (usize, &mut [f32])| {
             let (r, g) = (i / sizes.groups, i % sizes.groups);
@@ -112,11 +113,11 @@ impl Model {
                 q: &q.row(r)[g * each * sizes.dk..][..each * sizes.dk],
                 dk: sizes.dk,
                 dv,
-                cache: &memory.caches[cache],
+                cache: &halves,
                 width: sizes.width(),
                 key: g * sizes.dk,
                 value: if sizes.latent { 0 } else { sizes.groups * sizes.dk } + g * dv,
-                pages: &c.step.pages[row.table as usize..],
+                pages: &pages[row.table as usize..],
                 range: spec.window.map_or(0, |w| end.saturating_sub(w))..end,
                 scale: spec.scale,
                 softcap: spec.softcap,
@@ -142,7 +143,7 @@ impl Model {
         c: &Context<'_>,
     ) -> Result<()> {
         let inputs = &self.program.nodes[id].inputs;
-        let width = self.program.caches[conv.cache].width();
+        let sizes = self.program.caches[conv.cache];
         let kernel = self.program.weight_shape(conv.weight)[1];
         let x = self.values(memory, inputs[0])?;
         let channels = x.heads() * x.dim();
@@ -154,20 +155,20 @@ impl Model {
                 row.iter_mut().zip(&*gate.row(r)).for_each(|(v, g)| *v *= g);
             }
         });
-        keep(&mut memory.caches[conv.cache], width, channels, &rows, c);
+        keep(&mut memory.caches[conv.cache], &sizes, &rows, c);
         let others = inputs[conv.inputs()..].iter().map(|i| self.values(memory, *i)).collect::<Result<Vec<_>>>()?;
         let (weight, bias) = (self.vector(conv.weight), conv.bias.map(|b| self.vector(b)));
         let cache = &memory.caches[conv.cache];
         each_row(out, channels, |r, y| {
-            let row = &c.step.rows[r];
+            let (row, mut x) = (&c.step.rows[r], vec![0.0; channels]);
             match bias {
                 Some(bias) => y.copy_from_slice(bias),
                 None => y.fill(0.0),
             }
             for back in (0..kernel).filter(|back| *back <= row.index as usize) {
-                let x = &cache[c.step.slot_at(row, row.index as usize - back) * width..][..channels];
-                for (channel, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                    *y += x.to_f32() * weight[channel * kernel + kernel - 1 - back];
+                cache.slot(&sizes, c.step.slot_at(row, row.index as usize - back), &mut x);
+                for (channel, (y, x)) in y.iter_mut().zip(&x).enumerate() {
+                    *y += x * weight[channel * kernel + kernel - 1 - back];
                 }
             }
             elements::post(self.how.instructions, y, &conv.post, |i| others[i].row(r));
@@ -302,10 +303,9 @@ fn gather(products: &[Product], r: usize, bias: Option<&[f32]>, out: &mut [f32])
 }
 
 /// Writes rows into their slots.
-fn keep(cache: &mut [f16], width: usize, count: usize, rows: &[f32], c: &Context<'_>) {
-    for (row, values) in c.step.rows.iter().zip(rows.chunks_exact(count)) {
-        let slot = &mut cache[c.step.slot(row) * width..][..count];
-        half::slice::HalfFloatSliceExt::convert_from_f32_slice(slot, values);
+fn keep(kept: &mut Kept, cache: &Cache, rows: &[f32], c: &Context<'_>) {
+    for (row, values) in c.step.rows.iter().zip(rows.chunks_exact(cache.width().max(1))) {
+        kept.set(cache, c.step.slot(row), values);
     }
 }
 

@@ -102,18 +102,16 @@ impl GroupScales {
 impl CpuMatrix {
     /// Packs a matrix; `each` rows belong together and are not mixed with others'.
     pub fn load(matrix: &Matrix, each: usize) -> Result<CpuMatrix> {
-        let cols = matrix.cols();
-        let mut parts = Vec::new();
-        for (format, run) in matrix.formats() {
-            let mut start = run.start;
-            while start < run.end {
-                let end = run.end.min((start / each + 1) * each);
-                let store = Store::load(matrix, format, start..end)?;
-                parts.push(Part { rows: start..end, cols, store });
-                start = end;
-            }
-        }
-        Ok(CpuMatrix { parts })
+        let part = |(format, rows): (Format, Range<usize>)| {
+            let store = Store::load(matrix, format, rows.clone())?;
+            Ok(Part { rows, cols: matrix.cols(), store })
+        };
+        Ok(CpuMatrix { parts: cuts(matrix, each).into_iter().map(part).collect::<Result<_>>()? })
+    }
+
+    /// What [`CpuMatrix::bytes`] will be.
+    pub fn bytes_of(matrix: &Matrix, each: usize) -> usize {
+        cuts(matrix, each).into_iter().map(|(format, rows)| part_bytes(format, rows.len(), matrix.cols())).sum()
     }
 
     pub fn rows(&self) -> usize {
@@ -136,6 +134,40 @@ impl CpuMatrix {
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|p| p.store.bytes()).sum()
     }
+}
+
+/// The parts of a matrix.
+fn cuts(matrix: &Matrix, each: usize) -> Vec<(Format, Range<usize>)> {
+    let mut cuts = Vec::new();
+    for (format, run) in matrix.formats() {
+        let mut start = run.start;
+        while start < run.end {
+            let end = run.end.min((start / each + 1).saturating_mul(each));
+            cuts.push((format, start..end));
+            start = end;
+        }
+    }
+    cuts
+}
+
+/// Bytes of a part.
+fn part_bytes(format: Format, rows: usize, cols: usize) -> usize {
+    let Some((_, _, _, unit)) = layout(format) else {
+        return rows * 4 * (format.row_words(cols) + format.row_scale_words(cols));
+    };
+    let (group, kind, pair) = match format {
+        Format::Affine { group, scales, .. } => (group, scales, if scales == Scales::Centered { 1 } else { 2 }),
+        Format::Scaled { group, scales, .. } => (group, scales, 1),
+        _ => return 0,
+    };
+    let scale = match kind {
+        Scales::F32 => 4,
+        Scales::E8m0 => 1,
+        Scales::F16 | Scales::Centered | Scales::E4m3 => 2,
+    };
+    let factor = if unit != 1.0 || kind == Scales::E4m3 { 4 } else { 0 };
+    let row = 4 * format.row_words(cols) + cols / usize::from(group) * pair * scale + factor;
+    rows.next_multiple_of(LANES) * row
 }
 
 impl Part {

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop)]
 
 mod attend;
+mod cache;
 mod elements;
 mod executor;
 mod lanes;

@@ -1,6 +1,7 @@
 //! What the nodes of a program compute, and where it lies.
 
 use super::{
+    cache::Kept,
     elements::{self, RmsNorm},
     matrix::CpuMatrix,
     multiply::{ELEMENTS, How},
@@ -14,7 +15,6 @@ use crate::{
     },
     reference::{fused, moe, ops},
 };
-use half::f16;
 use rayon::prelude::*;
 use std::{borrow::Cow, collections::HashMap};
 use tamarack_api::{Gate, Sym, WeightId};
@@ -32,8 +32,7 @@ pub(super) struct Model {
 /// What steps change.
 pub(super) struct Memory {
     pub buffers: Vec<Vec<f32>>,
-    /// [slots, width], f16 as on every device: keys of all heads, then values.
-    pub caches: Vec<Vec<f16>>,
+    pub caches: Vec<Kept>,
 }
 
 /// What the nodes of one step share.

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Generate(Box<Request>),
     /// Run this between steps.
     Perform(Box<dyn FnOnce(&mut ModelContext) + Send>),
+    /// Free the model, say so, and end.
+    Unload(oneshot::Sender<()>),
 }
 
 /// The engine's thread. Dropping it waits for the step that runs, and frees the device.
@@ -50,7 +52,7 @@ impl Engine {
         let run = move || match load() {
             Ok((context, shared)) => {
                 if send_loaded.send(Ok(shared)).is_ok() {
-                    serve(context, &receive);
+                    serve(context, receive);
                 }
             }
             Err(e) => {
@@ -66,7 +68,7 @@ impl Engine {
     /// Hands a command over.
     pub fn send(&self, command: Command) -> Result<()> {
         let sent = self.commands.as_ref().is_some_and(|c| c.send(command).is_ok());
-        if sent { Ok(()) } else { Err(Error::Device("the engine has ended".to_owned())) }
+        if sent { Ok(()) } else { Err(Error::Device("the model was unloaded".to_owned())) }
     }
 }
 
@@ -82,7 +84,7 @@ impl Drop for Engine {
 }
 
 /// Runs until nobody can ask anything any more. Streams keep the engine, so nobody listens either.
-fn serve(mut context: ModelContext, commands: &Receiver<Command>) {
+fn serve(mut context: ModelContext, commands: Receiver<Command>) {
     let mut scheduler = Scheduler::new(context.model.capacity());
     loop {
         let idle = scheduler.is_idle();
@@ -95,6 +97,19 @@ fn serve(mut context: ModelContext, commands: &Receiver<Command>) {
                 if catch_unwind(AssertUnwindSafe(|| work(&mut context))).is_err() {
                     tracing::error!("a closure panicked in perform");
                 }
+                if std::mem::take(&mut context.model.is_changed) {
+                    scheduler.start_anew(&mut context.model);
+                }
+            }
+            Ok(Command::Unload(done)) => {
+                scheduler.drain(&mut context.model);
+                scheduler.end_all(&mut context.model);
+                drop(context);
+                // Whoever asks from now on is told that nobody is here.
+                drop(commands);
+                // Nobody has to wait for it.
+                let _ = done.send(());
+                return;
             }
             Err(TryRecvError::Empty) => scheduler.turn(&mut context.model),
             Err(TryRecvError::Disconnected) => return,

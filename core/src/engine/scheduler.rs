@@ -93,6 +93,24 @@ impl Scheduler {
         }
     }
 
+    /// Cancels all generations.
+    pub fn end_all(&mut self, model: &mut Model) {
+        while !self.running.is_empty() {
+            self.remove(0, model).finish(StopReason::Cancelled);
+        }
+        self.waiting.drain(..).for_each(|task| task.finish(StopReason::Cancelled));
+    }
+
+    /// Has what all generations know computed anew, since the model is another one. No step is under way.
+    pub fn start_anew(&mut self, model: &mut Model) {
+        while let Some(last) = self.running.len().checked_sub(1) {
+            let task = self.remove(last, model);
+            self.waiting.push_front(task);
+        }
+        // What prompt caches hold is the old model's.
+        while model.reclaim() {}
+    }
+
     fn end_cancelled(&mut self, model: &mut Model) {
         while let Some(at) = self.running.iter().position(|r| r.task.is_cancelled()) {
             self.retire(at, model).finish(StopReason::Cancelled);

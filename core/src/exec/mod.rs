@@ -1,13 +1,16 @@
 //! What runs a program: one step is rows of any number of sequences, each with its own position and
 //! its own pages of the cache. A single chat is the batch of one.
 
+mod kept;
 mod rope;
 mod sequence;
 
+pub use kept::{pack, unpack};
 pub use rope::rope_table;
 pub use sequence::{Draw, Pool, Sequence};
 
-use crate::Result;
+use crate::{Result, checkpoint::Checkpoint};
+use std::collections::BTreeSet;
 
 /// Tokens in one page of the cache.
 pub const PAGE: usize = tamarack_kernels::step::PAGE as usize;
@@ -88,6 +91,24 @@ pub struct Capacity {
     pub slots: usize,
 }
 
+/// What a model takes of a device's memory, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+pub struct MemoryUse {
+    /// Its weights.
+    pub weights: u64,
+    /// Keys and values of all sequences.
+    pub kv: u64,
+    /// What lies between operations, and all else.
+    pub workspace: u64,
+}
+
+impl MemoryUse {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv + self.workspace
+    }
+}
+
 /// Runs the steps of one model on one device. Steps run in the order in which they are submitted.
 pub trait Executor: Send {
     /// What it was built for.
@@ -101,6 +122,21 @@ pub trait Executor: Send {
 
     /// Waits for the oldest submitted step that has not been collected.
     fn collect(&mut self) -> Result<StepResult>;
+
+    /// What it takes of its device's memory.
+    fn memory(&self) -> MemoryUse;
+
+    /// Takes over the `changed` tensors of a checkpoint, whose shapes are those of the one that it was loaded from.
+    /// Steps that were submitted are done by then.
+    ///
+    /// # Errors
+    /// Nothing has changed where this fails.
+    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()>;
+
+    /// Makes the kinds of steps ready that every generation has, and says how many of how many are.
+    fn compile(&mut self, _report: &dyn Fn(u64, u64)) -> Result<()> {
+        Ok(())
+    }
 
     /// Elements that each cache keeps of a token: of its keys, and of its values.
     fn cache_widths(&self) -> Vec<[usize; 2]>;

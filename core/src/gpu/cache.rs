@@ -2,13 +2,10 @@
 
 use super::executor::Model;
 use crate::{Result, exec::PAGE};
-use half::f16;
 
 impl Model {
-    /// Bytes of a page: f16, keys before values.
     fn page_bytes(&self, cache: usize) -> u64 {
-        let [keys, values] = self.program.cache_widths()[cache];
-        (PAGE * (keys + values) * size_of::<f16>()) as u64
+        (PAGE * self.program.caches[cache].words() * 4) as u64
     }
 
     /// What these pages hold.
@@ -29,15 +26,21 @@ impl Model {
         let mut read = self.gpu.map(&staging, submission)?;
         read.truncate(bytes as usize * pages.len());
         self.gpu.take_errors()?;
-        Ok(bytemuck::pod_collect_to_vec::<u8, f16>(&read).into_iter().map(f16::to_f32).collect())
+        let (cache, words) = (self.program.caches[cache], bytemuck::pod_collect_to_vec::<u8, u32>(&read));
+        let mut rows = vec![0.0; pages.len() * PAGE * cache.width()];
+        let slots = rows.chunks_exact_mut(cache.width()).zip(words.chunks_exact(cache.words()));
+        slots.for_each(|(slot, words)| cache.unpack(words, slot));
+        Ok(rows)
     }
 
     /// Fills these pages.
     pub fn write_cache(&self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
-        let bytes = self.page_bytes(cache);
-        for (page, rows) in pages.iter().zip(rows.chunks_exact(bytes as usize / size_of::<f16>())) {
-            let halves: Vec<f16> = rows.iter().copied().map(f16::from_f32).collect();
-            self.gpu.queue.write_buffer(&self.caches[cache], u64::from(*page) * bytes, bytemuck::cast_slice(&halves));
+        let (bytes, sizes) = (self.page_bytes(cache), self.program.caches[cache]);
+        let mut words = vec![0; PAGE * sizes.words()];
+        for (page, rows) in pages.iter().zip(rows.chunks_exact(PAGE * sizes.width())) {
+            let slots = rows.chunks_exact(sizes.width()).zip(words.chunks_exact_mut(sizes.words()));
+            slots.for_each(|(slot, words)| sizes.pack(slot, words));
+            self.gpu.queue.write_buffer(&self.caches[cache], u64::from(*page) * bytes, bytemuck::cast_slice(&words));
         }
         self.gpu.take_errors()
     }

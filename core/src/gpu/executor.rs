@@ -2,32 +2,31 @@
 
 use super::{
     Gpu,
-    experts::Room,
-    memory::{check_sizes, needs},
+    memory::{Workspace, caches, check_sizes, needs, rows, vectors},
     phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
     rounding::Rounding,
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Parts, Segment, Uploader},
+    weights::{DeviceMatrix, Layout, Parts, Uploader, layout},
 };
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, rope_table},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, rope_table},
     program::{
-        Op, Program, custom,
+        Program, custom,
         plan::{Plan, plan},
     },
-    weights::fold,
+    weights::{Matrix, fold},
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
-use tamarack_kernels::{Kernel, attend::Keys, halves::padded, matmul::partial_words, step as words};
+use tamarack_kernels::{Kernel, attend::Keys};
 
 /// Most parts into which attention splits a long cache.
-const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
+pub(super) const MAX_SPLITS: usize = tamarack_kernels::attend::MAX_SPLITS as usize;
 /// Most rows of a step that still splits: with more there is work enough for every processor.
-const SPLIT_ROWS: usize = 16;
+pub(super) const SPLIT_ROWS: usize = 16;
 /// Keys that one workgroup goes through before splitting pays.
 const SPLIT_KEYS: usize = 512;
 /// Keys in a part at least.
@@ -94,6 +93,17 @@ pub struct WgpuExecutor {
 impl WgpuExecutor {
     /// Copies the weights to the device and plans for steps up to `capacity`.
     pub fn load(gpu: Gpu, program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<WgpuExecutor> {
+        WgpuExecutor::load_reporting(gpu, program, checkpoint, capacity, &|_| {})
+    }
+
+    /// The same, and says how many bytes of weights are on the device.
+    pub fn load_reporting(
+        gpu: Gpu,
+        program: Program,
+        checkpoint: &Checkpoint,
+        capacity: Capacity,
+        report: &dyn Fn(u64),
+    ) -> Result<WgpuExecutor> {
         for op in &program.custom {
             custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
         }
@@ -102,12 +112,28 @@ impl WgpuExecutor {
         check_sizes(&gpu, &program, &plan, &capacity)?;
         let needs = needs(&program, &plan, checkpoint, &capacity);
         let full = |e| if let Error::Memory(e) = e { Error::Memory(format!("{e}: {needs}")) } else { e };
-        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint).map_err(full)?;
+        let (matrices, vectors, weight_bytes) = upload(&gpu, &program, checkpoint, &|_| true, report).map_err(full)?;
         let model = Model::new(gpu, program, plan, &capacity, matrices, vectors);
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
         Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes })
+    }
+
+    /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
+    pub fn estimate(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let program = &custom::for_device(program.clone());
+        let plan = plan(program, |sym| rows(sym, capacity))?;
+        check_sizes(gpu, program, &plan, capacity)?;
+        let mut matrices = HashMap::new();
+        for id in program.used_weights().0 {
+            let (matrix, parts) = device_form(program, id, checkpoint)?;
+            matrices.insert(id, layout(gpu, &name(program, id), &matrix, parts)?);
+        }
+        let weights = matrices.values().map(|m| m.bytes).sum::<u64>() + vectors(program, checkpoint)?;
+        let rounding = Rounding::of(gpu, program, &plan, &matrices);
+        let workspace = Workspace::of(gpu, program, &plan, &rounding, &matrices, capacity).bytes();
+        Ok(MemoryUse { weights, kv: caches(program, capacity).sum(), workspace })
     }
 
     /// Bytes of weights on the device.
@@ -278,6 +304,54 @@ impl Executor for WgpuExecutor {
         Ok(StepResult { tokens: all[..pending.outputs].to_vec(), logits })
     }
 
+    fn memory(&self) -> MemoryUse {
+        let m = &self.model;
+        let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
+        let vectors: u64 = m.vectors.values().map(wgpu::Buffer::size).sum();
+        let products = [&m.scratch, &m.halves, &m.worths, &m.sums, &m.tiles, &m.sorted];
+        let others = [&m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
+        let single: u64 = products.iter().chain(&others).map(|b| b.size()).sum();
+        MemoryUse {
+            weights: m.matrices.values().map(|m| m.layout().bytes).sum::<u64>() + vectors,
+            kv: all(&m.caches),
+            workspace: all(&m.activations) + all(&m.ropes) + all(&m.rounded) + all(&self.spare) + single,
+        }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
+        let Model { gpu, program, .. } = &self.model;
+        let is_changed = |id: WeightId| program.weight_names(id).iter().any(|name| changed.contains(*name));
+        let (matrices, vectors, _) = upload(gpu, program, checkpoint, &is_changed, &|_| {})?;
+        // What can be rounded, and what products take room for, depends on formats and values.
+        let mut layouts = layouts(&self.model.matrices);
+        layouts.extend(self::layouts(&matrices));
+        let rounding = Rounding::of(gpu, program, &self.model.plan, &layouts);
+        let w = Workspace::of(gpu, program, &self.model.plan, &rounding, &layouts, &self.capacity);
+        let rounded = w.rounded.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect();
+        let (halves, sums) = (gpu.buffer("halves", w.halves), gpu.buffer("partial sums", w.sums));
+        gpu.take_errors()?;
+        // Bind groups hold the old buffers.
+        self.phases.clear();
+        let m = &mut self.model;
+        m.matrices.extend(matrices);
+        m.vectors.extend(vectors);
+        (m.rounding, m.rounded, m.halves, m.sums) = (rounding, rounded, halves, sums);
+        self.weight_bytes = self.memory().weights;
+        Ok(())
+    }
+
+    fn compile(&mut self, report: &dyn Fn(u64, u64)) -> Result<()> {
+        let rows = self.capacity.rows;
+        // A token of one sequence, and a prompt.
+        let kinds = [self.kind(1, 1, 1, 1).0, self.kind(rows, rows, 1, rows).0];
+        for (i, kind) in kinds.iter().enumerate() {
+            report(i as u64, kinds.len() as u64);
+            self.prepare(*kind)?;
+        }
+        report(kinds.len() as u64, kinds.len() as u64);
+        Ok(())
+    }
+
     fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.model.program.cache_widths()
     }
@@ -309,41 +383,28 @@ impl Model {
         matrices: HashMap<WeightId, DeviceMatrix>,
         vectors: HashMap<WeightId, wgpu::Buffer>,
     ) -> Model {
-        let buffer = |label: &str, words: usize| gpu.buffer(label, words as u64 * 4);
-        let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| buffer("cache", slots * c.width() / 2)).collect();
-        let ropes = program.ropes.iter().map(|r| buffer("rope", capacity.rows * r.width())).collect();
-        let partial = |id: usize, node: &crate::program::Node| match node.op {
-            Op::Attend { cache, .. } => program.dims(id)[0] * (program.caches[cache].dv + 2),
-            _ => 0,
-        };
-        let partials = program.nodes.iter().enumerate().map(|(i, n)| partial(i, n)).max().unwrap_or(0);
-        let room = Room::of(&program, |sym| rows(sym, capacity));
-        let scratch = scratch_words(&program, capacity).max(room.scratch);
-        let [halves, worths, sums] = cooperative_words(&gpu, &program, &matrices, capacity);
-        let rounding = Rounding::of(&gpu, &program, &plan, &matrices);
-        let step_words = words::HEADER_WORDS as usize
-            + capacity.rows * words::ROW_WORDS as usize
-            + capacity.outputs * words::OUTPUT_WORDS as usize
-            + capacity.pages
-            + capacity.slots;
+        let caches = caches(&program, capacity).map(|bytes| gpu.buffer("cache", bytes)).collect();
+        let layouts = layouts(&matrices);
+        let rounding = Rounding::of(&gpu, &program, &plan, &layouts);
+        let w = Workspace::of(&gpu, &program, &plan, &rounding, &layouts, capacity);
+        let all = |label: &str, sizes: &[u64]| sizes.iter().map(|bytes| gpu.buffer(label, *bytes)).collect();
         Model {
-            activations: plan.buffers.iter().map(|bytes| gpu.buffer("activation", *bytes)).collect(),
-            rounded: rounding.buffers.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect(),
+            activations: all("activation", &w.activations),
+            rounded: all("rounded", &w.rounded),
             rounding,
             caches,
-            ropes,
-            scratch: buffer("scratch", scratch),
-            halves: buffer("halves", halves),
-            worths: buffer("worths", worths),
-            sums: buffer("partial sums", sums),
-            tiles: buffer("tiles", room.tiles),
-            sorted: buffer("sorted choices", room.sorted),
-            partials: buffer("attention parts", partials * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
-            candidates: buffer("candidates", candidates_words(&gpu, &program, capacity)),
-            step: buffer("step", step_words),
-            sampled: buffer("sampled", capacity.slots),
-            results: buffer("results", capacity.outputs),
+            ropes: all("rope", &w.ropes),
+            scratch: gpu.buffer("scratch", w.scratch),
+            halves: gpu.buffer("halves", w.halves),
+            worths: gpu.buffer("worths", w.worths),
+            sums: gpu.buffer("partial sums", w.sums),
+            tiles: gpu.buffer("tiles", w.tiles),
+            sorted: gpu.buffer("sorted choices", w.sorted),
+            partials: gpu.buffer("attention parts", w.partials),
+            candidates: gpu.buffer("candidates", w.candidates),
+            step: gpu.buffer("step", w.step),
+            sampled: gpu.buffer("sampled", w.sampled),
+            results: gpu.buffer("results", w.results),
             gpu,
             program,
             plan,
@@ -353,61 +414,36 @@ impl Model {
     }
 }
 
-fn rows(sym: Sym, capacity: &Capacity) -> usize {
-    if sym == Sym::Tokens { capacity.rows } else { capacity.outputs }
+fn layouts(matrices: &HashMap<WeightId, DeviceMatrix>) -> HashMap<WeightId, Layout> {
+    matrices.iter().map(|(id, matrix)| (*id, matrix.layout())).collect()
 }
 
-/// Room for a normed or copied input of any product.
-fn scratch_words(program: &Program, capacity: &Capacity) -> usize {
-    let products = program.nodes.iter().filter(|n| matches!(n.op, Op::MatMul(_) | Op::ExpertUp(_)));
-    let inputs = products.map(|n| n.inputs[0]);
-    inputs.map(|i| program.width(i) * rows(program.rows(i), capacity)).max().unwrap_or(0)
-}
-
-/// Room for the halves, the factors of rows and the partial sums of any product.
-fn cooperative_words(
-    gpu: &Gpu,
-    program: &Program,
-    matrices: &HashMap<WeightId, DeviceMatrix>,
-    capacity: &Capacity,
-) -> [usize; 3] {
-    let (mut halves, mut sums) = (0, 0);
-    for (id, node) in program.nodes.iter().enumerate() {
-        let Op::MatMul(m) = &node.op else { continue };
-        let matrix = &matrices[&m.weight];
-        if gpu.caps.cooperative.is_none() || !matrix.fits_halves() {
-            continue;
-        }
-        let rows = rows(program.rows(id), capacity);
-        halves = halves.max(rows * padded(matrix.cols) as usize / 2);
-        for most in Rows::tiles() {
-            let rows = if most == Rows::MOST { rows } else { rows.min(most as usize) };
-            let parts = if m.glu.is_some() { 2 } else { 1 };
-            let words = |s: &Segment| partial_words(s.rows, matrix.cols, parts, most, rows as u32) as usize;
-            sums = sums.max(matrix.segments.iter().map(words).max().unwrap_or(0));
-        }
-    }
-    [halves, capacity.rows.max(capacity.outputs), sums]
-}
-
-fn candidates_words(gpu: &Gpu, program: &Program, capacity: &Capacity) -> usize {
-    let vocab = program.width(program.output) as u32;
-    let spec = tamarack_kernels::sample::Sample { vocab, logits: tamarack_kernels::View::rows(vocab) };
-    spec.partial_words(&gpu.caps) as usize * capacity.outputs
+/// A matrix as the device gets it.
+fn device_form(program: &Program, id: WeightId, checkpoint: &Checkpoint) -> Result<(Matrix, Parts)> {
+    let (matrix, parts) = (fold(&program.weights, id, checkpoint)?, Parts::of(program, id));
+    // Gate and up share segments, which takes one format for both.
+    let matrix = if parts.share() && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
+    Ok((matrix, parts))
 }
 
 type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);
 
-fn upload(gpu: &Gpu, program: &Program, checkpoint: &Checkpoint) -> Result<Uploaded> {
+/// Copies those weights that are `wanted` to the device.
+fn upload(
+    gpu: &Gpu,
+    program: &Program,
+    checkpoint: &Checkpoint,
+    wanted: &dyn Fn(WeightId) -> bool,
+    report: &dyn Fn(u64),
+) -> Result<Uploaded> {
     let (matrix_ids, vector_ids) = program.used_weights();
-    let parts: BTreeMap<WeightId, Parts> = matrix_ids.iter().map(|id| (*id, Parts::of(program, *id))).collect();
-    let mut uploader = Uploader::new(gpu);
+    let mut uploader = Uploader::new(gpu, report);
     let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-    for (id, parts) in parts {
-        let matrix = fold(&program.weights, id, checkpoint)?;
+    for id in matrix_ids.into_iter().filter(|id| wanted(*id)) {
+        let (matrix, parts) = device_form(program, id, checkpoint)?;
         matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
     }
-    for id in vector_ids {
+    for id in vector_ids.into_iter().filter(|id| wanted(*id)) {
         let values = fold(&program.weights, id, checkpoint)?.values();
         vectors.insert(id, uploader.vector(&name(program, id), &values));
     }

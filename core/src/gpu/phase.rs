@@ -16,7 +16,7 @@ use crate::{
 };
 use tamarack_api::{AttentionSpec, Sym};
 use tamarack_kernels::{
-    Kernel, Post, View,
+    CacheFormat, Kernel, Post, View,
     attend::{Attend, Besides, Keys},
     elementwise::{self, Elementwise},
     embedding::{Embedding, embedding},
@@ -340,7 +340,9 @@ impl<'a> Emitter<'a> {
     fn is_besides(&self, p: &Prepare) -> bool {
         matches!(self.kind.attention, Attention::Single(_))
             && p.q.is_some()
-            && p.kv.as_ref().is_some_and(|kv| kv.v.is_some())
+            && p.kv
+                .as_ref()
+                .is_some_and(|kv| kv.v.is_some() && self.model.program.caches[kv.cache].format == CacheFormat::F16)
     }
 
     /// A plugin's kernel, whose inputs [`program::custom::for_device`] has laid out without gaps.
@@ -391,8 +393,9 @@ impl<'a> Emitter<'a> {
             Ok::<_, Error>((k, kv.v.as_ref().map(|v| heads(self, v)).transpose()?))
         });
         let kv = kv.transpose()?;
+        let cache = p.kv.as_ref().map(|kv| model.program.caches[kv.cache].format).unwrap_or_default();
         let tables = ropes.iter().map(|r| model.program.rope(*r).0.inv_freq.len() as u32).collect();
-        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, out };
+        let kernel = prepare::Prepare { q, kv, inputs: buffers.len() as u32, tables, cache, out };
         let mut bound: Vec<&wgpu::Buffer> = buffers.iter().map(|b| &model.activations[*b]).collect();
         bound.extend(p.norms().filter_map(|n| n.weight).map(|w| &model.vectors[&w]));
         bound.extend(ropes.iter().map(|r| &model.ropes[*r as usize]));
@@ -414,6 +417,7 @@ impl<'a> Emitter<'a> {
             softcap: spec.softcap,
             sinks: spec.sinks.is_some(),
             latent: sizes.latent,
+            cache: sizes.format,
             q: q.view,
             out: out.view,
         };

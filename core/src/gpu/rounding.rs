@@ -1,7 +1,7 @@
 //! Which results are stored rounded by the kernel that makes them, so that the products that take them
 //! need not round: see [`tamarack_kernels::rounded`]. Steps of one row only: there nothing hides it.
 
-use super::{Gpu, weights::DeviceMatrix};
+use super::{Gpu, weights::Layout};
 use crate::program::{MatMul, Node, NodeId, Op, Program, plan::Plan};
 use std::collections::HashMap;
 use tamarack_api::{Sym, WeightId};
@@ -33,7 +33,7 @@ pub(super) struct Rounding {
 
 impl Rounding {
     /// Finds every result that a product with quantized weights takes.
-    pub fn of(gpu: &Gpu, program: &Program, plan: &Plan, matrices: &HashMap<WeightId, DeviceMatrix>) -> Rounding {
+    pub fn of(gpu: &Gpu, program: &Program, plan: &Plan, matrices: &HashMap<WeightId, Layout>) -> Rounding {
         let count = program.nodes.len();
         let mut rounding = Rounding { made: vec![None; count], taken: vec![None; count], buffers: Vec::new() };
         let precision = gpu.settings.precision;
@@ -60,7 +60,7 @@ impl Rounding {
             let serves = |(user, input): &(NodeId, usize)| match &program.nodes[*user].op {
                 Op::MatMul(m) if *input == 0 => {
                     let segments = &matrices[&m.weight].segments;
-                    segments.iter().all(|s| Row::serves(s.format, width, precision)) && can_wait(program, m)
+                    segments.iter().all(|s| Row::serves(s.0, width, precision)) && can_wait(program, m)
                 }
                 _ => false,
             };

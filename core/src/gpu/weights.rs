@@ -19,6 +19,17 @@ const CHUNK: usize = 8 << 20;
 /// Bytes handed over before waiting until the device has taken them.
 const IN_FLIGHT: usize = 64 << 20;
 
+/// How a matrix lies on a device, without its values.
+pub(super) struct Layout {
+    pub cols: u32,
+    /// The format of each segment, and its outputs.
+    pub segments: Vec<(Format, u32)>,
+    /// Whether its weights may be rounded to f16 on their way into a product; before they are read, that they may.
+    pub fits_halves: bool,
+    /// Bytes on the device.
+    pub bytes: u64,
+}
+
 /// What belongs together in a matrix.
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
@@ -47,6 +58,16 @@ impl Parts {
             }
         }
         parts
+    }
+
+    /// Rows that make one output.
+    fn together(self) -> usize {
+        self.adjacent * if self.halves { 2 } else { 1 }
+    }
+
+    /// Whether rows of the only matrix share segments.
+    pub fn share(self) -> bool {
+        self.experts == 1 && (self.halves || self.adjacent > 1)
     }
 }
 
@@ -77,6 +98,13 @@ impl DeviceMatrix {
     pub fn fits_halves(&self) -> bool {
         self.segments.iter().all(|s| s.fits_halves)
     }
+
+    /// How it lies there.
+    pub fn layout(&self) -> Layout {
+        let segments = self.segments.iter().map(|s| (s.format, s.rows)).collect();
+        let bytes = self.segments.iter().map(Segment::bytes).sum();
+        Layout { cols: self.cols, segments, fits_halves: self.fits_halves(), bytes }
+    }
 }
 
 impl Segment {
@@ -93,35 +121,20 @@ pub(super) struct Uploader<'a> {
     quantizer: Quantizer,
     /// Bytes copied.
     pub bytes: u64,
+    /// Is told how many that are.
+    report: &'a dyn Fn(u64),
 }
 
 impl<'a> Uploader<'a> {
-    pub fn new(gpu: &'a Gpu) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0 }
+    pub fn new(gpu: &'a Gpu, report: &'a dyn Fn(u64)) -> Uploader<'a> {
+        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0, report }
     }
 
     /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
     pub fn matrix(&mut self, name: &str, matrix: &Matrix, parts: Parts) -> Result<DeviceMatrix> {
-        let cols = matrix.cols();
-        let together = parts.adjacent * if parts.halves { 2 } else { 1 };
-        let outputs = matrix.rows() / parts.experts / together;
-        let each = outputs * together;
-        let mut segments = Vec::new();
-        for (format, run) in matrix.formats() {
-            if together > 1 && !(run.start.is_multiple_of(each) && run.end.is_multiple_of(each)) {
-                return Err(Error::Model(format!("{name}: gates and what they gate are stored in different forms")));
-            }
-            let run = run.start / together..run.end / together;
-            let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * together;
-            let most = (self.gpu.caps.binding_size / row_bytes.max(1) as u64) as usize;
-            if most == 0 || !cols.is_multiple_of(format.block()) {
-                return Err(Error::Model(format!("{name}: rows of {cols} in {format} do not fit a binding")));
-            }
-            for (experts, rows) in cut(run, outputs, most) {
-                segments.push(self.segment(name, matrix, format, parts, (experts, rows))?);
-            }
-        }
-        Ok(DeviceMatrix { segments, cols: cols as u32 })
+        let pieces = pieces(self.gpu, name, matrix, parts)?.into_iter();
+        let segments = pieces.map(|(format, piece)| self.segment(name, matrix, format, parts, piece));
+        Ok(DeviceMatrix { segments: segments.collect::<Result<_>>()?, cols: matrix.cols() as u32 })
     }
 
     /// Copies outputs `rows` of `experts`.
@@ -131,7 +144,7 @@ impl<'a> Uploader<'a> {
         matrix: &Matrix,
         format: Format,
         parts: Parts,
-        (experts, outputs): (Range<usize>, Range<usize>),
+        (experts, outputs): Piece,
     ) -> Result<Segment> {
         let cols = matrix.cols();
         let (words, scale_words) = (format.row_words(cols), format.row_scale_words(cols));
@@ -185,6 +198,7 @@ impl<'a> Uploader<'a> {
     fn write(&mut self, buffer: &wgpu::Buffer, word: usize, words: &[u32]) {
         self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
         self.bytes += words.len() as u64 * 4;
+        (self.report)(self.bytes);
         self.in_flight += words.len() * 4;
         self.flush_if_full();
     }
@@ -237,9 +251,45 @@ pub(super) fn magnitude(format: Format, cols: usize, quants: &[u32], scales: &[u
     }
 }
 
+/// Outputs of experts.
+type Piece = (Range<usize>, Range<usize>);
+
+/// The segments that a matrix is cut into.
+fn pieces(gpu: &Gpu, name: &str, matrix: &Matrix, parts: Parts) -> Result<Vec<(Format, Piece)>> {
+    let cols = matrix.cols();
+    let together = parts.together();
+    let outputs = matrix.rows() / parts.experts / together;
+    let each = outputs * together;
+    let mut pieces = Vec::new();
+    for (format, run) in matrix.formats() {
+        if together > 1 && !(run.start.is_multiple_of(each) && run.end.is_multiple_of(each)) {
+            return Err(Error::Model(format!("{name}: gates and what they gate are stored in different forms")));
+        }
+        let run = run.start / together..run.end / together;
+        let row_bytes = format.row_words(cols).max(format.row_scale_words(cols)) * 4 * together;
+        let most = (gpu.caps.binding_size / row_bytes.max(1) as u64) as usize;
+        if most == 0 || !cols.is_multiple_of(format.block()) {
+            return Err(Error::Model(format!("{name}: rows of {cols} in {format} do not fit a binding")));
+        }
+        pieces.extend(cut(run, outputs, most).into_iter().map(|piece| (format, piece)));
+    }
+    Ok(pieces)
+}
+
+/// How a matrix will lie on a device.
+pub(super) fn layout(gpu: &Gpu, name: &str, matrix: &Matrix, parts: Parts) -> Result<Layout> {
+    let (cols, mut bytes, mut segments) = (matrix.cols(), 0, Vec::new());
+    for (format, (experts, outputs)) in pieces(gpu, name, matrix, parts)? {
+        let rows = experts.len() * outputs.len() * parts.together();
+        bytes += (rows * (format.row_words(cols) + format.row_scale_words(cols)) * 4) as u64;
+        segments.push((format, outputs.len() as u32));
+    }
+    Ok(Layout { cols: cols as u32, segments, fits_halves: true, bytes })
+}
+
 /// Cuts a run of outputs, numbered through experts of `each`, into pieces of `most` at most: several experts,
 /// or a part of one.
-fn cut(run: Range<usize>, each: usize, most: usize) -> Vec<(Range<usize>, Range<usize>)> {
+fn cut(run: Range<usize>, each: usize, most: usize) -> Vec<Piece> {
     let even = |range: Range<usize>, most: usize| {
         let size = range.len().div_ceil(range.len().div_ceil(most).max(1)).max(1);
         range.clone().step_by(size).map(move |start| start..(start + size).min(range.end)).collect::<Vec<_>>()

@@ -149,6 +149,16 @@ impl Hub {
         }
     }
 
+    /// As [`Hub::snapshot`], from what is in the cache already. Never asks the network.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if something is missing; the message names it.
+    pub fn cached(&self, id: &str, revision: Option<&str>, globs: &[&str]) -> Result<PathBuf> {
+        let source = Source::parse(id)?;
+        let revision = select::check_revision(revision.unwrap_or("main"))?;
+        Cache::new(self.client.cache_dir(), &source.repo).find(revision, &Wanted::new(&source, globs)?)
+    }
+
     async fn download(
         &self,
         source: &Source,

@@ -4,10 +4,10 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     cpu::{CpuExecutor, CpuSettings},
-    exec::{Capacity, Executor, PAGE},
+    exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
-    model::{Device, LoadOptions},
-    program::{Program, RULES, rewrite},
+    model::{Device, LoadOptions, Phase},
+    program::{Cache, Program, RULES, rewrite},
     reference::Reference,
     weights::fold,
 };
@@ -23,29 +23,82 @@ const DEFAULT_CONTEXT: usize = 8192;
 const ROWS_SLOW: usize = 128;
 const ROWS_FAST: usize = 512;
 
-/// Makes `program` ready to run.
-pub(super) fn executor(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Box<dyn Executor>> {
+/// Makes `program` ready to run. `name` is what reports call the model.
+pub(super) fn executor(
+    program: Program,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+    name: &str,
+) -> Result<Box<dyn Executor>> {
+    let (program, on, capacity) = planned(program, checkpoint, options)?;
+    match on {
+        On::Gpu(gpu) => {
+            let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
+            let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
+            report(0);
+            let executor = WgpuExecutor::load_reporting(*gpu, program, checkpoint, capacity, &report)?;
+            report(total);
+            Ok(Box::new(executor))
+        }
+        On::Cpu(settings) => {
+            let total = CpuExecutor::estimate(&program, checkpoint, &capacity)?.weights;
+            options.report(Phase::Load, name, 0, total);
+            let executor = CpuExecutor::load(settings, program, checkpoint, capacity)?;
+            options.report(Phase::Load, name, total, total);
+            Ok(Box::new(executor))
+        }
+        On::Reference => {
+            // Nothing is copied: rows of weights are read where they lie, when they are needed.
+            let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+            let reference = Reference::load(program, checkpoint, capacity)?;
+            options.report(Phase::Load, name, bytes, bytes);
+            Ok(Box::new(reference))
+        }
+    }
+}
+
+/// What [`Executor::memory`] will say of the executor of the same arguments.
+pub(super) fn estimate(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<MemoryUse> {
+    let (program, on, capacity) = planned(program, checkpoint, options)?;
+    match on {
+        On::Reference => Reference::estimate(&program, checkpoint, &capacity),
+        On::Cpu(_) => CpuExecutor::estimate(&program, checkpoint, &capacity),
+        On::Gpu(gpu) => WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity),
+    }
+}
+
+/// A device that is ready for a model.
+enum On {
+    Gpu(Box<Gpu>),
+    Cpu(CpuSettings),
+    Reference,
+}
+
+/// The program as it will run, where, and what a step holds there.
+fn planned(program: Program, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<(Program, On, Capacity)> {
     let pages = pages(options.context, checkpoint.config())?;
-    let program = shortened(program, checkpoint);
+    let mut program = shortened(program, checkpoint);
+    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
-    let adapter = match options.device.target()? {
-        Target::Gpu(adapter) => adapter,
+    match options.device.target()? {
+        Target::Gpu(adapter) => {
+            let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+            let rows = if software { ROWS_SLOW } else { ROWS_FAST };
+            let mut gpu = Gpu::open(&adapter)?;
+            gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
+            Ok((program, On::Gpu(Box::new(gpu)), capacity(rows)))
+        }
         Target::Cpu => {
-            check_cache(&program, pages, size_of::<half::f16>())?;
+            check_cache(&program, pages, CpuExecutor::slot_bytes)?;
             let mut settings = CpuSettings { threads: options.threads, ..CpuSettings::new()? };
             settings.precision = options.precision.unwrap_or(settings.precision);
-            return Ok(Box::new(CpuExecutor::load(settings, program, checkpoint, capacity(ROWS_SLOW))?));
+            Ok((program, On::Cpu(settings), capacity(ROWS_SLOW)))
         }
         Target::Reference => {
-            check_cache(&program, pages, size_of::<f32>())?;
-            return Ok(Box::new(Reference::load(program, checkpoint, capacity(ROWS_SLOW))?));
+            check_cache(&program, pages, Reference::slot_bytes)?;
+            Ok((program, On::Reference, capacity(ROWS_SLOW)))
         }
-    };
-    let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let rows = if software { ROWS_SLOW } else { ROWS_FAST };
-    let mut gpu = Gpu::open(&adapter)?;
-    gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-    Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity(rows))?))
+    }
 }
 
 /// What a [`Device`] turns out to be on this machine.
@@ -121,8 +174,8 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 }
 
 /// Refuses a cache that cannot be, before anything is allocated.
-fn check_cache(program: &Program, pages: usize, element: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(|c| c.width() * element).sum();
+fn check_cache(program: &Program, pages: usize, slot_bytes: fn(&Cache) -> usize) -> Result<()> {
+    let per_token: usize = program.caches.iter().map(slot_bytes).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -142,7 +195,6 @@ fn check_cache(program: &Program, pages: usize, element: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::Cache;
     use serde_json::json;
 
     #[test]
@@ -175,8 +227,9 @@ mod tests {
 
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
-        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, latent: false }; 2];
-        let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20, 4).unwrap_err().to_string();
+        let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, ..Cache::default() }; 2];
+        let program = Program { caches, ..Program::default() };
+        let e = check_cache(&program, 1 << 20, Reference::slot_bytes).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }
 }

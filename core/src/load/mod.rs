@@ -7,39 +7,97 @@ pub use device::Target;
 
 use crate::{
     Error, Result,
-    checkpoint::Checkpoint,
-    model::{LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase, Shared},
-    plugins::Registry,
+    checkpoint::{self, Checkpoint},
+    exec::MemoryUse,
+    model::{
+        Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
+        ProcessorTypeRegistry, Shared, UserInputProcessor,
+    },
+    plugins::{Found, Registry},
     program::{Program, lower},
     text::Tokenizer,
 };
 use serde_json::Value;
 use std::{path::Path, sync::Arc};
+use tamarack_api::Kind;
+
+/// What serves models of one kind.
+pub(crate) struct Source {
+    /// Which kind.
+    pub kind: Kind,
+    /// Its architectures, among others.
+    pub plugins: Registry,
+    /// Its processors.
+    pub processors: ProcessorTypeRegistry,
+}
+
+/// Refuses a model in `folder` that nothing serves.
+pub(crate) fn check(sources: &[Source], folder: &Path) -> Result<()> {
+    choose(sources, &checkpoint::config(folder)?, folder).map(drop)
+}
+
+/// The architecture that serves a model, and where it is from. Where both kinds do, the configuration tells.
+fn choose<'a>(sources: &'a [Source], config: &Value, path: &Path) -> Result<(&'a Source, Found)> {
+    let model_type = &config["model_type"];
+    let model_type = model_type.as_str().ok_or_else(|| no_model_type(path, model_type))?;
+    let likely = if config["vision_config"].is_object() { Kind::Vlm } else { Kind::Llm };
+    let find = |source: &'a Source| (source, source.plugins.find_kind(model_type, source.kind));
+    let mut found: Vec<_> = sources.iter().map(find).collect();
+    // What serves it comes first, then what it looks like.
+    found.sort_by_key(|(source, found)| (found.is_err(), source.kind != likely));
+    let best = found.into_iter().next();
+    let (source, found) = best.ok_or_else(|| Error::Request("no registry was given".to_owned()))?;
+    Ok((source, found.map_err(|e| e.of_model(path))?))
+}
+
+/// A model of which no weight has been read yet.
+struct Recorded<'a> {
+    checkpoint: Checkpoint,
+    source: &'a Source,
+    plugin: Found,
+    program: Program,
+}
+
+fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
+    let checkpoint = Checkpoint::open(path)?;
+    let (source, plugin) = choose(sources, checkpoint.config(), path)?;
+    let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
+    let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
+    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
+    Ok(Recorded { checkpoint, source, plugin, program })
+}
+
+/// What the model at `path` will take of its device's memory.
+pub(crate) fn estimate(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<MemoryUse> {
+    let Recorded { mut checkpoint, program, .. } = record(sources, path)?;
+    options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
+    device::estimate(program, &checkpoint, options).map_err(|e| e.of_model(path))
+}
 
 /// Loads the model at `path`, on the thread that will run it.
 pub(crate) fn load(
-    plugins: &Registry,
+    sources: &[Source],
     configuration: ModelConfiguration,
     path: &Path,
     tokenizer: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let mut checkpoint = Checkpoint::open(path)?;
-    let model_type = &checkpoint.config()["model_type"];
-    let model_type = model_type.as_str().ok_or_else(|| no_model_type(path, model_type))?.to_owned();
-    let plugin = plugins.find(&model_type).map_err(|e| e.of_model(path))?;
-    let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-    let graph = plugin.record("text", checkpoint.config(), index).map_err(|e| e.of_model(path))?;
-    let program = Program { plain: Some(plugin.plain_ops()), ..lower(&graph) };
+    let Recorded { mut checkpoint, source, plugin, program } = record(sources, path)?;
+    let model_type = checkpoint.config()["model_type"].as_str().unwrap_or_default().to_owned();
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
-    let tokenizer = find_tokenizer(&checkpoint, tokenizer).map_err(|e| e.to_string());
+    let kind = configuration.override_tokenizer.as_deref();
+    let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
+    let processor: Arc<dyn UserInputProcessor> = match source.kind {
+        Kind::Vlm => source.processors.create(&processor_config(&checkpoint)?).map_err(|e| e.of_model(path))?,
+        _ => Arc::new(LlmUserInputProcessor),
+    };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
-    options.report(Phase::Load, &configuration.name, 0, bytes);
-    let model = Model::new(device::executor(program, &checkpoint, options).map_err(|e| e.of_model(path))?);
-    options.report(Phase::Load, &configuration.name, bytes, bytes);
+    let names = program.used_names();
+    let executor = device::executor(program, &checkpoint, options, &configuration.name);
+    let mut model = Model::new(executor.map_err(|e| e.of_model(path))?);
+    model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();
     let info = ModelInfo {
@@ -48,26 +106,33 @@ pub(crate) fn load(
         device: model.device(),
         is_software: model.executor.is_software(),
         parameters: checkpoint.tensors().map(|(_, t)| t.shape().iter().map(|d| *d as u64).product::<u64>()).sum(),
-        bytes,
+        bytes: checkpoint.tensors().map(|(_, t)| t.bytes()).sum(),
         vocabulary: model.vocabulary(),
         context: capacity.pages * crate::exec::PAGE,
         step_rows: capacity.rows,
     };
+    model.files = Some(Files::new(checkpoint, names));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
-    let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
-    Ok((context, Shared { configuration, tokenizer, info }))
+    let shared = Shared { configuration, tokenizer, processor, info };
+    let context = ModelContext {
+        model,
+        configuration: shared.configuration.clone(),
+        tokenizer: shared.tokenizer.clone(),
+        processor: shared.processor.clone(),
+    };
+    Ok((context, shared))
 }
 
 /// Loads a draft model beside the model that it is to help.
 pub(crate) fn add_draft(
     (mut context, shared): (ModelContext, Shared),
-    plugins: &Registry,
+    sources: &[Source],
     configuration: ModelConfiguration,
     path: &Path,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
     let options = LoadOptions { context: Some(shared.info.context), ..options.clone() };
-    let (draft, about) = load(plugins, configuration, path, None, &options)?;
+    let (draft, about) = load(sources, configuration, path, None, &options)?;
     let words = ["Hello, world", "fn main() {}", " 1234 été"];
     let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {
         let tokenizer = t.as_ref().as_ref().ok()?;
@@ -81,10 +146,19 @@ pub(crate) fn add_draft(
     Ok((context, shared))
 }
 
-fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>) -> Result<Tokenizer> {
+/// What says how a vision-language model's input is prepared: the first of these files that there is.
+fn processor_config(checkpoint: &Checkpoint) -> Result<Value> {
+    let files = ["preprocessor_config.json", "processor_config.json"];
+    let found = files.iter().map(|name| checkpoint.path().join(name)).find(|path| path.exists());
+    let found =
+        found.ok_or_else(|| Error::file(checkpoint.path(), format!("expected {}, found neither", files.join(" or "))));
+    checkpoint::read_json(&found?)
+}
+
+fn find_tokenizer(checkpoint: &Checkpoint, elsewhere: Option<&Path>, kind: Option<&str>) -> Result<Tokenizer> {
     match (elsewhere, checkpoint.metadata()) {
         (Some(folder), _) => Tokenizer::from_dir(folder),
-        (None, Some(metadata)) => Tokenizer::from_gguf(metadata),
+        (None, Some(metadata)) => Tokenizer::from_gguf_as(metadata, kind),
         (None, None) => Tokenizer::from_dir(checkpoint.path()),
     }
 }

@@ -1,6 +1,10 @@
 //! Which model, and what is said about it beside what its files say.
 
-use crate::text::{ReasoningFormat, ToolCallFormat};
+use crate::{
+    Result,
+    hub::{Hub, MODEL_FILES},
+    text::{ReasoningFormat, ToolCallFormat},
+};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -54,6 +58,9 @@ pub struct ModelConfiguration {
     pub name: String,
     /// Where the tokenizer comes from, if not from the model: a hub id or a folder.
     pub tokenizer_id: Option<String>,
+    /// The kind of tokenizer, in place of the one that a GGUF file names (`tokenizer.ggml.pre`): `llama-bpe`, `qwen2`
+    /// and so on. A `tokenizer.json` leaves nothing open, and nothing changes for one.
+    pub override_tokenizer: Option<String>,
     /// A prompt to try it with.
     pub default_prompt: String,
     /// Tokens that end a generation, beside those that the files name, as the vocabulary spells them.
@@ -111,6 +118,7 @@ impl ModelConfiguration {
             id,
             name,
             tokenizer_id: None,
+            override_tokenizer: None,
             default_prompt: "hello".to_owned(),
             extra_eos_tokens: BTreeSet::new(),
             eos_token_ids: BTreeSet::new(),
@@ -125,6 +133,24 @@ impl ModelConfiguration {
         if let Identifier::Hub { revision, .. } = &mut self.id {
             *revision = wanted.into();
         }
+        self
+    }
+
+    /// What people call it. Registries know it by this name, too.
+    pub fn name(mut self, name: impl Into<String>) -> ModelConfiguration {
+        self.name = name.into();
+        self
+    }
+
+    /// More tokens that end a generation.
+    pub fn extra_eos_tokens(mut self, tokens: impl IntoIterator<Item = impl Into<String>>) -> ModelConfiguration {
+        self.extra_eos_tokens.extend(tokens.into_iter().map(Into::into));
+        self
+    }
+
+    /// Ids of more tokens that end a generation.
+    pub fn eos_token_ids(mut self, ids: impl IntoIterator<Item = u32>) -> ModelConfiguration {
+        self.eos_token_ids.extend(ids);
         self
     }
 
@@ -162,6 +188,29 @@ impl ModelConfiguration {
     pub fn tokenizer_id(mut self, id: impl Into<String>) -> ModelConfiguration {
         self.tokenizer_id = Some(id.into());
         self
+    }
+
+    /// The kind of tokenizer, in place of the one that a GGUF file names.
+    pub fn override_tokenizer(mut self, kind: impl Into<String>) -> ModelConfiguration {
+        self.override_tokenizer = Some(kind.into());
+        self
+    }
+
+    /// The model's folder or file on this machine: where it is, or where `hub` keeps what was downloaded.
+    ///
+    /// # Errors
+    /// [`crate::Error::Hub`] if it has not been downloaded, or not all of it.
+    pub fn model_directory(&self, hub: &Hub) -> Result<PathBuf> {
+        match &self.id {
+            Identifier::Directory(path) | Identifier::Gguf(path) => Ok(path.clone()),
+            Identifier::Hub { id, revision } => hub.cached(id, Some(revision), MODEL_FILES),
+        }
+    }
+}
+
+impl From<&str> for ModelConfiguration {
+    fn from(text: &str) -> ModelConfiguration {
+        ModelConfiguration::parse(text)
     }
 }
 

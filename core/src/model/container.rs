@@ -1,11 +1,11 @@
 //! The handle of a loaded model.
 
-use super::{ModelConfiguration, ModelContext, context::tokenizer};
+use super::{ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
     Error, LmInput, Result, UserInput,
     engine::{About, Command, Engine, Request},
+    exec::MemoryUse,
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
-    input::Prompt,
     text::{Message, Tokenizer},
 };
 use serde_json::{Map, Value};
@@ -37,6 +37,7 @@ pub struct ModelContainer(Arc<Inner>);
 struct Inner {
     configuration: Arc<ModelConfiguration>,
     tokenizer: Arc<Result<Tokenizer, String>>,
+    processor: Arc<dyn UserInputProcessor>,
     info: ModelInfo,
     engine: Arc<Engine>,
 }
@@ -74,8 +75,8 @@ pub struct ModelInfo {
 
 impl ModelContainer {
     pub(crate) fn new(engine: Engine, context: Shared) -> ModelContainer {
-        let Shared { configuration, tokenizer, info } = context;
-        ModelContainer(Arc::new(Inner { configuration, tokenizer, info, engine: Arc::new(engine) }))
+        let Shared { configuration, tokenizer, processor, info } = context;
+        ModelContainer(Arc::new(Inner { configuration, tokenizer, processor, info, engine: Arc::new(engine) }))
     }
 
     /// The configuration it was loaded with, completed by what its files say.
@@ -90,6 +91,11 @@ impl ModelContainer {
     /// token ids works nevertheless.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         tokenizer(&self.0.tokenizer)
+    }
+
+    /// What makes tokens of what a user asks.
+    pub fn processor(&self) -> &dyn UserInputProcessor {
+        &*self.0.processor
     }
 
     /// The device that runs it, for people.
@@ -129,20 +135,43 @@ impl ModelContainer {
         receive.await.map_err(|_| Error::Request("perform: the closure panicked".to_owned()))
     }
 
+    /// As [`ModelContainer::perform`], for what changes the model: [`super::Model::update`].
+    ///
+    /// # Errors
+    /// What `work` says, or as for [`ModelContainer::perform`].
+    pub async fn update<R, F>(&self, work: F) -> Result<R>
+    where
+        F: FnOnce(&mut ModelContext) -> Result<R> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.perform(work).await?
+    }
+
+    /// What the model takes of its device's memory.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::perform`].
+    pub async fn memory(&self) -> Result<MemoryUse> {
+        self.perform(|context| context.model.memory()).await
+    }
+
+    /// Frees the model, whoever else has a handle of it. Generations that run are cancelled, and all that needs the
+    /// model is refused from then on. To have it freed when nobody needs it any more, drop the handles.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it was unloaded before.
+    pub async fn unload(&self) -> Result<()> {
+        let (send, receive) = oneshot::channel();
+        self.0.engine.send(Command::Unload(send))?;
+        receive.await.map_err(|_| Error::Device("the model was unloaded already".to_owned()))
+    }
+
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
-        let UserInput { prompt, tools, additional_context } = input;
-        let offered = (!tools.is_empty()).then_some(&tools[..]);
-        let (tokens, is_chat) = match prompt {
-            Prompt::Messages(turns) => {
-                (self.tokenizer()?.apply_chat_template(&turns, offered, true, &additional_context)?, true)
-            }
-            Prompt::Raw(text) => (self.encode(&text)?, false),
-        };
-        Ok(LmInput { tokens, tools, is_chat })
+        self.0.processor.prepare(input, self.tokenizer()?)
     }
 
     /// Begins a generation. It runs whether or not the stream is read.
@@ -189,7 +218,7 @@ impl ModelContainer {
         components: GenerationComponents,
         cache: Option<&PromptCache>,
     ) -> Result<GenerationStream> {
-        let Inner { configuration, tokenizer, info, engine } = &*self.0;
+        let Inner { configuration, tokenizer, info, engine, .. } = &*self.0;
         cache.map_or(Ok(()), |cache| cache.check(engine))?;
         let (events, receive) = mpsc::unbounded_channel();
         let about = About { configuration, tokenizer: tokenizer.as_ref().as_ref().ok(), info };
@@ -239,5 +268,6 @@ impl ModelContainer {
 pub(crate) struct Shared {
     pub configuration: Arc<ModelConfiguration>,
     pub tokenizer: Arc<Result<Tokenizer, String>>,
+    pub processor: Arc<dyn UserInputProcessor>,
     pub info: ModelInfo,
 }

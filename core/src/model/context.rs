@@ -1,9 +1,9 @@
 //! What [`super::ModelContainer::perform`] gives access to.
 
-use super::ModelConfiguration;
+use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, PromptCache, Result,
-    exec::{Capacity, Draw, Executor, PAGE, Pool, Sequence, Step, Token},
+    exec::{Capacity, Draw, Executor, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
 use std::sync::Arc;
@@ -14,6 +14,8 @@ pub struct ModelContext {
     pub model: Model,
     /// The configuration it was loaded with.
     pub configuration: Arc<ModelConfiguration>,
+    /// What makes tokens of what a user asks.
+    pub processor: Arc<dyn UserInputProcessor>,
     pub(crate) tokenizer: Arc<Result<Tokenizer, String>>,
 }
 
@@ -36,6 +38,9 @@ pub(super) fn tokenizer(found: &Result<Tokenizer, String>) -> Result<&Tokenizer>
 pub struct Model {
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) pool: Pool,
+    pub(crate) files: Option<Files>,
+    /// Whether its weights have changed and what the caches hold has not.
+    pub(crate) is_changed: bool,
     /// A smaller model that guesses what this one will say.
     pub(crate) draft: Option<Box<Model>>,
     /// Prompt caches that may hold pages of the pool, the one that was used last at the end.
@@ -45,7 +50,7 @@ pub struct Model {
 impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
-        Model { executor, pool, draft: None, caches: Vec::new() }
+        Model { executor, pool, files: None, is_changed: false, draft: None, caches: Vec::new() }
     }
 
     /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they
@@ -76,6 +81,11 @@ impl Model {
     /// What fits into a step and into the cache.
     pub fn capacity(&self) -> Capacity {
         self.executor.capacity()
+    }
+
+    /// What it takes of its device's memory.
+    pub fn memory(&self) -> MemoryUse {
+        self.executor.memory()
     }
 
     /// The device, for people.

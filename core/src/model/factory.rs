@@ -1,59 +1,88 @@
 //! From a configuration to a loaded model.
 
-use super::{Identifier, LoadOptions, ModelConfiguration, ModelContainer, Phase};
+use super::{
+    AbstractModelRegistry, Identifier, LoadOptions, ModelConfiguration, ModelContainer, ModelTypeRegistry, Phase,
+    ProcessorTypeRegistry,
+    kind::{Llm, ModelKind, Vlm},
+};
 use crate::{
     Result,
     engine::Engine,
+    exec::MemoryUse,
     hub::{self, Hub, MODEL_FILES, TOKENIZER_FILES},
-    load,
-    plugins::Registry,
+    load::{self, Source},
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
-};
+use std::path::{Path, PathBuf};
 
-/// Loads language models with a set of plugins.
+/// What is asked for before anything else of a model on the hub: whether it can be served at all.
+const CONFIG_FILES: &[&str] = &["config.json"];
+
+/// Loads models of one kind: [`super::LlmModelFactory`] or [`super::VlmModelFactory`].
 ///
 /// ```no_run
-/// use tamarack::{LlmModelFactory, LoadOptions, ModelConfiguration, plugins::Registry};
+/// use tamarack::{LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, plugins::Registry};
 ///
 /// # async fn example() -> tamarack::Result<()> {
 /// let mut plugins = Registry::linked();
 /// plugins.load_dir("/opt/tamarack/plugins".as_ref());
-/// let factory = LlmModelFactory::new(plugins);
-/// let configuration = ModelConfiguration::hub("HuggingFaceTB/SmolLM2-135M-Instruct");
-/// let container = factory.load_container(&configuration, LoadOptions::default()).await?;
+/// let factory = LlmModelFactory::with_registries(LlmTypeRegistry::new(plugins), LlmRegistry::shared());
+/// let container = factory.load_container(&LlmRegistry::qwen3_4b_4bit(), LoadOptions::default()).await?;
 /// println!("{}", container.device());
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
-pub struct LlmModelFactory {
-    plugins: Arc<Registry>,
+#[derive(Clone, Debug)]
+pub struct GenericModelFactory<K: ModelKind> {
+    types: ModelTypeRegistry<K>,
+    models: AbstractModelRegistry<K>,
+    processors: ProcessorTypeRegistry,
 }
 
-static SHARED: LazyLock<LlmModelFactory> = LazyLock::new(|| LlmModelFactory::new(Registry::from_env()));
-
-impl LlmModelFactory {
-    /// The factory of this process, with the plugins of [`Registry::from_env`].
-    pub fn shared() -> &'static LlmModelFactory {
-        &SHARED
+impl<K: ModelKind> GenericModelFactory<K> {
+    /// The factory of this process, with its shared registries.
+    pub fn shared() -> &'static GenericModelFactory<K> {
+        K::factory()
     }
 
-    /// A factory with plugins of the program's choice.
-    pub fn new(plugins: Registry) -> LlmModelFactory {
-        LlmModelFactory { plugins: Arc::new(plugins) }
+    /// A factory with architectures of the program's choice, a [`ModelTypeRegistry`] or the plugins for one, and the
+    /// shared registry of models.
+    pub fn new(types: impl Into<ModelTypeRegistry<K>>) -> GenericModelFactory<K> {
+        Self::with_registries(types, AbstractModelRegistry::shared())
     }
 
-    /// Its plugins.
-    pub fn plugins(&self) -> &Registry {
-        &self.plugins
+    /// A factory with architectures and models of the program's choice.
+    pub fn with_registries(
+        types: impl Into<ModelTypeRegistry<K>>,
+        models: AbstractModelRegistry<K>,
+    ) -> GenericModelFactory<K> {
+        GenericModelFactory { types: types.into(), models, processors: ProcessorTypeRegistry::shared() }
+    }
+
+    /// With processors of the program's choice.
+    pub fn processors(self, processors: ProcessorTypeRegistry) -> GenericModelFactory<K> {
+        GenericModelFactory { processors, ..self }
+    }
+
+    /// Which architectures it has.
+    pub fn type_registry(&self) -> &ModelTypeRegistry<K> {
+        &self.types
+    }
+
+    /// Which models it knows by name.
+    pub fn model_registry(&self) -> &AbstractModelRegistry<K> {
+        &self.models
+    }
+
+    /// Which processors it has.
+    pub fn processor_registry(&self) -> &ProcessorTypeRegistry {
+        &self.processors
     }
 
     /// Loads a model: its files, the graph that a plugin records for them, and the device.
     ///
-    /// Models of the hub are fetched first, which needs a tokio runtime.
+    /// Models of the hub are fetched first, which needs a tokio runtime; one that no architecture serves is refused
+    /// before its weights are fetched. Dropping the future gives a download up; a model that is being put on its device is
+    /// freed as soon as it is there.
     ///
     /// # Errors
     /// What is absent, damaged, unsupported or too large, with names and numbers.
@@ -62,38 +91,70 @@ impl LlmModelFactory {
         configuration: &ModelConfiguration,
         options: LoadOptions,
     ) -> Result<ModelContainer> {
-        let path = files(configuration, &options).await?;
-        let tokenizer = tokenizer_files(configuration, &options).await?;
-        let draft = match &options.draft {
-            Some(draft) => Some((draft.clone(), files(draft, &options).await?)),
-            None => None,
-        };
-        let (plugins, configuration) = (self.plugins.clone(), configuration.clone());
-        let load = move || {
-            let loaded = load::load(&plugins, configuration, &path, tokenizer.as_deref(), &options)?;
-            match draft {
-                Some((draft, path)) => load::add_draft(loaded, &plugins, draft, &path, &options),
-                None => Ok(loaded),
-            }
-        };
-        let (engine, shared) = Engine::start(load).await?;
-        Ok(ModelContainer::new(engine, shared))
+        load_from(vec![self.source()], configuration, options).await
+    }
+
+    /// What a model will take of its device's memory, when it is loaded with these options. Reads the headers of its
+    /// files, which have to be on this machine, and blocks while it does.
+    ///
+    /// # Errors
+    /// As for [`GenericModelFactory::load_container`], as far as can be known before the weights are read.
+    pub fn estimate(&self, configuration: &ModelConfiguration, options: &LoadOptions) -> Result<MemoryUse> {
+        let path = configuration.model_directory(&hub(options)?)?;
+        load::estimate(&[self.source()], &path, options)
+    }
+
+    fn source(&self) -> Source {
+        Source { kind: K::KIND, plugins: self.types.plugins(), processors: self.processors.clone() }
     }
 }
 
-/// Loads a model with the shared factory.
+/// Loads a model with the shared factory that serves it. Where both do, one whose configuration has a `vision_config`
+/// is a vision-language model.
 ///
 /// # Errors
-/// As for [`LlmModelFactory::load_container`].
+/// As for [`GenericModelFactory::load_container`].
 pub async fn load_container(configuration: &ModelConfiguration, options: LoadOptions) -> Result<ModelContainer> {
-    LlmModelFactory::shared().load_container(configuration, options).await
+    let sources = vec![Llm::factory().source(), Vlm::factory().source()];
+    load_from(sources, configuration, options).await
+}
+
+async fn load_from(
+    sources: Vec<Source>,
+    configuration: &ModelConfiguration,
+    options: LoadOptions,
+) -> Result<ModelContainer> {
+    let path = files(&sources, configuration, &options).await?;
+    let tokenizer = tokenizer_files(configuration, &options).await?;
+    let draft = match &options.draft {
+        Some(draft) => Some((draft.clone(), files(&sources, draft, &options).await?)),
+        None => None,
+    };
+    let configuration = configuration.clone();
+    let load = move || {
+        let loaded = load::load(&sources, configuration, &path, tokenizer.as_deref(), &options)?;
+        match draft {
+            Some((draft, path)) => load::add_draft(loaded, &sources, draft, &path, &options),
+            None => Ok(loaded),
+        }
+    };
+    let (engine, shared) = Engine::start(load).await?;
+    Ok(ModelContainer::new(engine, shared))
 }
 
 /// The model's folder or file on this machine, fetched if need be.
-async fn files(configuration: &ModelConfiguration, options: &LoadOptions) -> Result<PathBuf> {
+async fn files(sources: &[Source], configuration: &ModelConfiguration, options: &LoadOptions) -> Result<PathBuf> {
     match &configuration.id {
         Identifier::Directory(path) | Identifier::Gguf(path) => Ok(path.clone()),
-        Identifier::Hub { id, revision } => fetch(id, Some(revision), MODEL_FILES, options).await,
+        Identifier::Hub { id, revision } => {
+            let hub = hub(options)?;
+            // A GGUF file is its own configuration. What else goes wrong here, the next request says better.
+            let is_folder = !id.ends_with(".gguf");
+            if is_folder && let Ok(folder) = hub.snapshot(id, Some(revision), CONFIG_FILES, |_| ()).await {
+                load::check(sources, &folder)?;
+            }
+            hub.snapshot(id, Some(revision), MODEL_FILES, report(options)).await
+        }
     }
 }
 
@@ -102,16 +163,15 @@ async fn tokenizer_files(configuration: &ModelConfiguration, options: &LoadOptio
     match &configuration.tokenizer_id {
         None => Ok(None),
         Some(folder) if Path::new(folder).is_dir() => Ok(Some(folder.into())),
-        Some(id) => Ok(Some(fetch(id, None, TOKENIZER_FILES, options).await?)),
+        Some(id) => Ok(Some(hub(options)?.snapshot(id, None, TOKENIZER_FILES, report(options)).await?)),
     }
 }
 
-async fn fetch(id: &str, revision: Option<&str>, globs: &[&str], options: &LoadOptions) -> Result<PathBuf> {
-    let hub = match &options.hub {
-        Some(hub) => hub.clone(),
-        None => Hub::new()?,
-    };
+fn hub(options: &LoadOptions) -> Result<Hub> {
+    options.hub.clone().map_or_else(Hub::new, Ok)
+}
+
+fn report(options: &LoadOptions) -> impl Fn(hub::Progress) + Send + Sync + 'static {
     let options = options.clone();
-    let report = move |p: hub::Progress| options.report(Phase::Download, &p.file, p.bytes, p.total);
-    hub.snapshot(id, revision, globs, report).await
+    move |p| options.report(Phase::Download, &p.file, p.bytes, p.total)
 }

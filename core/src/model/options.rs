@@ -1,6 +1,6 @@
 //! How a model is loaded.
 
-use super::{Device, ModelConfiguration};
+use super::{Device, KvQuantize, ModelConfiguration, Progress};
 use crate::checkpoint::Quantize;
 use crate::gpu::Precision;
 use crate::hub::Hub;
@@ -23,6 +23,9 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
     pub quantize: Option<Quantize>,
+    /// Quantizes keys and values in the cache, from the first token on. `None` keeps them in f16. All generations share
+    /// the cache's pages, so that this is the model's and not a generation's.
+    pub kv: Option<KvQuantize>,
     /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
@@ -30,28 +33,6 @@ pub struct LoadOptions {
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-}
-
-/// How far loading is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: Phase,
-    /// Bytes that are done.
-    pub done: u64,
-    /// Bytes in all.
-    pub total: u64,
-    /// The file at work, where there is one.
-    pub file: String,
-}
-
-/// What loading does, in this order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
-    /// Files come from the hub.
-    Download,
-    /// Kernels are compiled, and weights go to the device.
-    Load,
 }
 
 impl LoadOptions {
@@ -85,6 +66,12 @@ impl LoadOptions {
         self
     }
 
+    /// Quantizes keys and values in the cache.
+    pub fn kv(mut self, kv: KvQuantize) -> LoadOptions {
+        self.kv = Some(kv);
+        self
+    }
+
     /// A smaller model with the same tokenizer, which proposes what the model is to say.
     pub fn draft(mut self, model: ModelConfiguration) -> LoadOptions {
         self.draft = Some(model);
@@ -95,17 +82,5 @@ impl LoadOptions {
     pub fn hub(mut self, hub: Hub) -> LoadOptions {
         self.hub = Some(hub);
         self
-    }
-
-    /// Is told how far loading is, from any thread.
-    pub fn progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> LoadOptions {
-        self.progress = Some(Arc::new(report));
-        self
-    }
-
-    pub(crate) fn report(&self, phase: Phase, file: &str, done: u64, total: u64) {
-        if let Some(report) = &self.progress {
-            report(Progress { phase, done, total, file: file.to_owned() });
-        }
     }
 }

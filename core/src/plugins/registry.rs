@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tamarack_api::{Architecture, Registration, plugin::guarded, private::inventory};
+use tamarack_api::{Architecture, Declaration, Kind, Registration, plugin::guarded, private::inventory};
 
 /// The environment variable that lists plugin directories, separated as in `PATH`.
 pub const PLUGIN_PATH: &str = "TAMARACK_PLUGIN_PATH";
@@ -171,12 +171,33 @@ impl Registry {
     /// # Errors
     /// [`Error::Plugin`] if its declaration panics.
     pub fn register(&mut self, architecture: &'static dyn Architecture) -> Result<()> {
-        let declaration = guarded(|| Ok(architecture.declaration()));
-        let declaration = declaration.map_err(|e| Error::Plugin(format!("an architecture to register {e}")))?;
+        self.insert_registered(architecture, declaration(architecture)?);
+        Ok(())
+    }
+
+    /// The same, for one model type if one is given, and refused where the architecture makes models of another kind.
+    pub(crate) fn register_as(
+        &mut self,
+        architecture: &'static dyn Architecture,
+        model_type: Option<&str>,
+        kind: Kind,
+    ) -> Result<()> {
+        let mut declaration = declaration(architecture)?;
+        if declaration.kind != kind {
+            let (name, found) = (&declaration.name, declaration.kind);
+            return Err(Error::Plugin(format!("{name}: expected an architecture of kind {kind:?}, found {found:?}")));
+        }
+        if let Some(model_type) = model_type {
+            declaration.model_types = vec![model_type.to_owned()];
+        }
+        self.insert_registered(architecture, declaration);
+        Ok(())
+    }
+
+    fn insert_registered(&mut self, architecture: &'static dyn Architecture, declaration: Declaration) {
         let found = Found::new(declaration, ["", ""], Source::Registered, Code::Here(architecture));
         let found = found.within(self.limit());
         self.insert(Rank::Explicit, vec![found]);
-        Ok(())
     }
 
     /// The plugin for a `model_type` of `config.json`.
@@ -185,6 +206,32 @@ impl Registry {
     /// [`Error::UnsupportedModelType`] with what is registered and what failed to load.
     pub fn find(&self, model_type: &str) -> Result<Found> {
         self.winner(model_type).cloned().ok_or_else(|| Error::UnsupportedModelType(self.unsupported(model_type)))
+    }
+
+    /// The same among architectures of one kind.
+    pub(crate) fn find_kind(&self, model_type: &str, kind: Kind) -> Result<Found> {
+        let plugins = self.plugins.iter().filter(|(_, p)| p.declaration().kind == kind);
+        let only = Registry { plugins: plugins.cloned().collect(), ..self.clone() };
+        only.find(model_type).map_err(|e| match self.winner(model_type) {
+            Some(other) => {
+                let (origin, is) = (other.origin(), called(other.declaration().kind));
+                Error::UnsupportedModelType(format!(
+                    "unsupported model_type `{model_type}`: {origin} serves it as a {is}, no plugin as a {}",
+                    called(kind)
+                ))
+            }
+            None if kind == Kind::Vlm && only.plugins.is_empty() => {
+                let none = "no vision-language architecture is registered, and this version has none of its own";
+                Error::UnsupportedModelType(format!("{e}; {none}"))
+            }
+            None => e,
+        })
+    }
+
+    /// Every model type that an architecture of this kind serves, sorted.
+    pub(crate) fn model_types_of(&self, kind: Kind) -> BTreeSet<&str> {
+        let plugins = self.plugins.iter().map(|(_, p)| p.declaration()).filter(|d| d.kind == kind);
+        plugins.flat_map(|d| &d.model_types).map(String::as_str).collect()
     }
 
     /// Every model type that some plugin serves, sorted.
@@ -262,6 +309,19 @@ impl Registry {
     }
 }
 
+fn called(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Llm => "language model (load it with LlmModelFactory)",
+        Kind::Vlm => "vision-language model",
+        Kind::Embedder => "model of embeddings",
+    }
+}
+
+fn declaration(architecture: &'static dyn Architecture) -> Result<Declaration> {
+    let declaration = guarded(|| Ok(architecture.declaration()));
+    declaration.map_err(|e| Error::Plugin(format!("an architecture to register {e}")))
+}
+
 /// The paths in a directory that are named as this system names libraries, sorted.
 pub(super) fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
     refuse_world_writable(directory)?;
@@ -279,7 +339,7 @@ fn displayed<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Erro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tamarack_api::{Config, Declaration, Step, Tensor, Weights};
+    use tamarack_api::{Config, Step, Tensor, Weights};
 
     struct Named(&'static str, &'static [&'static str]);
 

@@ -40,7 +40,7 @@ impl Lowering {
             Recorded::Kv { .. } => {
                 let [groups, dk, dv] = [1, 2, 3].map(|i| shape[i].constant().unwrap_or(0));
                 shape.truncate(1); // the result is the cache itself, not a tensor
-                let cache = self.cache(Cache { groups, dk, dv, latent: false });
+                let cache = self.cache(Cache { groups, dk, dv, ..Cache::default() });
                 write(cache, Some(1))
             }
             Recorded::Attention { spec } => {
@@ -58,7 +58,7 @@ impl Lowering {
             Recorded::CausalConv1d { weight, bias } => {
                 // Pairs of channels are what a cache holds.
                 let dk = shape[1].constant().unwrap_or(0).next_multiple_of(2);
-                let cache = self.cache(Cache { groups: 1, dk, dv: 0, latent: false });
+                let cache = self.cache(Cache { groups: 1, dk, ..Cache::default() });
                 Op::Conv(Conv { weight: *weight, bias: *bias, cache, gated: false, post: Vec::new() })
             }
             Recorded::Xielu { alpha_p, alpha_n, beta, eps } => {
@@ -123,7 +123,7 @@ impl Lowering {
         let (tokens, heads) = (Dim::from(Sym::Tokens), self.program.dims(inputs[0])[0]);
         let (rank, rope) = (self.program.width(inputs[2]), self.program.width(inputs[3]));
         let shape = |heads: usize, dim: usize| vec![tokens, heads.into(), dim.into()];
-        let cache = self.cache(Cache { groups: 1, dk: rank + rope, dv: rank, latent: true });
+        let cache = self.cache(Cache { groups: 1, dk: rank + rope, dv: rank, latent: true, ..Cache::default() });
 
         let row = self.push(Op::Concat, vec![inputs[2], inputs[3]], vec![tokens, (rank + rope).into()], place);
         let row = self.push(Op::Reshape, vec![row], shape(1, rank + rope), place);

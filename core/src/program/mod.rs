@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, ops::Range};
 use tamarack_api::{
     Activation, CustomOp, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
 };
+use tamarack_kernels::CacheFormat;
 
 /// A node's place in [`Program::nodes`].
 pub type NodeId = usize;
@@ -57,7 +58,7 @@ pub struct Node {
 }
 
 /// The sizes of one layer's cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cache {
     /// Key and value heads.
     pub groups: usize,
@@ -67,6 +68,8 @@ pub struct Cache {
     pub dv: usize,
     /// Whether a value is the beginning of its key, and not stored: a latent's.
     pub latent: bool,
+    /// How keys and values lie there.
+    pub format: CacheFormat,
 }
 
 /// What a node does. Where an op has `post` steps, each `Add` and `Mul` takes the next input after
@@ -391,6 +394,12 @@ impl Program {
             WeightExpr::Tensor(name) => vec![name],
             expr => expr.parts().iter().flat_map(|p| self.weight_names(*p)).collect(),
         }
+    }
+
+    /// The names of the checkpoint's tensors that nodes use.
+    pub fn used_names(&self) -> BTreeSet<String> {
+        let (matrices, vectors) = self.used_weights();
+        matrices.union(&vectors).flat_map(|id| self.weight_names(*id)).map(str::to_owned).collect()
     }
 
     /// Every weight that nodes use: as matrices (products and tables), and as vectors.

@@ -1,6 +1,7 @@
 //! Operations whose description is more than a line.
 
 use super::{Cache, Post};
+use crate::exec;
 use tamarack_api::WeightId;
 
 /// y\[h\] = W\[h\] x\[h\], or W\[h\]^T x\[h\]. Latent attention has its keys' half moved to the queries and its
@@ -38,7 +39,37 @@ impl Conv {
 impl Cache {
     /// Elements of a slot.
     pub fn width(&self) -> usize {
-        let value = if self.latent { 0 } else { self.dv };
-        self.groups * (self.dk + value)
+        self.heads().sum()
+    }
+
+    /// Words of a slot on a device.
+    pub fn words(&self) -> usize {
+        self.heads().map(|dim| self.format.words(dim as u32) as usize).sum()
+    }
+
+    /// The elements of each key and then of each value of a slot.
+    pub fn heads(&self) -> impl Iterator<Item = usize> {
+        let values = if self.latent { 0 } else { self.groups };
+        std::iter::repeat_n(self.dk, self.groups).chain(std::iter::repeat_n(self.dv, values))
+    }
+
+    /// A slot as a device keeps it.
+    pub fn pack(&self, mut slot: &[f32], mut words: &mut [u32]) {
+        for dim in self.heads() {
+            let (head, rest) = slot.split_at(dim);
+            let (own, others) = words.split_at_mut(self.format.words(dim as u32) as usize);
+            exec::pack(self.format, head, own);
+            (slot, words) = (rest, others);
+        }
+    }
+
+    /// What [`Cache::pack`] kept.
+    pub fn unpack(&self, mut words: &[u32], mut slot: &mut [f32]) {
+        for dim in self.heads() {
+            let (head, rest) = slot.split_at_mut(dim);
+            let (own, others) = words.split_at(self.format.words(dim as u32) as usize);
+            exec::unpack(self.format, own, head);
+            (slot, words) = (rest, others);
+        }
     }
 }

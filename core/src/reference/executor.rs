@@ -1,14 +1,14 @@
 //! Running a program node by node.
 
-use super::{fused, moe, ops};
+use super::{cache::Kept, fused, moe, ops};
 use crate::{
     Result,
     checkpoint::Checkpoint,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, Token, rope_table},
-    program::{Op, Program, custom},
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
+    program::{Cache, Op, Program, custom},
     weights::{Matrix, fold},
 };
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use tamarack_api::WeightId;
 
 /// Runs a program in plain f32 on the processor. Weights stay in the checkpoint and are decoded row
@@ -17,7 +17,7 @@ pub struct Reference {
     pub(super) program: Program,
     pub(super) weights: HashMap<WeightId, Matrix>,
     pub(super) vectors: HashMap<WeightId, Vec<f32>>,
-    pub(super) caches: Vec<Vec<f32>>,
+    pub(super) caches: Vec<Kept>,
     capacity: Capacity,
     sampled: Vec<u32>,
     last_use: Vec<usize>,
@@ -36,7 +36,7 @@ impl Reference {
     pub fn load(program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Reference> {
         custom::check_plain(&program)?;
         let slots = capacity.pages * PAGE;
-        let caches = program.caches.iter().map(|c| vec![0.0; slots * c.width()]).collect();
+        let caches = program.caches.iter().map(|c| Kept::new(*c, slots)).collect();
         let mut last_use: Vec<usize> = (0..program.nodes.len()).collect();
         for (i, node) in program.nodes.iter().enumerate() {
             node.inputs.iter().for_each(|j| last_use[*j] = i);
@@ -55,14 +55,29 @@ impl Reference {
         Ok(reference)
     }
 
+    /// Bytes of a slot of a cache.
+    pub fn slot_bytes(cache: &Cache) -> usize {
+        Kept::values(cache) * size_of::<f32>()
+    }
+
+    /// What [`Executor::memory`] will say of the same arguments.
+    pub fn estimate(program: &Program, checkpoint: &Checkpoint, capacity: &Capacity) -> Result<MemoryUse> {
+        let (slots, mut values) = (capacity.pages * PAGE, 0);
+        for id in program.used_weights().1 {
+            let vector = fold(&program.weights, id, checkpoint)?;
+            values += vector.rows() * vector.cols();
+        }
+        let kv: usize = program.caches.iter().map(|c| slots * Kept::values(c)).sum();
+        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+        Ok(MemoryUse { weights: bytes(values), kv: bytes(kv), workspace: 0 })
+    }
+
     fn fold(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let (matrices, vectors) = self.program.used_weights();
-        for id in matrices {
-            self.weights.insert(id, fold(&self.program.weights, id, checkpoint)?);
-        }
-        for id in vectors {
-            self.vectors.insert(id, fold(&self.program.weights, id, checkpoint)?.values());
-        }
+        let fold = |id| Ok((id, fold(&self.program.weights, id, checkpoint)?));
+        let matrices = matrices.into_iter().map(fold).collect::<Result<_>>()?;
+        let vectors = vectors.into_iter().map(|id| fold(id).map(|(id, m)| (id, m.values()))).collect::<Result<_>>()?;
+        (self.weights, self.vectors) = (matrices, vectors);
         Ok(())
     }
 
@@ -189,19 +204,31 @@ impl Executor for Reference {
         self.done.pop_front().ok_or_else(|| crate::Error::Request("no step was submitted".to_owned()))
     }
 
+    /// Weights stay in the file, except for those that arithmetic has made; what a step needs, it gives back.
+    fn memory(&self) -> MemoryUse {
+        let bytes = |values: usize| (values * size_of::<f32>()) as u64;
+        let vectors: usize = self.vectors.values().map(Vec::len).sum();
+        let kv = self.caches.iter().map(Kept::len).sum();
+        MemoryUse { weights: bytes(vectors), kv: bytes(kv), workspace: 0 }
+    }
+
+    fn update(&mut self, checkpoint: &Checkpoint, _: &BTreeSet<String>) -> Result<()> {
+        self.fold(checkpoint)
+    }
+
     fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.program.cache_widths()
     }
 
     fn read_cache(&mut self, cache: usize, pages: &[u32]) -> Result<Vec<f32>> {
-        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
-        Ok(pages.iter().flat_map(|p| self.caches[cache][*p as usize * width..][..width].to_vec()).collect())
+        let slots = pages.iter().flat_map(|p| (0..PAGE).map(|i| *p as usize * PAGE + i));
+        Ok(slots.flat_map(|slot| self.caches[cache].slot(slot).into_owned()).collect())
     }
 
     fn write_cache(&mut self, cache: usize, pages: &[u32], rows: &[f32]) -> Result<()> {
-        let width = self.cache_widths()[cache].iter().sum::<usize>() * PAGE;
-        for (page, rows) in pages.iter().zip(rows.chunks_exact(width)) {
-            self.caches[cache][*page as usize * width..][..width].copy_from_slice(rows);
+        let slots = pages.iter().flat_map(|p| (0..PAGE).map(|i| *p as usize * PAGE + i));
+        for (slot, row) in slots.zip(rows.chunks_exact(self.program.caches[cache].width())) {
+            self.caches[cache].set(slot, row);
         }
         Ok(())
     }

@@ -60,10 +60,8 @@ impl Reference {
             let k_width = cache.groups * cache.dk;
             let v_width = cache.width() - k_width;
             for (r, row) in c.step.rows.iter().enumerate() {
-                let at = c.step.slot(row) * (k_width + v_width);
-                let slot = &mut self.caches[kv.cache][at..][..k_width + v_width];
-                slot[..k_width].copy_from_slice(&k[r * k_width..][..k_width]);
-                slot[k_width..].copy_from_slice(&v[r * v_width..][..v_width]);
+                let slot = [&k[r * k_width..][..k_width], &v[r * v_width..][..v_width]].concat();
+                self.caches[kv.cache].set(c.step.slot(row), &slot);
             }
         }
         p.q.as_ref().map(|q| walk(self, q)).unwrap_or_default()
@@ -79,7 +77,6 @@ impl Reference {
     ) -> Vec<f32> {
         use rayon::prelude::*;
         let (sizes, data) = (self.program.caches[cache], &self.caches[cache]);
-        let width = sizes.width();
         let values_at = if sizes.latent { 0 } else { sizes.groups * sizes.dk };
         let how = ops::Attend {
             heads,
@@ -93,9 +90,9 @@ impl Reference {
             let row = &c.step.rows[r];
             let end = row.index as usize + 1;
             let start = spec.window.map_or(0, |w| end.saturating_sub(w));
-            let slot = |p: usize| &data[c.step.slot_at(row, p) * width..][..width];
-            let key = |p: usize, g: usize| &slot(p)[g * sizes.dk..][..sizes.dk];
-            let value = |p: usize, g: usize| &slot(p)[values_at + g * sizes.dv..][..sizes.dv];
+            let slots: Vec<_> = (start..end).map(|p| data.slot(c.step.slot_at(row, p))).collect();
+            let key = |p: usize, g: usize| &slots[p - start][g * sizes.dk..][..sizes.dk];
+            let value = |p: usize, g: usize| &slots[p - start][values_at + g * sizes.dv..][..sizes.dv];
             ops::attend(q, &how, start..end, key, value)
         };
         q.par_chunks_exact(heads * sizes.dk).enumerate().flat_map_iter(one).collect()
@@ -126,7 +123,6 @@ impl Reference {
     }
 
     pub(super) fn conv(&mut self, conv: &Conv, x: &[&[f32]], c: &Context<'_>) -> Vec<f32> {
-        let width = self.program.caches[conv.cache].width();
         let [channels, kernel] = *self.program.weight_shape(conv.weight) else { return Vec::new() };
         let gated: Vec<f32> = match conv.gated {
             true => x[0].iter().zip(x[1]).map(|(a, b)| a * b).collect(),
@@ -134,12 +130,12 @@ impl Reference {
         };
         let cache = &mut self.caches[conv.cache];
         for (row, x) in c.step.rows.iter().zip(gated.chunks_exact(channels)) {
-            cache[c.step.slot(row) * width..][..channels].copy_from_slice(x);
+            cache.set(c.step.slot(row), x);
         }
         let (weight, bias) = (&self.vectors[&conv.weight], conv.bias.map(|b| &self.vectors[&b]));
         let one = |row: &Row, channel: usize| {
             let taps = (0..kernel).filter(|back| *back <= row.index as usize).map(|back| {
-                let x = cache[c.step.slot_at(row, row.index as usize - back) * width + channel];
+                let x = cache.slot(c.step.slot_at(row, row.index as usize - back))[channel];
                 x * weight[channel * kernel + kernel - 1 - back]
             });
             taps.sum::<f32>() + bias.map_or(0.0, |b| b[channel])

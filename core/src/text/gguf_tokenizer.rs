@@ -39,10 +39,18 @@ impl Tokenizer {
     /// Builds the tokenizer that a GGUF file describes: byte-level BPE (`gpt2`) or SentencePiece BPE
     /// (`llama`), or the whole `tokenizer.json` where the file holds one.
     pub fn from_gguf(metadata: &Metadata) -> Result<Tokenizer> {
+        Tokenizer::from_gguf_as(metadata, None)
+    }
+
+    /// The same, with text cut as another kind of file has it than the one that `tokenizer.ggml.pre` names.
+    ///
+    /// # Errors
+    /// As for [`Tokenizer::from_gguf`], or if there is no such kind.
+    pub fn from_gguf_as(metadata: &Metadata, kind: Option<&str>) -> Result<Tokenizer> {
         let backend = match metadata.str("tokenizer.huggingface.json") {
             Some(json) => guarded(|| tokenizers::Tokenizer::from_bytes(json))
                 .map_err(|problem| failure("huggingface.json", &problem))?,
-            None => File::new(metadata)?.tokenizer()?,
+            None => File::new(metadata, kind.map(known).transpose()?)?.tokenizer()?,
         };
         let id = |key: &str| metadata.u64(&format!("tokenizer.ggml.{key}")).and_then(|id| u32::try_from(id).ok());
         let special_tokens = SPECIAL.iter().filter_map(|(key, name)| {
@@ -62,6 +70,13 @@ impl Tokenizer {
     }
 }
 
+fn known(kind: &str) -> Result<PreTokenizer> {
+    pretokenizers::find(kind).ok_or_else(|| {
+        let names = pretokenizers::names().collect::<Vec<_>>().join(", ");
+        Error::Text(format!("override_tokenizer: expected one of {names}, found `{kind}`"))
+    })
+}
+
 fn failure(key: &str, problem: &str) -> Error {
     Error::Text(format!("tokenizer.ggml.{key}: {problem}"))
 }
@@ -71,10 +86,12 @@ struct File<'a> {
     metadata: &'a Metadata,
     tokens: Vec<&'a str>,
     kinds: Vec<u64>,
+    /// How text is cut, if not as the file says.
+    pre: Option<PreTokenizer>,
 }
 
 impl<'a> File<'a> {
-    fn new(metadata: &'a Metadata) -> Result<File<'a>> {
+    fn new(metadata: &'a Metadata, pre: Option<PreTokenizer>) -> Result<File<'a>> {
         let tokens = strings(metadata, "tokens")?.ok_or_else(|| failure("tokens", "missing"))?;
         let kinds = metadata.array("tokenizer.ggml.token_type").unwrap_or_default();
         let kinds: Vec<u64> = kinds.iter().map(|kind| kind.as_u64().unwrap_or(1)).collect();
@@ -85,7 +102,7 @@ impl<'a> File<'a> {
         if u32::try_from(tokens.len()).is_err() {
             return Err(failure("tokens", "more than fit into 32 bits"));
         }
-        Ok(File { metadata, tokens, kinds })
+        Ok(File { metadata, tokens, kinds, pre })
     }
 
     fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
@@ -121,6 +138,9 @@ impl<'a> File<'a> {
     }
 
     fn pre_tokenizer(&self) -> PreTokenizer {
+        if let Some(pre) = self.pre {
+            return pre;
+        }
         let name = self.metadata.str("tokenizer.ggml.pre").unwrap_or("default");
         pretokenizers::find(name).unwrap_or_else(|| {
             tracing::warn!(

@@ -116,6 +116,11 @@ const TABLE: &[(&str, PreTokenizer)] = &[
     ("seed-coder", pre(&[SEED_CODER])),
 ];
 
+/// All names.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
 /// The pre-tokenizer that GGUF files call `name`.
 pub(super) fn find(name: &str) -> Option<PreTokenizer> {
     TABLE.iter().find(|(known, _)| *known == name).map(|(_, found)| *found)

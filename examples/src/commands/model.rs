@@ -8,7 +8,7 @@ use tamarack::{
     checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
-    model::Identifier,
+    model::{Identifier, KvQuantize},
     plugins::{Failure, Registry},
 };
 
@@ -52,6 +52,10 @@ pub struct LoadArgs {
     /// as 4:32 [default group: 64]
     #[arg(long, value_name = "BITS[:GROUP]")]
     quantize: Option<Quantize>,
+    /// Quantize keys and values in the cache, to 2, 4 or 8 bits; with a group of 32, 64 or 128 elements as 4:32
+    /// [default: f16; default group: 64]
+    #[arg(long, value_name = "BITS[:GROUP]")]
+    kv_bits: Option<KvQuantize>,
     /// A smaller model with the same tokenizer that guesses ahead: answers come faster, and the same
     #[arg(long, value_name = "MODEL")]
     draft_model: Option<String>,
@@ -71,6 +75,7 @@ impl LoadArgs {
         options.threads = self.threads;
         options.precision = self.precision;
         options.quantize = self.quantize;
+        options.kv = self.kv_bits;
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();
         let failures = registry.list().failures;

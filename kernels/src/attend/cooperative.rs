@@ -2,7 +2,7 @@
 
 use super::Attend;
 use crate::template::{Bindings, render};
-use crate::{Caps, Cooperative, Extent, Kernel};
+use crate::{CacheFormat, Caps, Cooperative, Extent, Kernel};
 
 /// Rows that a subgroup has: two invocations see each.
 const SUB_ROWS: u32 = 16;
@@ -44,15 +44,16 @@ impl Sizes {
 }
 
 impl Attend {
-    /// [`Attend::tiled`] with cooperative matrices; none where the device has none, or heads are too large
-    /// or of no whole vectors.
+    /// [`Attend::tiled`] with cooperative matrices; none where the device has none, heads are too large
+    /// or of no whole vectors, or the cache is not of f16.
     pub fn cooperative(&self, caps: &Caps) -> Option<Kernel> {
         let Cooperative { side, subgroup } = caps.cooperative?;
         let sizes = Sizes::of(self, side);
         let threads = |rows: u32| rows / SUB_ROWS * subgroup;
         let fits = |rows: &u32| sizes.memory(*rows) <= caps.workgroup_memory && threads(*rows) <= caps.workgroup_size;
         let whole = self.dk.is_multiple_of(4) && self.dv.is_multiple_of(4) && self.dv <= MOST_DIMS;
-        if !caps.f16 || caps.subgroups.is_none() || !whole || subgroup != 2 * SUB_ROWS {
+        if self.cache != CacheFormat::F16 || !caps.f16 || caps.subgroups.is_none() || !whole || subgroup != 2 * SUB_ROWS
+        {
             return None;
         }
         let rows = TILES.into_iter().find(fits)?;

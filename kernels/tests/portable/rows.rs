@@ -12,7 +12,7 @@ use tamarack_kernels::prepare::{HeadStep, Heads, Prepare};
 use tamarack_kernels::rounded::Rounded;
 use tamarack_kernels::sample::Sample;
 use tamarack_kernels::small::{Mean, RowMatMul};
-use tamarack_kernels::{Activation, Caps, Format, Kernel, Post, Scales, View, step};
+use tamarack_kernels::{Activation, CacheFormat, Caps, Format, Kernel, Post, Scales, View, step};
 
 /// Every option and every odd size, on the most and the least able device and those between.
 pub fn kernels() -> Vec<(Caps, Kernel)> {
@@ -86,9 +86,19 @@ fn prepare(caps: &Caps) -> Vec<Kernel> {
     let steps = |table| steps(table, 20);
     let heads = |input, n, dim| Heads { input, view: View::heads(n, dim), steps: steps(input) };
     let kv = Some((heads(1, 2, 80), Some(heads(0, 2, 96))));
-    let both = Prepare { q: Some(heads(0, 6, 80)), kv, inputs: 2, tables: vec![20, 24], out: View::heads(6, 80) };
+    let both = Prepare {
+        q: Some(heads(0, 6, 80)),
+        kv,
+        inputs: 2,
+        tables: vec![20, 24],
+        cache: CacheFormat::F16,
+        out: View::heads(6, 80),
+    };
+    let affine = CacheFormat::Affine { bits: 4, group: 32 };
     let (q, kv) = (Prepare { kv: None, ..both.clone() }, Prepare { q: None, ..both.clone() });
-    [both, q, kv].map(|p| p.kernel(caps)).into()
+    let (keys, values) = (heads(1, 2, 64), heads(0, 2, 96));
+    let quantized = Prepare { kv: Some((keys, Some(values))), cache: affine, ..both.clone() };
+    [both, q, kv, quantized].map(|p| p.kernel(caps)).into()
 }
 
 fn attend(caps: &Caps) -> Vec<Kernel> {
@@ -118,20 +128,30 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
             softcap: None,
             sinks: false,
             latent: false,
+            cache: CacheFormat::F16,
             q: View::heads(heads, dk),
             out: View::heads(heads, dv),
         };
         let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
         let latent = Attend { latent: true, kv_heads: 1, ..plain.clone() };
-        for spec in [plain, full.clone(), latent] {
+        let affine = CacheFormat::Affine { bits: 4, group: 32 };
+        let quantized = Attend { cache: affine, ..full.clone() };
+        let quantized = (affine.fits(dk) && affine.fits(dv)).then_some(quantized);
+        for spec in [plain, full.clone(), latent].into_iter().chain(quantized) {
             list.extend([Keys::Few, Keys::Many, Keys::Split].map(|keys| spec.vector(caps, keys)));
             list.extend([spec.reduce(caps), spec.tiled(caps)]);
             list.extend(spec.cooperative(caps));
         }
         let part = |input, heads, dim| Heads { input, view: View::heads(heads, dim), steps: steps(input, 1) };
         let kv = (part(1, kv_heads, dk), Some(part(0, kv_heads, dv)));
-        let prepare =
-            Prepare { q: Some(part(0, heads, dk)), kv: Some(kv), inputs: 2, tables: vec![1, 2], out: View::rows(1) };
+        let prepare = Prepare {
+            q: Some(part(0, heads, dk)),
+            kv: Some(kv),
+            inputs: 2,
+            tables: vec![1, 2],
+            cache: CacheFormat::F16,
+            out: View::rows(1),
+        };
         let columns = heads * dv;
         for (precision, gain) in [(Precision::High, false), (Precision::Fast, true)] {
             let next = dv.is_multiple_of(32).then_some(Rounded { columns, precision, gain });

@@ -8,10 +8,10 @@
 {{for u in FOUR}}
         let slot{{u}} = (first_slot + min({{u}}u, hi - 1u - quad)) * SLOT_WORDS;
         {{for i in KEY_PIECES_EACH}}
-        k{{u}}_{{i}} = key_piece(slot{{u}} + kv_head * (DK / 2u), key_piece{{i}});
+        k{{u}}_{{i}} = key_piece(slot{{u}} + kv_head * KEY_WORDS, key_piece{{i}});
         {{end i}}
         {{for i in VALUE_PIECES_EACH}}
-        v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * (DV / 2u), value_piece{{i}});
+        v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * VALUE_WORDS, value_piece{{i}});
         {{end i}}
 {{end u}}
     }

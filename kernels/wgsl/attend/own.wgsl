@@ -27,9 +27,9 @@ fn make_own(thread: u32) {
 fn store_own(at: u32, kv_head: u32, thread: u32) {
     for (var i = thread; i < KEY_PIECES + VALUE_PIECES; i += THREADS) {
         if (i < KEY_PIECES) {
-            store_piece(at + kv_head * (DK / 2u), i, DK / 2u, own[i]);
+            store_piece(at + kv_head * KEY_WORDS, i, DK / 2u, own[i]);
         } else {
-            store_piece(at + KV_HEADS * (DK / 2u) + kv_head * (DV / 2u), i - KEY_PIECES, DV / 2u, own[i]);
+            store_piece(at + KV_HEADS * KEY_WORDS + kv_head * VALUE_WORDS, i - KEY_PIECES, DV / 2u, own[i]);
         }
     }
 }

@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
             for (var i = thread; i < BLOCK_KEYS * KEY_PIECES; i += THREADS) {
                 let slot = slot_of(table, min(block + i / KEY_PIECES, hi - 1u)) * SLOT_WORDS;
                 let piece = i % KEY_PIECES;
-                pieces[i / KEY_PIECES * PIECE_STRIDE + piece] = key_piece(slot + kv_head * (DK / 2u), piece);
+                pieces[i / KEY_PIECES * PIECE_STRIDE + piece] = key_piece(slot + kv_head * KEY_WORDS, piece);
             }
             workgroupBarrier();
             {{for n in KEYS_EACH}}
@@ -113,7 +113,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
                 let slot = slot_of(table, min(block + i / VALUE_PIECES, hi - 1u)) * SLOT_WORDS;
                 let piece = i % VALUE_PIECES;
                 pieces[i / VALUE_PIECES * PIECE_STRIDE + piece] =
-                    value_piece(slot + VALUES_AT + kv_head * (DV / 2u), piece);
+                    value_piece(slot + VALUES_AT + kv_head * VALUE_WORDS, piece);
             }
             {{for i in VALUE_PIECES_EACH}}
             {{for d in EIGHT}}

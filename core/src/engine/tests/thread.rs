@@ -6,7 +6,7 @@ use crate::{
     Error, GenerateParameters, Generation, LmInput, ModelConfiguration, ModelContainer, ModelContext, StopReason,
     UserInput,
     exec::Executor,
-    model::{Model, Shared},
+    model::{LlmUserInputProcessor, Model, Shared},
     text::{Tokenizer, fixtures},
 };
 use std::{
@@ -31,8 +31,15 @@ pub async fn container_of(
         let info = info(toy.capacity());
         let (tokenizer, configuration) = (Arc::new(Ok(tokenizer)), Arc::new(configuration));
         let model = Model::new(Box::new(toy));
-        let context = ModelContext { model, configuration: configuration.clone(), tokenizer: tokenizer.clone() };
-        Ok((context, Shared { configuration, tokenizer, info }))
+        let processor = Arc::new(LlmUserInputProcessor);
+        let shared = Shared { configuration, tokenizer, processor, info };
+        let context = ModelContext {
+            model,
+            configuration: shared.configuration.clone(),
+            tokenizer: shared.tokenizer.clone(),
+            processor: shared.processor.clone(),
+        };
+        Ok((context, shared))
     };
     let (engine, shared) = Engine::start(load).await.unwrap();
     (ModelContainer::new(engine, shared), log)

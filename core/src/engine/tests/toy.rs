@@ -4,7 +4,8 @@
 use super::super::{About, Request, Scheduler};
 use crate::{
     Error, GenerateCompletionInfo, GenerateParameters, Generation, PromptCache, Result,
-    exec::{Capacity, Executor, PAGE, Step, StepResult, Token},
+    checkpoint::Checkpoint,
+    exec::{Capacity, Executor, MemoryUse, PAGE, Step, StepResult, Token},
     model::{Model, ModelConfiguration, ModelInfo},
     text::fixtures,
 };
@@ -96,6 +97,14 @@ impl Executor for Toy {
             true => Err(Error::Device(format!("step {number} was lost"))),
             false => Ok(result),
         }
+    }
+
+    fn memory(&self) -> MemoryUse {
+        MemoryUse { kv: self.cache.len() as u64, ..MemoryUse::default() }
+    }
+
+    fn update(&mut self, _: &Checkpoint, _: &BTreeSet<String>) -> Result<()> {
+        Err(Error::Request("a toy has no weights".to_owned()))
     }
 
     fn cache_widths(&self) -> Vec<[usize; 2]> {

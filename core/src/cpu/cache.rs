@@ -1,0 +1,73 @@
+//! What is kept of earlier tokens.
+
+use crate::{exec::PAGE, program::Cache};
+use half::{f16, slice::HalfFloatSliceExt};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use tamarack_kernels::CacheFormat;
+
+/// A cache as devices have it: a slot has the keys of all heads, then their values.
+pub(super) enum Kept {
+    /// [slots, width]
+    Halves(Vec<f16>),
+    /// [slots, words]
+    Packed(Vec<u32>),
+}
+
+impl Kept {
+    /// One of so many slots.
+    pub fn new(cache: &Cache, slots: usize) -> Kept {
+        match cache.format {
+            CacheFormat::F16 => Kept::Halves(vec![f16::ZERO; slots * cache.width()]),
+            CacheFormat::Affine { .. } => Kept::Packed(vec![0; slots * cache.words()]),
+        }
+    }
+
+    /// Bytes of a slot.
+    pub fn slot_bytes(cache: &Cache) -> usize {
+        match cache.format {
+            CacheFormat::F16 => cache.width() * size_of::<f16>(),
+            CacheFormat::Affine { .. } => cache.words() * size_of::<u32>(),
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        match self {
+            Kept::Halves(all) => size_of_val(&all[..]),
+            Kept::Packed(all) => size_of_val(&all[..]),
+        }
+    }
+
+    /// Fills a slot.
+    pub fn set(&mut self, cache: &Cache, slot: usize, row: &[f32]) {
+        match self {
+            Kept::Halves(all) => all[slot * cache.width()..][..cache.width()].convert_from_f32_slice(row),
+            Kept::Packed(all) => cache.pack(row, &mut all[slot * cache.words()..][..cache.words()]),
+        }
+    }
+
+    /// What a slot holds.
+    pub fn slot(&self, cache: &Cache, slot: usize, out: &mut [f32]) {
+        match self {
+            Kept::Halves(all) => all[slot * cache.width()..][..cache.width()].convert_to_f32_slice(out),
+            Kept::Packed(all) => cache.unpack(&all[slot * cache.words()..][..cache.words()], out),
+        }
+    }
+
+    /// Halves of [slots, width], and which pages of them `pages` are: of what is packed, the pages of a step alone.
+    pub fn halves<'a>(&'a self, cache: &Cache, pages: &'a [u32]) -> (Cow<'a, [f16]>, Cow<'a, [u32]>) {
+        if let Kept::Halves(all) = self {
+            return (Cow::Borrowed(all), Cow::Borrowed(pages));
+        }
+        let width = cache.width();
+        let mut halves = vec![f16::ZERO; pages.len() * PAGE * width];
+        halves.par_chunks_mut(PAGE * width).zip(pages).for_each(|(to, page)| {
+            let mut row = vec![0.0; width];
+            for (i, to) in to.chunks_exact_mut(width).enumerate() {
+                self.slot(cache, *page as usize * PAGE + i, &mut row);
+                to.convert_from_f32_slice(&row);
+            }
+        });
+        (Cow::Owned(halves), Cow::Owned((0..pages.len() as u32).collect()))
+    }
+}

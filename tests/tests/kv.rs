@@ -1,0 +1,92 @@
+//! Quantized caches, from the option to the logits.
+
+use tamarack::{
+    Device, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
+    model::KvQuantize, plugins::Registry,
+};
+use tamarack_tests::models;
+
+async fn load(device: Device, kv: Option<&str>) -> tamarack::Result<ModelContainer> {
+    let _ = tamarack_plugins::LINKED;
+    let folder = models::tiny("mlx").into_iter().find(|p| p.ends_with("8bit_g128")).expect("a model");
+    let kv: Option<KvQuantize> = kv.map(|kv| kv.parse().expect("sound"));
+    let options = LoadOptions { kv, ..LoadOptions::default().device(device).context(256) };
+    let configuration = ModelConfiguration::directory(folder);
+    LlmModelFactory::new(Registry::linked()).load_container(&configuration, options).await
+}
+
+/// Logits of a prompt in one piece, and fed token by token.
+async fn logits(container: &ModelContainer) -> [Vec<f32>; 2] {
+    let tokens: Vec<u32> = (0..41).map(|i| (i * 7 + 3) % 90).collect();
+    let both = container.perform(move |context| [64, 1].map(|chunk| context.model.forward(&tokens, chunk)));
+    both.await.expect("runs").map(|l| l.expect("logits"))
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    let square = |v: &mut dyn Iterator<Item = f32>| v.map(|v| v * v).sum::<f32>().sqrt();
+    square(&mut a.iter().zip(b).map(|(a, b)| a - b)) / square(&mut b.iter().copied())
+}
+
+#[tokio::test]
+async fn logits_stay_close_and_devices_agree() {
+    let plain = logits(&load(Device::Reference, None).await.expect("loads")).await;
+    for (kv, most) in [("8:32", 0.01), ("4:32", 0.15)] {
+        let reference = logits(&load(Device::Reference, Some(kv)).await.expect("loads")).await;
+        let device = logits(&load(Device::Auto, Some(kv)).await.expect("loads")).await;
+        for i in 0..2 {
+            let found = apart(&reference[i], &plain[i]);
+            println!("{kv}: {found} from a cache in full");
+            assert!(found < most && found > 0.0, "{kv}: {found}");
+            // A value on the edge between two codes may take either.
+            let found = apart(&device[i], &reference[i]);
+            println!("{kv}: {found} between devices");
+            assert!(found < 0.1 * most, "{kv}: {found} between devices");
+        }
+    }
+}
+
+#[tokio::test]
+async fn memory_is_saved_and_known_before() {
+    for device in [Device::Reference, Device::Auto] {
+        let kv = async |kv| load(device.clone(), kv).await.expect("loads").memory().await.expect("memory").kv;
+        let (full, eight, four) = (kv(None).await, kv(Some("8:32")).await, kv(Some("4:32")).await);
+        // Of 32 elements: 64 bytes (128 in the oracle), 32 and 4, 16 and 4.
+        let each = if device == Device::Reference { 128 } else { 64 };
+        assert_eq!((eight, four), (full * 36 / each, full * 20 / each), "{device:?}");
+    }
+}
+
+#[tokio::test]
+async fn kept_pages_go_on() {
+    let container = load(Device::Auto, Some("8:32")).await.expect("loads");
+    let greedy =
+        |n| GenerateParameters { max_tokens: Some(n), temperature: 0.0, ignore_eos: true, ..Default::default() };
+    let run = async |prompt: Vec<u32>, n: usize, cache: Option<&tamarack::PromptCache>| {
+        let parameters = greedy(n);
+        let mut stream = match cache {
+            Some(cache) => container.generate_from(prompt.into(), parameters, cache).await.expect("runs"),
+            None => container.generate(prompt.into(), parameters).await.expect("runs"),
+        };
+        let mut tokens = Vec::new();
+        while let Some(event) = stream.next().await {
+            if let Generation::Token(token) = event.expect("no failure") {
+                tokens.push(token);
+            }
+        }
+        tokens
+    };
+    let prompt: Vec<u32> = (5..45).collect();
+    let whole = run(prompt.clone(), 12, None).await;
+    let cache = container.prompt_cache();
+    let first = run(prompt.clone(), 6, Some(&cache)).await;
+    assert_eq!(first, whole[..6]);
+    let longer = [&prompt[..], &first].concat();
+    assert_eq!(run(longer, 6, Some(&cache)).await, whole[6..]);
+}
+
+#[tokio::test]
+async fn heads_that_do_not_fit_are_refused() {
+    let e = load(Device::Reference, Some("8:64")).await.expect_err("heads of 32").to_string();
+    assert!(e.ends_with("quantized cache: heads of 32 elements are no whole groups of 64: 32 does"), "{e}");
+    assert!("3".parse::<KvQuantize>().is_err() && "8:7".parse::<KvQuantize>().is_err());
+}

@@ -38,18 +38,18 @@ impl Kept {
         }
     }
 
-    /// Fills a slot.
+    /// Fills a slot. A convolution of an odd number of channels leaves its last value as it is.
     pub fn set(&mut self, cache: &Cache, slot: usize, row: &[f32]) {
         match self {
-            Kept::Halves(all) => all[slot * cache.width()..][..cache.width()].convert_from_f32_slice(row),
+            Kept::Halves(all) => all[slot * cache.width()..][..row.len()].convert_from_f32_slice(row),
             Kept::Packed(all) => cache.pack(row, &mut all[slot * cache.words()..][..cache.words()]),
         }
     }
 
-    /// What a slot holds.
+    /// What a slot holds, or the beginning of it.
     pub fn slot(&self, cache: &Cache, slot: usize, out: &mut [f32]) {
         match self {
-            Kept::Halves(all) => all[slot * cache.width()..][..cache.width()].convert_to_f32_slice(out),
+            Kept::Halves(all) => all[slot * cache.width()..][..out.len()].convert_to_f32_slice(out),
             Kept::Packed(all) => cache.unpack(&all[slot * cache.words()..][..cache.words()], out),
         }
     }

@@ -304,7 +304,8 @@ fn gather(products: &[Product], r: usize, bias: Option<&[f32]>, out: &mut [f32])
 
 /// Writes rows into their slots.
 fn keep(kept: &mut Kept, cache: &Cache, rows: &[f32], c: &Context<'_>) {
-    for (row, values) in c.step.rows.iter().zip(rows.chunks_exact(cache.width().max(1))) {
+    let each = rows.len() / c.step.rows.len().max(1);
+    for (row, values) in c.step.rows.iter().zip(rows.chunks_exact(each.max(1))) {
         kept.set(cache, c.step.slot(row), values);
     }
 }

@@ -3,20 +3,19 @@
 use super::{
     elements::exp,
     lanes::{Kernel, LANES, Lanes},
-    product::padded,
+    product::{Element, padded},
 };
 use crate::exec::PAGE;
-use half::f16;
 use std::ops::Range;
 
 /// One row's queries of one group of heads, against the keys and values that they see.
-pub(super) struct Attend<'a> {
+pub(super) struct Attend<'a, T> {
     /// [heads of the group, dk]
     pub q: &'a [f32],
     pub dk: usize,
     pub dv: usize,
     /// The whole cache, [slots, width].
-    pub cache: &'a [f16],
+    pub cache: &'a [T],
     pub width: usize,
     /// Where the group's keys and values begin in a slot.
     pub key: usize,
@@ -39,7 +38,7 @@ struct Seen {
     total: f32,
 }
 
-impl Kernel for Attend<'_> {
+impl<T: Element> Kernel for Attend<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -58,7 +57,7 @@ impl Kernel for Attend<'_> {
     }
 }
 
-impl Attend<'_> {
+impl<T: Element> Attend<'_, T> {
     #[inline(always)]
     fn heads<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) -> usize {
         // A sink is one more score, arXiv:2309.17453.
@@ -104,19 +103,18 @@ impl Attend<'_> {
 
     /// Of a key, with each head.
     #[inline(always)]
-    fn scores<L: Lanes, const H: usize>(&self, lanes: L, head: usize, key: &[f16]) -> [f32; H] {
-        let key: &[u16] = bytemuck::cast_slice(key);
+    fn scores<L: Lanes, const H: usize>(&self, lanes: L, head: usize, key: &[T]) -> [f32; H] {
         let q: [&[f32]; H] = std::array::from_fn(|h| &self.q[(head + h) * self.dk..][..self.dk]);
         let mut sums = [lanes.splat_float(0.0); H];
         let (chunks, rest) = key.as_chunks::<LANES>();
         for (c, key) in chunks.iter().enumerate() {
-            let key = lanes.halves(key);
+            let key = T::load(lanes, key);
             for h in 0..H {
                 sums[h] = lanes.fused(lanes.floats(&q[h].as_chunks::<LANES>().0[c]), key, sums[h]);
             }
         }
         if !rest.is_empty() {
-            let key = lanes.halves(&padded(rest));
+            let key = T::load(lanes, &padded(rest));
             for h in 0..H {
                 sums[h] = lanes.fused(lanes.floats(&padded(q[h].as_chunks::<LANES>().1)), key, sums[h]);
             }
@@ -135,11 +133,10 @@ impl Attend<'_> {
         &mut self,
         lanes: L,
         head: usize,
-        slots: &[f16],
+        slots: &[T],
         weights: &[[f32; PAGE]; H],
         positions: Range<usize>,
     ) {
-        let slots: &[u16] = bytemuck::cast_slice(slots);
         for start in (0..self.dv).step_by(LANES) {
             let len = LANES.min(self.dv - start);
             let at: [usize; H] = std::array::from_fn(|h| (head + h) * self.dv + start);
@@ -153,8 +150,8 @@ impl Attend<'_> {
             for p in positions.clone() {
                 let value = &slots[p * self.width + self.value + start..][..len];
                 let value = match value.first_chunk() {
-                    Some(value) => lanes.halves(value),
-                    None => lanes.halves(&padded(value)),
+                    Some(value) => T::load(lanes, value),
+                    None => T::load(lanes, &padded(value)),
                 };
                 for h in 0..H {
                     sums[h] = lanes.fused(lanes.splat_float(weights[h][p]), value, sums[h]);

@@ -3,7 +3,6 @@
 use crate::{exec::PAGE, program::Cache};
 use half::{f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
-use std::borrow::Cow;
 use tamarack_kernels::CacheFormat;
 
 /// A cache as devices have it: a slot has the keys of all heads, then their values.
@@ -54,20 +53,14 @@ impl Kept {
         }
     }
 
-    /// Halves of [slots, width], and which pages of them `pages` are: of what is packed, the pages of a step alone.
-    pub fn halves<'a>(&'a self, cache: &Cache, pages: &'a [u32]) -> (Cow<'a, [f16]>, Cow<'a, [u32]>) {
-        if let Kept::Halves(all) = self {
-            return (Cow::Borrowed(all), Cow::Borrowed(pages));
-        }
+    /// All values of the pages of a step, [pages, slots of a page, width].
+    pub fn unpacked(&self, cache: &Cache, pages: &[u32]) -> Vec<f32> {
         let width = cache.width();
-        let mut halves = vec![f16::ZERO; pages.len() * PAGE * width];
-        halves.par_chunks_mut(PAGE * width).zip(pages).for_each(|(to, page)| {
-            let mut row = vec![0.0; width];
-            for (i, to) in to.chunks_exact_mut(width).enumerate() {
-                self.slot(cache, *page as usize * PAGE + i, &mut row);
-                to.convert_from_f32_slice(&row);
-            }
+        let mut all = vec![0.0; pages.len() * PAGE * width];
+        all.par_chunks_mut(PAGE * width).zip(pages).for_each(|(to, page)| {
+            let slots = to.chunks_exact_mut(width).enumerate();
+            slots.for_each(|(i, to)| self.slot(cache, *page as usize * PAGE + i, to));
         });
-        (Cow::Owned(halves), Cow::Owned((0..pages.len() as u32).collect()))
+        all
     }
 }

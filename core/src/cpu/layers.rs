@@ -5,6 +5,7 @@ use super::{
     cache::Kept,
     elements,
     multiply::{ELEMENTS, Job, Product},
+    product::Element,
     rounding::Input,
     values::{Context, Memory, Model, Values, each_row},
 };
@@ -100,10 +101,29 @@ impl Model {
         out: &mut [f32],
         c: &Context<'_>,
     ) {
-        let (sizes, heads) = (self.program.caches[cache], q.heads());
+        let (sizes, pages) = (self.program.caches[cache], &c.step.pages);
+        match &memory.caches[cache] {
+            Kept::Halves(all) => self.attend_to(&sizes, spec, q, (all, pages), out, c),
+            // What is quantized is unpacked first, the step's pages in their order.
+            packed => {
+                let numbers: Vec<u32> = (0..pages.len() as u32).collect();
+                self.attend_to(&sizes, spec, q, (&packed.unpacked(&sizes, pages), &numbers), out, c);
+            }
+        }
+    }
+
+    fn attend_to<T: Element + Sync>(
+        &self,
+        sizes: &Cache,
+        spec: &AttentionSpec,
+        q: Values<'_>,
+        (cache, pages): (&[T], &[u32]),
+        out: &mut [f32],
+        c: &Context<'_>,
+    ) {
+        let heads = q.heads();
         let (each, dv) = (heads / sizes.groups, sizes.dv);
         let sinks = spec.sinks.map(|s| self.vector(s));
-        let (halves, pages) = memory.caches[cache].halves(&sizes, &c.step.pages);
         // A task for each row and group.
         let one = |(i, out): (usize, &mut [f32])| {
             let (r, g) = (i / sizes.groups, i % sizes.groups);
@@ -113,7 +133,7 @@ impl Model {
                 q: &q.row(r)[g * each * sizes.dk..][..each * sizes.dk],
                 dk: sizes.dk,
                 dv,
-                cache: &halves,
+                cache,
                 width: sizes.width(),
                 key: g * sizes.dk,
                 value: if sizes.latent { 0 } else { sizes.groups * sizes.dk } + g * dv,

@@ -6,16 +6,17 @@ use crate::template::{Bindings, consts, float, render};
 use crate::weights::Weights;
 use crate::{Caps, Extent, Format, Kernel, View, post, step};
 
-/// `out[r] = scale * table[token of r]`.
+/// `out[r] = scale * table[id of r]`.
 ///
-/// Bindings: 0 the step, the sampled tokens (`array<u32>`, one a slot), quants, scales (an affine
-/// format), the next norm's weight if `next` has one, out, the rounded rows if there is a `next`. A token word with [`step::SAMPLED`] set is the slot whose token is meant.
+/// Bindings: 0 the step, the sampled tokens (`array<u32>`, one a slot), the ids where they are [`Ids::Computed`], quants,
+/// scales (an affine format), the next norm's weight if `next` has one, out, the rounded rows if there is a `next`. A token
+/// word with [`step::SAMPLED`] set is the slot whose token is meant.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Embedding {
     /// The header word of the step buffer that holds the number of rows.
     pub rows: u32,
-    /// The word of a row's record that says which row of the table: [`step::ROW_TOKEN`] or [`step::ROW_ADAPTER`].
-    pub index: u32,
+    /// Where it says which row of the table.
+    pub ids: Ids,
     /// First table row that this dispatch's buffer holds.
     pub first: u32,
     /// Table rows that it holds. A token outside leaves its row of `out` as it is.
@@ -34,6 +35,15 @@ pub struct Embedding {
     pub next: Option<Rounded>,
 }
 
+/// Where ids are.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Ids {
+    /// In this word of a row's record: [`step::ROW_TOKEN`] or [`step::ROW_ADAPTER`].
+    Step(u32),
+    /// In an f32 of each row: whole numbers up to 2^24.
+    Computed(View),
+}
+
 /// Invocations of a workgroup: four rows.
 const THREADS: u32 = 256;
 
@@ -42,6 +52,16 @@ pub fn embedding(spec: &Embedding, caps: &Caps) -> Kernel {
     let weights = Weights::new(spec.format, spec.dim, 16);
     let mut bindings = Bindings::step();
     bindings.read("sampled", "u32");
+    let id = match &spec.ids {
+        Ids::Step(word) => {
+            let (rows_at, words) = (step::HEADER_WORDS, step::ROW_WORDS);
+            format!("step[{rows_at}u + at * {words}u + {word}u]")
+        }
+        Ids::Computed(view) => {
+            bindings.read("ids", "f32");
+            format!("u32(clamp(ids[{}], 0.0, 16777216.0))", post::element(view, "at", "0u"))
+        }
+    };
     weights.bind(&mut bindings);
     let next = spec.next.as_ref().map(|next| next.functions(&mut bindings, caps, THREADS)).unwrap_or_default();
     bindings.write("out", "f32");
@@ -58,9 +78,7 @@ pub fn embedding(spec: &Embedding, caps: &Caps) -> Kernel {
         ("NEXT", u32::from(spec.next.is_some()).to_string()),
         ("GAINED", gained.to_string()),
         ("ROWS", format!("{}u", spec.rows)),
-        ("ROWS_AT", format!("{}u", step::HEADER_WORDS)),
-        ("ROW_WORDS", step::ROW_WORDS.to_string()),
-        ("ROW_TOKEN", spec.index.to_string()),
+        ("ID", id),
         ("SAMPLED", step::SAMPLED.to_string()),
         ("SCALE", float(spec.scale)),
         ("OUT", post::element(&spec.out, "row", "column")),

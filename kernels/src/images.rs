@@ -4,11 +4,17 @@ use crate::common::step_functions;
 use crate::template::{Bindings, consts, render};
 use crate::{Caps, Extent, Kernel, View, post, step};
 
-/// Each row of x, or, where it stands for one, the row of an image.
+/// Each row of x, and, where it stands for one, the row of an image in its place or added to it.
 ///
-/// Bindings: step, x, the rows of images (f32 [rows, dim]), out.
+/// Bindings: step, x, the rows of images (f32 [rows, `row`]), out.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct MergeEmbeddings {
+    /// Elements in a row of an image.
+    pub row: u32,
+    /// The first of them that is taken.
+    pub first: u32,
+    /// Whether they are added.
+    pub add: bool,
     /// Input.
     pub x: View,
     /// Output.
@@ -26,14 +32,18 @@ impl MergeEmbeddings {
         bindings.write("out", "f32");
         let sizes =
             [("THREADS", threads), ("WIDTH", width), ("ROW_IMAGE", step::ROW_IMAGE), ("NO_IMAGE", step::NO_IMAGE)];
+        let x = post::element(&self.x, "row", "column");
         let values = [
+            ("ROW", format!("{}u", self.row)),
+            ("FIRST", format!("{}u", self.first)),
+            ("BESIDE", if self.add { format!("x[{x}] + ") } else { String::new() }),
             ("BINDINGS", bindings.declarations()),
             ("STEP", consts(&sizes) + &step_functions()),
-            ("X_AT", post::element(&self.x, "row", "column")),
+            ("X_AT", x),
             ("OUT_AT", post::element(&self.out, "row", "column")),
         ];
         let source = render(include_str!("../wgsl/merge_embeddings.wgsl"), &values);
         let grid = [Extent::Const(width.div_ceil(threads)), Extent::Rows(1), Extent::Const(1)];
-        bindings.kernel(format!("merge embeddings {width}"), source, grid)
+        bindings.kernel(format!("{} embeddings {width}", if self.add { "add" } else { "merge" }), source, grid)
     }
 }

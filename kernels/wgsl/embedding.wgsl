@@ -12,7 +12,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     let row = group.x * 4u + thread / 64u;
     let column_quad = group.y * 64u + thread % 64u;
     let quad = min(column_quad, QUADS - 1u);
-    var token = step[{{ROWS_AT}} + min(row, rows - 1u) * {{ROW_WORDS}}u + {{ROW_TOKEN}}u];
+    let at = min(row, rows - 1u);
+    var token = {{ID}};
     if ((token & {{SAMPLED}}u) != 0u) {
         token = sampled[token & ~{{SAMPLED}}u];
     }

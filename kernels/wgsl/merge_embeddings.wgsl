@@ -12,6 +12,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (image == NO_IMAGE) {
         out[{{OUT_AT}}] = x[{{X_AT}}];
     } else {
-        out[{{OUT_AT}}] = images[image * WIDTH + column];
+        out[{{OUT_AT}}] = {{BESIDE}}images[image * {{ROW}} + {{FIRST}} + column];
     }
 }

@@ -18,6 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+import vision_pixtral
+import vision_qwen
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 HERE = Path(__file__).parent / "vision"
@@ -116,7 +118,12 @@ def qwen2_vl():
     return config, processor, {"embed": 1.0, "lm_head": 3.0}
 
 
-MODELS = {"qwen2_vl": qwen2_vl}
+# What makes a configuration, a processor, gains of weights, and, where they are none yet, rows of pixels.
+MODELS = {
+    "qwen2_vl": qwen2_vl,
+    **vision_qwen.models(tokenizer, CHATML, CHATML_TOKENS),
+    **vision_pixtral.models(tokenizer),
+}
 
 # Turns of the user: names of images, and text between them.
 CASES = {
@@ -146,7 +153,7 @@ def positions(model, batch):
     """[3, tokens] where the model has positions of several axes."""
     inner = model.model
     if not hasattr(inner, "get_rope_index"):
-        return None
+        return torch.arange(batch["input_ids"].shape[1]).expand(3, -1)
     given = {k: v for k, v in batch.items() if k in ("input_ids", "image_grid_thw", "attention_mask", "mm_token_type_ids")}
     return inner.get_rope_index(**given)[0][:, 0]
 
@@ -164,6 +171,8 @@ def greedy(model, batch):
         best = row.topk(2).values
         tokens.append(int(row.argmax()))
         margins.append(float(best[0] - best[1]))
+        if tokens[-1] == model.config.image_token_id:
+            return tokens, [0.0]
         more = torch.tensor([[tokens[-1]]])
         batch["input_ids"] = torch.cat([batch["input_ids"], more], 1)
         for key in ("attention_mask", "mm_token_type_ids", "token_type_ids"):
@@ -177,9 +186,10 @@ def embeddings(model, batch):
     with torch.no_grad():
         given = {k: batch[k] for k in ("pixel_values", "image_grid_thw", "image_sizes") if k in batch}
         out = model.get_image_features(**given)
+    more = getattr(out, "deepstack_features", None) or []
     out = getattr(out, "pooler_output", out)
-    rows = torch.cat(list(out)) if isinstance(out, (list, tuple)) else out
-    return rows.reshape(-1, rows.shape[-1])
+    parts = [torch.cat(list(part)) if isinstance(part, (list, tuple)) else part for part in (out, *more)]
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts], 1)
 
 
 def bytes_of(pixels, processor):
@@ -198,7 +208,8 @@ def qwen_bytes(pixels, processor):
 
 
 def write(model_type):
-    config, processor, gains = MODELS[model_type]()
+    config, processor, gains, *rows = MODELS[model_type]()
+    rows_of = rows[0] if rows else lambda batch: batch["pixel_values"]
     folder = HERE / model_type
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -234,11 +245,12 @@ def write(model_type):
             "greedy": torch.tensor(tokens).int(),
             "margins": torch.tensor(margins),
         }
+        if "image_sizes" in batch:
+            patch = parsed.vision_config.patch_size
+            batch["image_grid_thw"] = torch.tensor([[1, h // patch, w // patch] for h, w in batch["image_sizes"].tolist()])
         tensors["image_grid_thw"] = batch["image_grid_thw"].int()
-        tensors["pixels"] = qwen_bytes(batch["pixel_values"], processor)
-        found = positions(model, batch)
-        if found is not None:
-            tensors["position_ids"] = found.int()
+        tensors["pixels"] = qwen_bytes(rows_of(batch), processor)
+        tensors["position_ids"] = positions(model, batch).int()
         metadata = {"prompt": prompt, "images": json.dumps(names(case)), "turns": json.dumps(list(turns(case)))}
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / f"{case}.golden", metadata)
     print(model_type, f"seed {seed}, margin {worst:.3f}, moves", [round(g[5], 2) for g in goldens.values()])
@@ -309,7 +321,14 @@ def odd():
     save_file(pixels, folder / "pixels.golden")
 
 
-EXTRA = {"tables": tables, "odd": odd}
+def towers():
+    """What processors say of images of random sizes."""
+    random = np.random.default_rng(11)
+    found = {**vision_qwen.tables(random), **vision_pixtral.tables(random)}
+    (HERE / "towers.json").write_text(json.dumps(found))
+
+
+EXTRA = {"tables": tables, "towers": towers, "odd": odd}
 
 for name in sys.argv[1:] or [*MODELS, *EXTRA]:
     EXTRA[name]() if name in EXTRA else write(name)

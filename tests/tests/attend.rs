@@ -65,7 +65,7 @@ impl Case {
                 kv[at..][..slot_elements].copy_from_slice(&values);
             }
         }
-        let sizes = Cache { groups, dk, dv, latent: attend.latent, format: attend.cache };
+        let sizes = Cache { groups, dk, dv, latent: attend.latent, format: attend.cache, ..Cache::default() };
         let mut cache = vec![u32::MAX; step.slots as usize * sizes.words()];
         for (words, values) in cache.chunks_exact_mut(sizes.words()).zip(kv.chunks_exact_mut(slot_elements)) {
             if values.iter().all(|v| !v.is_nan()) {

@@ -4,7 +4,7 @@ use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 2);
+pub const API: (u32, u32) = (1, 3);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -79,7 +79,8 @@ pub struct CacheSpec {
 pub enum Op {
     /// The token ids of this step. -> `[tokens]`
     Tokens {},
-    /// Rows of a table [n, dim]; ids beyond it take row 0. `[rows]` -> [rows, dim]
+    /// Rows of a table [n, dim]; ids beyond it take row 0. `[rows]` -> [rows, dim]. Ids that are computed are whole numbers
+    /// up to 2^24, since api 1.3.
     Embedding {
         /// [n, dim]
         weight: WeightId,
@@ -256,13 +257,29 @@ pub enum Op {
     },
     /// The number that the processor gives each patch. -> `[patches]`. Since api 1.2.
     PatchIds {},
+    /// Numbers that the processor gives each patch. -> [patches, width]. Since api 1.3.
+    PatchInput {
+        /// What the processor calls them.
+        name: String,
+        /// How many for each patch.
+        width: usize,
+    },
     /// Rows of image tokens become those that the tower has computed. [tokens, dim] -> [tokens, dim]. Since api 1.2.
     MergeEmbeddings {},
+    /// To rows of image tokens a further part of what the tower has computed is added. [tokens, dim] -> [tokens, dim]. Since
+    /// api 1.3.
+    AddEmbeddings {
+        /// Columns from `part * dim` on.
+        part: usize,
+    },
     /// Queries [patches, heads, dk], keys [patches, groups, dk] and values [patches, groups, dv] -> [patches, heads, dv]: a
     /// patch sees all patches of its segment. Since api 1.2.
     SegmentAttention {
         /// Factor on each score.
         scale: f32,
+        /// Whether it sees those of its window instead. Since api 1.3.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        windowed: bool,
     },
     /// An op of the plugin's own. [rows, ..] of each input -> [rows, ..dims]. Since api 1.1.
     Custom {
@@ -312,7 +329,9 @@ impl Op {
             Op::Outputs {} => "outputs",
             Op::Patches { .. } => "patches",
             Op::PatchIds {} => "patch_ids",
+            Op::PatchInput { .. } => "patch_input",
             Op::MergeEmbeddings {} => "merge_embeddings",
+            Op::AddEmbeddings { .. } => "add_embeddings",
             Op::SegmentAttention { .. } => "segment_attention",
             Op::Custom { .. } => "custom",
         }

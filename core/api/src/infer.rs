@@ -79,7 +79,8 @@ pub(crate) fn infer(g: &Graph, op: &Op, inputs: &[&[Dim]]) -> Inferred<Vec<Dim>>
         },
         (Op::Patches { width }, []) if *width > 0 => Ok(vec![Sym::Patches.into(), (*width).into()]),
         (Op::PatchIds {}, []) => Ok(vec![Sym::Patches.into()]),
-        (Op::MergeEmbeddings {}, [x]) => match x {
+        (Op::PatchInput { width, .. }, []) if *width > 0 => Ok(vec![Sym::Patches.into(), (*width).into()]),
+        (Op::MergeEmbeddings {} | Op::AddEmbeddings { .. }, [x]) => match x {
             [rows, _] if *rows == Sym::Tokens.into() => Ok(x.to_vec()),
             _ => Err(format!("wants [tokens, dim], found {x:?}")),
         },

@@ -94,6 +94,15 @@ impl RopeSpec {
         RopeSpec { axis: Some(axis.into_iter().map(|a| a.min(255) as u8).collect()), ..self }
     }
 
+    /// That of a tower: the first half of a head turns by the row of its patch, the second by the column, both by the same
+    /// frequencies (Qwen2-VL, arXiv:2409.12191).
+    pub fn axial(head_dim: usize, base: f64) -> RopeSpec {
+        let half = RopeSpec::new(head_dim / 2, base).inv_freq;
+        let axes = half.len();
+        let inv_freq = [&half[..], &half[..]].concat();
+        RopeSpec { inv_freq, ..RopeSpec::new(head_dim, base) }.axis((0..2 * axes).map(|i| i / axes.max(1)))
+    }
+
     /// With this pairing.
     pub fn pairing(self, pairing: Pairing) -> RopeSpec {
         RopeSpec { pairing, ..self }

@@ -38,6 +38,14 @@ impl Step {
         if with(|r| r.images) { push(Op::MergeEmbeddings {}, &[x]) } else { x }
     }
 
+    /// Adds to the tokens of images a further part of what the tower makes of them: its columns from `part * dim` on.
+    /// [`Step::merge_embeddings`] takes part 0. Records nothing for a model without images.
+    /// [tokens, dim] -> [tokens, dim]. Since api 1.3.
+    #[track_caller]
+    pub fn add_embeddings(&self, x: Tensor, part: usize) -> Tensor {
+        if with(|r| r.images) { push(Op::AddEmbeddings { part }, &[x]) } else { x }
+    }
+
     /// The rows that go on to the head: those whose logits are wanted. [tokens, ..] -> [outputs, ..]
     #[track_caller]
     pub fn outputs(&self, x: Tensor) -> Tensor {
@@ -266,7 +274,13 @@ pub fn attention(q: Tensor, kv: &Kv, spec: &AttentionSpec) -> Tensor {
 /// q [patches, heads, dk], k [patches, groups, dk], v [patches, groups, dv] -> [patches, heads, dv]; groups divide heads.
 #[track_caller]
 pub fn segment_attention([q, k, v]: [Tensor; 3], scale: f32) -> Tensor {
-    push(Op::SegmentAttention { scale }, &[q, k, v])
+    push(Op::SegmentAttention { scale, windowed: false }, &[q, k, v])
+}
+
+/// As [`segment_attention`], with windows in place of segments: see [`crate::Medium::windows`]. Since api 1.3.
+#[track_caller]
+pub fn window_attention([q, k, v]: [Tensor; 3], scale: f32) -> Tensor {
+    push(Op::SegmentAttention { scale, windowed: true }, &[q, k, v])
 }
 
 /// Latent attention, arXiv:2405.04434: all heads share one latent [tokens, rank] and one rotated key [tokens, rope] a

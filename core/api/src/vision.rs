@@ -5,6 +5,7 @@
 use crate::{Config, Error, Filter, Op, Recipe, RecipeOp, Result, Tensor, Weights, tensor::push};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The mean of CLIP's pixels, arXiv:2103.00020.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -16,7 +17,8 @@ pub trait VisionLanguage: Send + Sync {
     /// Who records the text model.
     fn text(&self, config: &Config) -> Result<TextModel>;
 
-    /// Records the tower: from [`TowerStep::patches`] to embeddings [patches / n, dim], in the order of the image tokens.
+    /// Records the tower: from [`TowerStep::patches`] to embeddings [patches / n, dim], in the order of the image tokens, or
+    /// [patches / n, parts * dim] where the text model takes several parts, see [`crate::Step::add_embeddings`].
     fn tower(&self, config: &Config, weights: &Weights, step: &TowerStep) -> Result<Tensor>;
 
     /// What is done with a prompt and its images.
@@ -44,9 +46,9 @@ impl TextModel {
         let mut text = if root["text_config"].is_object() { root["text_config"].clone() } else { root.clone() };
         if let Some(fields) = text.as_object_mut() {
             fields.insert("model_type".to_owned(), model_type.into());
-            // The root wins: it is what `transformers` looks at.
-            if let Some(tied) = root.get("tie_word_embeddings").filter(|v| v.is_boolean()) {
-                fields.insert("tie_word_embeddings".to_owned(), tied.clone());
+            // Either may say so, in `transformers` as well.
+            if root["tie_word_embeddings"] == Value::Bool(true) {
+                fields.insert("tie_word_embeddings".to_owned(), true.into());
             }
         }
         let names = [
@@ -64,6 +66,16 @@ impl TextModel {
             weights: names.map(|(from, to)| (from.to_owned(), to.to_owned())).into(),
             tower: tower.iter().map(|t| (*t).to_owned()).collect(),
         }
+    }
+
+    /// With these fields where the configuration lacks them: files leave out what their class has as a default. Since api 1.3.
+    pub fn defaults(mut self, fields: Value) -> TextModel {
+        if let (Some(own), Value::Object(fields)) = (self.config.as_object_mut(), fields) {
+            for (key, value) in fields {
+                own.entry(key).or_insert(value);
+            }
+        }
+        self
     }
 
     /// What a tensor of the checkpoint is called by the text model, if it is one of its own.
@@ -93,6 +105,12 @@ impl TowerStep {
     #[track_caller]
     pub fn ids(&self) -> Tensor {
         push(Op::PatchIds {}, &[])
+    }
+
+    /// The numbers that [`Medium::inputs`] has under this name. [patches, width]. Since api 1.3.
+    #[track_caller]
+    pub fn input(&self, name: &str, width: usize) -> Tensor {
+        push(Op::PatchInput { name: name.to_owned(), width }, &[])
     }
 }
 
@@ -187,6 +205,18 @@ pub struct ProcessRequest {
 }
 
 impl ProcessRequest {
+    /// The fewest and the most pixels of an image: what the user asks for, or else the files, or else `default`; no more than
+    /// the tower has room for. What files call edges are areas here. Since api 1.3.
+    pub fn pixels(&self, default: [usize; 2], patch: usize) -> Result<[usize; 2]> {
+        let file = |name, edge: &str, default| {
+            let edge = self.files.image("size")[edge].as_u64();
+            self.files.size(name, edge.map_or(default, |n| n as usize))
+        };
+        let least = self.options.min_pixels.map_or_else(|| file("min_pixels", "shortest_edge", default[0]), Ok)?;
+        let most = self.options.max_pixels.map_or_else(|| file("max_pixels", "longest_edge", default[1]), Ok)?;
+        Ok([least, most.min(self.max_patches.saturating_mul(patch * patch))])
+    }
+
     /// The prompt with each `marker` replaced by what `text` makes of its image.
     pub fn expand(&self, marker: &str, text: impl Fn(usize) -> String) -> Result<String> {
         let parts: Vec<&str> = self.prompt.split(marker).collect();
@@ -237,6 +267,17 @@ pub struct Medium {
     pub patch_positions: Vec<[u32; 2]>,
     /// A number for each patch: see [`TowerStep::ids`]. Empty: all 0.
     pub ids: Vec<u32>,
+    /// The order in which the tower takes the patches, block by block: the first block that it takes is that of token
+    /// `order[0]`. All that is said of patches here is in the order of tokens all the same, and so is what the recipe makes;
+    /// segments and windows are runs in the tower's order. Empty: that of the tokens. Since api 1.3.
+    #[serde(default)]
+    pub order: Vec<u32>,
+    /// How many patches each of its windows has, see [`crate::window_attention`]. Since api 1.3.
+    #[serde(default)]
+    pub windows: Vec<usize>,
+    /// What [`TowerStep::input`] gives, by name, patch after patch. Since api 1.3.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, Vec<f32>>,
 }
 
 /// Rows and columns of patches in the order of [`crate::RecipeOp::Patchify`]: block by block of `merge` times `merge`.

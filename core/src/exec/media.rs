@@ -2,13 +2,13 @@
 
 use super::{Output, PAGE, Row, Step, Token};
 use sha2::{Digest, Sha256};
-use std::{fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, sync::Arc};
 use tamarack_api::Medium;
 
 /// What tells images apart: a hash of all that a tower is given.
 pub type ImageHash = [u8; 32];
 
-/// A prepared image, as a tower takes it.
+/// A prepared image. What is said of patches is in the order of tokens; [`ImagePatches::ordered`] is that of the tower.
 #[derive(Clone, PartialEq)]
 pub struct ImagePatches {
     /// [patches, width], row after row.
@@ -17,12 +17,20 @@ pub struct ImagePatches {
     pub grid: [usize; 3],
     /// Rows that the tower makes of it.
     pub tokens: usize,
-    /// Patches in each of its segments.
+    /// Patches in each of its segments, in the tower's order.
     pub segments: Vec<usize>,
+    /// Patches in each of its windows likewise, if it has any.
+    pub windows: Vec<usize>,
     /// Row and column of each patch.
     pub positions: Vec<[u32; 2]>,
     /// A number for each patch, or none.
     pub ids: Vec<u32>,
+    /// What else the tower takes of each patch, by name.
+    pub inputs: BTreeMap<String, Vec<f32>>,
+    /// The token whose patches the tower takes first, and so on; empty: their own order.
+    pub order: Vec<u32>,
+    /// The tower's row of each token; empty likewise.
+    rows: Vec<u32>,
     hash: ImageHash,
 }
 
@@ -31,16 +39,26 @@ impl ImagePatches {
     pub fn new(pixels: Vec<f32>, medium: &Medium) -> ImagePatches {
         let mut hash = Sha256::new();
         hash.update(bytemuck::cast_slice::<f32, u8>(&pixels));
-        for n in medium.segments.iter().chain(&medium.grid) {
+        for n in medium.segments.iter().chain(&medium.grid).chain(&medium.windows) {
             hash.update(n.to_le_bytes());
         }
         hash.update(bytemuck::cast_slice::<u32, u8>(medium.patch_positions.as_flattened()));
         hash.update(bytemuck::cast_slice::<u32, u8>(&medium.ids));
+        hash.update(bytemuck::cast_slice::<u32, u8>(&medium.order));
+        medium.inputs.values().for_each(|values| hash.update(bytemuck::cast_slice::<f32, u8>(values)));
+        let mut rows = vec![0; medium.order.len()];
+        for (row, token) in medium.order.iter().enumerate() {
+            rows[*token as usize] = row as u32;
+        }
         ImagePatches {
             pixels,
             grid: medium.grid,
             tokens: medium.tokens,
             segments: medium.segments.clone(),
+            windows: medium.windows.clone(),
+            inputs: medium.inputs.clone(),
+            order: medium.order.clone(),
+            rows,
             positions: medium.patch_positions.clone(),
             ids: medium.ids.clone(),
             hash: hash.finalize().into(),
@@ -52,17 +70,41 @@ impl ImagePatches {
         self.hash
     }
 
+    /// What is said of patches, in the order in which the tower takes them.
+    pub fn ordered<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
+        if self.order.is_empty() {
+            return Cow::Borrowed(values);
+        }
+        let block = values.len() / self.order.len();
+        self.order.iter().flat_map(|token| &values[*token as usize * block..][..block]).copied().collect()
+    }
+
+    /// The tower's row of one of its tokens.
+    pub fn row(&self, token: usize) -> usize {
+        self.rows.get(token).map_or(token, |row| *row as usize)
+    }
+
     /// The tower's step: a segment is a sequence, all of whose rows see all of it, and an output is a row that the tower makes.
     pub fn step(&self) -> Step {
+        self.step_of(&self.segments)
+    }
+
+    /// The same with windows for segments; a step of nothing where there are none.
+    pub fn windows_step(&self) -> Step {
+        if self.windows.is_empty() { Step::default() } else { self.step_of(&self.windows) }
+    }
+
+    fn step_of(&self, segments: &[usize]) -> Step {
         let mut step = Step::default();
-        for length in &self.segments {
+        let (positions, ids) = (self.ordered(&self.positions), self.ordered(&self.ids));
+        for length in segments {
             let (first, table) = (step.rows.len() as u32, step.pages.len() as u32);
             let pages = length.div_ceil(PAGE) as u32;
             step.pages.extend(table..table + pages);
             step.rows.extend((0..*length as u32).map(|index| {
                 let patch = (first + index) as usize;
-                let [row, column] = self.positions.get(patch).copied().unwrap_or_default();
-                let token = Token::Id(self.ids.get(patch).copied().unwrap_or(0));
+                let [row, column] = positions.get(patch).copied().unwrap_or_default();
+                let token = Token::Id(ids.get(patch).copied().unwrap_or(0));
                 let (position, end) = ([row, column, 0], *length as u32);
                 Row { token, index, end, position, image: None, table, first, length: 0, adapter: 0 }
             }));
@@ -123,11 +165,11 @@ impl Media {
         self.images.partition_point(|i| i.range().end <= token)
     }
 
-    /// The image and its row that a token stands for.
+    /// The image and the tower's row of it that a token stands for.
     pub fn row(&self, token: usize) -> Option<(usize, usize)> {
         let image = self.image_from(token);
-        let row = self.images.get(image)?.tokens.binary_search(&(token as u32)).ok()?;
-        Some((image, row))
+        let placed = self.images.get(image)?;
+        Some((image, placed.patches.row(placed.tokens.binary_search(&(token as u32)).ok()?)))
     }
 
     /// One past the last token that a token sees.
@@ -249,6 +291,36 @@ mod tests {
         assert_eq!(media.position(12), [7; 3]);
         assert_eq!(media.position(14), [9; 3]);
         assert_eq!([media.within(0..2), media.within(4..7), media.within(5..12)], [0..0, 0..1, 1..2]);
+    }
+
+    #[test]
+    fn a_tower_takes_patches_in_its_own_order() {
+        let medium = Medium {
+            tokens: 3,
+            order: vec![2, 0, 1],
+            segments: vec![6],
+            windows: vec![4, 2],
+            ids: (0..6).collect(),
+            ..Medium::default()
+        };
+        let image = ImagePatches::new(vec![0.0, 0.1, 1.0, 1.1, 2.0, 2.1], &medium);
+        assert_eq!(*image.ordered(&image.pixels), [2.0, 2.1, 0.0, 0.1, 1.0, 1.1]);
+        assert_eq!([0, 1, 2].map(|token| image.row(token)), [1, 2, 0]);
+        let rows = |step: Step| step.rows.into_iter().map(|r| (r.token, r.index, r.end)).collect::<Vec<_>>();
+        let expected = |ids: [u32; 6], places: [(u32, u32); 6]| {
+            ids.into_iter().zip(places).map(|(id, (index, end))| (Token::Id(id), index, end)).collect::<Vec<_>>()
+        };
+        let ids = [4, 5, 0, 1, 2, 3];
+        assert_eq!(rows(image.step()), expected(ids, [0, 1, 2, 3, 4, 5].map(|i| (i, 6))));
+        assert_eq!(rows(image.windows_step()), expected(ids, [(0, 4), (1, 4), (2, 4), (3, 4), (0, 2), (1, 2)]));
+        let media = Media {
+            images: vec![PlacedImage { tokens: vec![5, 6, 8], span: false, patches: Arc::new(image) }],
+            ..Media::default()
+        };
+        assert_eq!([5, 6, 7, 8].map(|token| media.row(token)), [Some((0, 1)), Some((0, 2)), None, Some((0, 0))]);
+        let plain = ImagePatches::new(vec![7.0; 6], &Medium { order: Vec::new(), ..medium });
+        assert_eq!((&*plain.ordered(&plain.pixels), plain.row(2)), (&[7.0; 6][..], 2));
+        assert_ne!(plain.hash(), media.images[0].patches.hash());
     }
 
     #[test]

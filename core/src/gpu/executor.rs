@@ -57,6 +57,8 @@ pub(super) struct Model {
     pub partials: wgpu::Buffer,
     pub candidates: wgpu::Buffer,
     pub step: wgpu::Buffer,
+    /// A tower's step once more, with windows for sequences.
+    pub windows: wgpu::Buffer,
     pub sampled: wgpu::Buffer,
     pub results: wgpu::Buffer,
 }
@@ -334,7 +336,7 @@ impl Executor for WgpuExecutor {
         let all = |buffers: &[wgpu::Buffer]| buffers.iter().map(wgpu::Buffer::size).sum::<u64>();
         let vectors: u64 = m.vectors.values().map(wgpu::Buffer::size).sum();
         let products = [&m.scratch, &m.halves, &m.worths, &m.sums, &m.tiles, &m.sorted];
-        let others = [&m.partials, &m.candidates, &m.step, &m.sampled, &m.results];
+        let others = [&m.partials, &m.candidates, &m.step, &m.windows, &m.sampled, &m.results];
         let single: u64 = products.iter().chain(&others).map(|b| b.size()).sum();
         let own = MemoryUse {
             weights: m.matrices.values().map(|m| m.layout().bytes).sum::<u64>() + vectors,
@@ -433,6 +435,7 @@ impl Model {
             partials: gpu.buffer("attention parts", w.partials),
             candidates: gpu.buffer("candidates", w.candidates),
             step: gpu.buffer("step", w.step),
+            windows: gpu.buffer("windows", w.windows),
             sampled: gpu.buffer("sampled", w.sampled),
             results: gpu.buffer("results", w.results),
             gpu,

@@ -92,6 +92,7 @@ pub(super) struct Workspace {
     pub partials: u64,
     pub candidates: u64,
     pub step: u64,
+    pub windows: u64,
     pub sampled: u64,
     pub results: u64,
 }
@@ -129,6 +130,7 @@ impl Workspace {
             partials: bytes(partial_words(program) * MAX_SPLITS * SPLIT_ROWS.min(capacity.rows)),
             candidates: bytes(sample.partial_words(&gpu.caps) as usize * capacity.outputs),
             step: bytes(step),
+            windows: if program.caches.iter().any(|c| c.windowed) { bytes(step) } else { 0 },
             sampled: bytes(capacity.slots),
             results: bytes(capacity.outputs),
         }
@@ -138,7 +140,8 @@ impl Workspace {
     pub fn bytes(&self) -> u64 {
         let many = [&self.activations, &self.rounded, &self.ropes].into_iter().flatten().sum::<u64>();
         let products = self.scratch + self.halves + self.worths + self.sums + self.tiles + self.sorted;
-        many + products + self.partials + self.candidates + self.step + self.sampled + self.results
+        let steps = self.step + self.windows + self.sampled + self.results;
+        many + products + self.partials + self.candidates + steps
     }
 }
 

@@ -22,7 +22,7 @@ use tamarack_kernels::{
     Kernel, Post, View,
     attend::Keys,
     elementwise::{self, Elementwise},
-    embedding::{Embedding, embedding},
+    embedding::{Embedding, Ids, embedding},
     matmul::{self, Candidate, Row},
     norm::{Norm, NormKind},
     sample::Sample,
@@ -152,7 +152,14 @@ impl<'a> Emitter<'a> {
     }
 
     pub(super) fn push(&mut self, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
-        let buffers = std::iter::once(&self.model.step).chain(buffers).collect();
+        self.push_for(None, kernel, rows, buffers);
+    }
+
+    /// The same for what writes or reads a cache, whose sequences may be windows.
+    pub(super) fn push_for(&mut self, cache: Option<usize>, kernel: Kernel, rows: Sym, buffers: Vec<&'a wgpu::Buffer>) {
+        let windowed = cache.is_some_and(|cache| self.model.program.caches[cache].windowed);
+        let step = if windowed { &self.model.windows } else { &self.model.step };
+        let buffers = std::iter::once(step).chain(buffers).collect();
         let weights = Weights::default();
         self.launches.push(Launch { kernel, buffers, rows, checked: false, weights, tunable: None });
     }
@@ -218,8 +225,9 @@ impl<'a> Emitter<'a> {
         let model = self.model;
         let node = &model.program.nodes[id];
         match &node.op {
-            Op::Tokens | Op::Patches | Op::Adapters => Ok(()),
-            Op::MergeEmbeddings => self.merge_embeddings(id),
+            Op::Tokens | Op::Patches | Op::PatchInput(_) | Op::Adapters => Ok(()),
+            Op::MergeEmbeddings => self.merge_embeddings(id, None),
+            Op::AddEmbeddings(part) => self.merge_embeddings(id, Some(*part)),
             Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),
             Op::MatMul(m) => self.matmul(id, m),
             Op::Norm { norm, post } => self.norm(id, norm, post),
@@ -257,12 +265,19 @@ impl<'a> Emitter<'a> {
         let (model, out) = (self.model, self.place(id)?);
         let table = &model.matrices[&weight];
         let made = self.made(id);
-        let source = &model.program.nodes[model.program.nodes[id].inputs[0]].op;
-        let index = if matches!(source, Op::Adapters) { step::ROW_ADAPTER } else { step::ROW_TOKEN };
+        let source = model.program.nodes[id].inputs[0];
+        let (ids, computed) = match model.program.nodes[source].op {
+            Op::Tokens => (Ids::Step(step::ROW_TOKEN), None),
+            Op::Adapters => (Ids::Step(step::ROW_ADAPTER), None),
+            _ => {
+                let place = self.place(source)?;
+                (Ids::Computed(place.view), Some(self.buffer(place)))
+            }
+        };
         for segment in &table.segments {
             let spec = Embedding {
                 rows: step::TOKENS,
-                index,
+                ids,
                 first: segment.first,
                 count: segment.rows,
                 total: model.program.weight_shape(weight)[0] as u32,
@@ -272,7 +287,9 @@ impl<'a> Emitter<'a> {
                 out: out.view,
                 next: made.map(|made| self.rounded(id, made)),
             };
-            let mut buffers = vec![&model.sampled, &segment.quants];
+            let mut buffers = vec![&model.sampled];
+            buffers.extend(computed);
+            buffers.push(&segment.quants);
             buffers.extend(&segment.scales);
             buffers.extend(made.and_then(|m| m.gain).map(|w| &model.vectors[&w]));
             buffers.push(self.buffer(out));

@@ -51,8 +51,8 @@ pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
             }
             _ if has_value(&node.op) => {
                 let bytes = rows(program.rows(id)) as u64 * program.width(id) as u64 * 4;
-                // Pixels are there before anything runs.
-                let is_fresh = id == program.output || node.op == Op::Patches;
+                // What comes with patches is there before anything runs.
+                let is_fresh = id == program.output || matches!(node.op, Op::Patches | Op::PatchInput(_));
                 let reuse = !is_fresh && free.len() > SPARE;
                 let buffer = match free.pop_front().filter(|_| reuse) {
                     Some(buffer) => buffer,

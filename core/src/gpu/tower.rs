@@ -1,7 +1,7 @@
 //! The tower of a vision-language model: a model of its own on the same device, whose rows go where the text model's steps
 //! find them. They never leave the device.
 
-use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter, plan::dense};
+use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter, plan::dense, step::step_words};
 use crate::{
     Error, Result,
     exec::{Executor, ImagePatches},
@@ -15,17 +15,9 @@ impl WgpuExecutor {
     /// With a tower that was loaded on the same device.
     ///
     /// # Errors
-    /// The tower makes rows of another width than the text model's, or does not end in a product.
+    /// The tower does not end in a result of its own.
     pub fn with_tower(mut self, tower: WgpuExecutor) -> Result<WgpuExecutor> {
-        let (width, program) = (tower.vocabulary(), &self.model.program);
-        let merges = program.nodes.iter().enumerate().find(|(_, n)| n.op == Op::MergeEmbeddings);
-        let Some((id, node)) = merges else {
-            return Err(Error::Model("the text model has no place for images".to_owned()));
-        };
-        if program.width(id) != width {
-            let (place, found) = (&node.place, program.width(id));
-            return Err(Error::Model(format!("{place}: the tower makes rows of {width}, the text model has {found}")));
-        }
+        let width = tower.vocabulary();
         tower.output_buffer()?;
         self.model.images = self.model.gpu.buffer("images", (tower.capacity().outputs * width * 4) as u64);
         self.model.gpu.take_errors()?;
@@ -48,9 +40,21 @@ impl WgpuExecutor {
         let step = image.step();
         let (kind, splits) = self.begin(&step)?;
         let (model, gpu) = (&self.model, &self.model.gpu);
-        let patches = model.program.nodes.iter().position(|n| n.op == Op::Patches);
-        if let Some(place) = patches.and_then(|id| model.plan.places[id]) {
-            gpu.queue.write_buffer(&model.activations[place.buffer], 0, bytemuck::cast_slice(&image.pixels));
+        if model.program.caches.iter().any(|c| c.windowed) {
+            let windows = image.windows_step();
+            windows.check(&self.capacity(), usize::MAX)?;
+            gpu.queue.write_buffer(&model.windows, 0, bytemuck::cast_slice(&step_words(&windows, splits, 0)));
+        }
+        for (node, place) in model.program.nodes.iter().zip(&model.plan.places) {
+            let values = match &node.op {
+                Op::Patches => Some(&image.pixels),
+                Op::PatchInput(name) => image.inputs.get(name),
+                _ => None,
+            };
+            if let (Some(values), Some(place)) = (values, place) {
+                let values = image.ordered(values);
+                gpu.queue.write_buffer(&model.activations[place.buffer], 0, bytemuck::cast_slice(&values));
+            }
         }
         for dispatches in self.phases[&kind].chunks(DISPATCHES) {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -94,10 +98,14 @@ impl WgpuExecutor {
 }
 
 impl Emitter<'_> {
-    pub(super) fn merge_embeddings(&mut self, id: NodeId) -> Result<()> {
+    /// Rows of images in place of their tokens', or a part of them added.
+    pub(super) fn merge_embeddings(&mut self, id: NodeId, added: Option<usize>) -> Result<()> {
         let (model, out) = (self.model, self.place(id)?);
         let x = self.place(model.program.nodes[id].inputs[0])?;
-        let kernel = MergeEmbeddings { x: x.view, out: out.view }.kernel(&model.gpu.caps);
+        let row = model.program.image_width().unwrap_or(0) as u32;
+        let first = added.unwrap_or(0) as u32 * out.view.width();
+        let merge = MergeEmbeddings { row, first, add: added.is_some(), x: x.view, out: out.view };
+        let kernel = merge.kernel(&model.gpu.caps);
         self.push(kernel, Sym::Tokens, vec![self.buffer(x), &model.images, self.buffer(out)]);
         Ok(())
     }

@@ -24,6 +24,9 @@ pub(crate) struct Processor {
     pub most: usize,
     pub width: usize,
     pub merge: usize,
+    /// What comes with each patch beside its pixels, and how many numbers of it; whether attention has windows.
+    pub inputs: Vec<(String, usize)>,
+    pub windowed: bool,
 }
 
 /// Decoded, and what it is called.
@@ -108,9 +111,24 @@ impl Processor {
             )));
         }
         let fits = |len: usize, all: usize| len == 0 || len == all;
+        if let Some((input, width)) = self.inputs.iter().find(|(input, width)| {
+            medium.inputs.get(input).is_none_or(|values| Some(values.len()) != count.checked_mul(*width))
+        }) {
+            let origin = self.plugin.origin();
+            return Err(Error::Plugin(format!(
+                "{name}: {origin}: the tower takes {width} numbers `{input}` of each of {count} patches, the processor \
+                 gives others"
+            )));
+        }
+        let windows = medium.windows.iter().try_fold(0usize, |n, w| n.checked_add(*w)).unwrap_or(usize::MAX);
+        let mut order = medium.order.clone();
+        order.sort_unstable();
         let is_whole = medium.tokens.checked_mul(self.merge) == Some(count)
             && count > 0
             && !medium.segments.contains(&0)
+            && (if self.windowed { windows == count } else { fits(windows, count) })
+            && !medium.windows.contains(&0)
+            && (order.is_empty() || order.iter().copied().eq(0..medium.tokens as u32))
             && fits(medium.positions.len(), medium.tokens)
             && fits(medium.patch_positions.len(), count)
             && fits(medium.ids.len(), count);

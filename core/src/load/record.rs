@@ -5,7 +5,7 @@ use crate::{
     checkpoint::Checkpoint,
     image::Processor,
     plugins::{Found, Registry},
-    program::{Op, Program, lower},
+    program::{Node, Op, Program, lower},
 };
 use serde_json::Value;
 use std::{collections::HashMap, path::Path};
@@ -60,11 +60,20 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
     }
     let graph = renamed(of_text.record("text with images", &model.config, own)?, &names);
     let text = program(&of_text, &graph);
-    if !text.nodes.iter().any(|n| n.op == Op::MergeEmbeddings) {
+    let Some(wanted) = text.image_width() else {
         let origin = of_text.origin();
         return Err(Error::Plugin(format!("{origin}: has no place for images: it must call Step::merge_embeddings")));
-    }
+    };
     let tower = program(plugin, &plugin.record("tower", config, rest)?);
+    let found = tower.width(tower.output);
+    if found != wanted {
+        let [own, of_text] = [plugin.origin(), of_text.origin()];
+        return Err(Error::Plugin(format!("{own}: the tower makes rows of {found}, {of_text} takes rows of {wanted}")));
+    }
+    let input = |(id, node): (usize, &Node)| match &node.op {
+        Op::PatchInput(name) => Some((name.clone(), tower.width(id))),
+        _ => None,
+    };
     let patches = tower.nodes.iter().position(|n| n.op == Op::Patches);
     let processor = Processor {
         plugin: plugin.clone(),
@@ -73,6 +82,8 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
         most: 0,
         width: patches.map_or(0, |id| tower.width(id)),
         merge: tower.tower.unwrap_or(1),
+        inputs: tower.nodes.iter().enumerate().filter_map(input).collect(),
+        windowed: tower.caches.iter().any(|c| c.windowed),
     };
     Ok(Parts { text, tower: Some(tower), processor: Processing::Plugin(Box::new(processor)) })
 }

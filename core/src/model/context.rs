@@ -125,7 +125,9 @@ impl Model {
                 self.images.forget(image.hash());
                 return Err(e);
             }
-            rows.extend(self.executor.read_image_rows(at..at + image.tokens)?);
+            let made = self.executor.read_image_rows(at..at + image.tokens)?;
+            let width = made.len() / image.tokens.max(1);
+            rows.extend((0..image.tokens).flat_map(|token| &made[image.row(token) * width..][..width]));
         }
         Ok(rows)
     }

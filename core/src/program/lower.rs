@@ -122,10 +122,13 @@ impl Lowering {
             Recorded::Outputs {} => Op::Outputs,
             Recorded::Patches { .. } => Op::Patches,
             Recorded::PatchIds {} => Op::Tokens,
+            Recorded::PatchInput { name, .. } => Op::PatchInput(name.clone()),
             Recorded::MergeEmbeddings {} => Op::MergeEmbeddings,
-            Recorded::SegmentAttention { scale } => {
+            Recorded::AddEmbeddings { part } => Op::AddEmbeddings(*part),
+            Recorded::SegmentAttention { scale, windowed } => {
                 let [k, v] = [1, 2].map(|i| self.program.dims(inputs[i]));
-                let cache = self.passing_cache(Cache { groups: k[0], dk: k[1], dv: v[1], ..Cache::default() }, &inputs);
+                let cache = Cache { groups: k[0], dk: k[1], dv: v[1], windowed: *windowed, ..Cache::default() };
+                let cache = self.passing_cache(cache, &inputs);
                 let written = self.push(write(cache, Some(1)), inputs[1..].to_vec(), vec![shape[0]], place);
                 inputs = vec![inputs[0], written];
                 let spec = AttentionSpec { scale: *scale, window: None, softcap: None, sinks: None };

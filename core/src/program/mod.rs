@@ -71,6 +71,8 @@ pub struct Cache {
     pub latent: bool,
     /// How keys and values lie there.
     pub format: CacheFormat,
+    /// Whether, in a tower, its sequences are windows and not segments.
+    pub windowed: bool,
 }
 
 /// What a node does. Where an op has `post` steps, each `Add` and `Mul` takes the next input after
@@ -81,7 +83,7 @@ pub enum Op {
     Tokens,
     /// Which adapter each row has, 0 is none. -> `[tokens]`
     Adapters,
-    /// Rows of a table, times a factor. `[rows]` -> [rows, dim]
+    /// Rows of a table, times a factor. `[rows]` -> [rows, dim]; the ids are tokens, adapters, or computed.
     Embedding {
         /// [n, dim]
         weight: WeightId,
@@ -156,8 +158,12 @@ pub enum Op {
     Outputs,
     /// The pixels of a tower's step. -> [tokens, width]
     Patches,
-    /// Rows that stand for rows of images become those. [tokens, dim] -> [tokens, dim]
+    /// Numbers that come with the patches of a tower's step, by name. -> [tokens, width]
+    PatchInput(String),
+    /// Rows that stand for rows of images become those, their first columns. [tokens, dim] -> [tokens, dim]
     MergeEmbeddings,
+    /// To rows that stand for rows of images, the columns of those from this many times `dim` on are added.
+    AddEmbeddings(usize),
     /// An op of the plugin's own.
     Custom {
         /// Index into [`Program::custom`].
@@ -361,7 +367,9 @@ impl Op {
             Op::Conv(_) => "causal_conv1d",
             Op::Outputs => "outputs",
             Op::Patches => "patches",
+            Op::PatchInput(_) => "patch_input",
             Op::MergeEmbeddings => "merge_embeddings",
+            Op::AddEmbeddings(_) => "add_embeddings",
             Op::Custom { .. } => "custom",
         }
     }
@@ -381,6 +389,16 @@ impl Program {
     /// Elements that each cache keeps of a token: of its keys, and of its values.
     pub fn cache_widths(&self) -> Vec<[usize; 2]> {
         self.caches.iter().map(|c| [c.groups * c.dk, c.width() - c.groups * c.dk]).collect()
+    }
+
+    /// How wide rows of images have to be, if it takes any.
+    pub fn image_width(&self) -> Option<usize> {
+        let width = |(id, node): (NodeId, &Node)| match node.op {
+            Op::MergeEmbeddings => Some(self.width(id)),
+            Op::AddEmbeddings(part) => Some(self.width(id).saturating_mul(part.saturating_add(1))),
+            _ => None,
+        };
+        self.nodes.iter().enumerate().filter_map(width).max()
     }
 
     /// Elements in a row of a node's result.

@@ -32,7 +32,21 @@ pub(super) struct Context<'a> {
     pub step: &'a Step,
     pub tokens: Vec<u32>,
     pub ropes: Vec<Vec<[f32; 2]>>,
-    pub pixels: &'a [f32],
+    /// What a tower's step comes with.
+    pub image: Option<Seen<'a>>,
+}
+
+/// An image, and the step whose sequences are its windows.
+pub(super) struct Seen<'a> {
+    pub image: &'a ImagePatches,
+    pub windows: Step,
+}
+
+impl Context<'_> {
+    /// The step as a cache sees it.
+    pub fn step_of(&self, cache: &Cache) -> &Step {
+        self.image.as_ref().filter(|_| cache.windowed).map_or(self.step, |seen| &seen.windows)
+    }
 }
 
 impl Reference {
@@ -124,14 +138,14 @@ impl Reference {
     /// Runs a step and returns every node's result that `keep` asks for, by node.
     pub fn trace(&mut self, step: &Step, keep: impl Fn(usize) -> bool) -> Result<Vec<Option<Vec<f32>>>> {
         step.check(&self.capacity, self.vocabulary())?;
-        self.trace_with(step, &[], keep)
+        self.trace_with(step, None, keep)
     }
 
-    /// The same with the pixels of an image.
+    /// The same with an image.
     fn trace_with(
         &mut self,
         step: &Step,
-        pixels: &[f32],
+        image: Option<Seen<'_>>,
         keep: impl Fn(usize) -> bool,
     ) -> Result<Vec<Option<Vec<f32>>>> {
         let token = |t: &Token| match *t {
@@ -142,7 +156,7 @@ impl Reference {
             step,
             tokens: step.rows.iter().map(|r| token(&r.token)).collect(),
             ropes: self.program.ropes.iter().map(|r| rope_table(r, &step.rows)).collect(),
-            pixels,
+            image,
         };
         let mut values: Vec<Option<Vec<f32>>> = vec![None; self.program.nodes.len()];
         for i in 0..values.len() {
@@ -171,10 +185,9 @@ impl Reference {
             Op::Embedding { weight, scale } => {
                 let (table, dim) = (&self.weights[weight], self.program.width(i));
                 let mut out = vec![0.0; c.tokens.len() * dim];
-                let ids = c.tokens.iter().zip(&c.step.rows);
-                let is_adapter = matches!(self.program.nodes[node.inputs[0]].op, Op::Adapters);
-                for (row, (token, r)) in out.chunks_exact_mut(dim).zip(ids) {
-                    let token = if is_adapter { r.adapter } else { *token } as usize;
+                let is_tokens = matches!(self.program.nodes[node.inputs[0]].op, Op::Tokens);
+                for (i, row) in out.chunks_exact_mut(dim).enumerate() {
+                    let token = if is_tokens { c.tokens[i] as usize } else { x[0][i] as usize };
                     table.row(if token < table.rows() { token } else { 0 }, row);
                     row.iter_mut().for_each(|v| *v *= scale);
                 }
@@ -216,20 +229,32 @@ impl Reference {
             }
             Op::ExpertUp(up) => self.expert_up(up, x[0], x[1], [dims(0)[0], dims(1)[1]]),
             Op::ExpertDown(down) => fused::post(self.expert_down(down, x[0], x[1], &dims(0)), &down.post, &x[2..]),
-            Op::Patches => c.pixels.to_vec(),
-            Op::MergeEmbeddings => {
-                let (width, mut y) = (self.program.width(i), x[0].to_vec());
-                for (row, out) in c.step.rows.iter().zip(y.chunks_exact_mut(width)) {
-                    row.image.iter().for_each(|at| out.copy_from_slice(&self.images[*at as usize * width..][..width]));
-                }
-                y
+            Op::Patches => c.image.as_ref().map(|s| s.image.ordered(&s.image.pixels).into_owned()).unwrap_or_default(),
+            Op::PatchInput(name) => {
+                let values =
+                    c.image.as_ref().and_then(|s| Some(s.image.ordered(s.image.inputs.get(name)?).into_owned()));
+                values.unwrap_or_default()
             }
+            Op::MergeEmbeddings => self.with_images(i, x[0], c, 0, |out, row| *out = row),
+            Op::AddEmbeddings(part) => self.with_images(i, x[0], c, *part, |out, row| *out += row),
             Op::Custom { .. } => Vec::new(), // see `Reference::custom`
             Op::Outputs => {
                 let width = self.program.width(i);
                 c.step.outputs.iter().flat_map(|o| x[0][o.row as usize * width..][..width].to_vec()).collect()
             }
         }
+    }
+
+    /// Rows, and what becomes of those of images with a part of what the tower has made.
+    fn with_images(&self, i: usize, x: &[f32], c: &Context<'_>, part: usize, f: impl Fn(&mut f32, f32)) -> Vec<f32> {
+        let (width, mut y) = (self.program.width(i), x.to_vec());
+        let whole = self.tower.as_ref().map_or(width, |t| t.vocabulary());
+        for (row, out) in c.step.rows.iter().zip(y.chunks_exact_mut(width)) {
+            let Some(at) = row.image else { continue };
+            let image = &self.images[at as usize * whole + part * width..][..width];
+            out.iter_mut().zip(image).for_each(|(out, v)| f(out, *v));
+        }
+        y
     }
 
     fn run(&mut self, step: &Step) -> Result<StepResult> {
@@ -278,8 +303,10 @@ impl Executor for Reference {
         let tower = self.tower.as_mut().ok_or_else(|| Error::Request("the model takes no images".to_owned()))?;
         let step = image.step();
         step.check(&tower.capacity, usize::MAX)?;
+        let seen = Seen { image, windows: image.windows_step() };
+        seen.windows.check(&tower.capacity, usize::MAX)?;
         let output = tower.program.output;
-        let rows = tower.trace_with(&step, &image.pixels, |i| i == output)?[output].take().unwrap_or_default();
+        let rows = tower.trace_with(&step, Some(seen), |i| i == output)?[output].take().unwrap_or_default();
         self.images[at * tower.vocabulary()..][..rows.len()].copy_from_slice(&rows);
         Ok(())
     }

@@ -59,9 +59,10 @@ impl Reference {
             let cache = self.program.caches[kv.cache];
             let k_width = cache.groups * cache.dk;
             let v_width = cache.width() - k_width;
-            for (r, row) in c.step.rows.iter().enumerate() {
+            let step = c.step_of(&cache);
+            for (r, row) in step.rows.iter().enumerate() {
                 let slot = [&k[r * k_width..][..k_width], &v[r * v_width..][..v_width]].concat();
-                self.caches[kv.cache].set(c.step.slot(row), &slot);
+                self.caches[kv.cache].set(step.slot(row), &slot);
             }
         }
         p.q.as_ref().map(|q| walk(self, q)).unwrap_or_default()
@@ -77,6 +78,7 @@ impl Reference {
     ) -> Vec<f32> {
         use rayon::prelude::*;
         let (sizes, data) = (self.program.caches[cache], &self.caches[cache]);
+        let step = c.step_of(&sizes);
         let values_at = if sizes.latent { 0 } else { sizes.groups * sizes.dk };
         let how = ops::Attend {
             heads,
@@ -87,10 +89,10 @@ impl Reference {
             sinks: spec.sinks.map(|s| self.vectors[&s].as_slice()),
         };
         let one = |(r, q): (usize, &[f32])| {
-            let row = &c.step.rows[r];
+            let row = &step.rows[r];
             let end = row.end as usize;
             let start = spec.window.map_or(0, |w| (row.index as usize + 1).saturating_sub(w));
-            let slots: Vec<_> = (start..end).map(|p| data.slot(c.step.slot_at(row, p))).collect();
+            let slots: Vec<_> = (start..end).map(|p| data.slot(step.slot_at(row, p))).collect();
             let key = |p: usize, g: usize| &slots[p - start][g * sizes.dk..][..sizes.dk];
             let value = |p: usize, g: usize| &slots[p - start][values_at + g * sizes.dv..][..sizes.dv];
             ops::attend(q, &how, start..end, key, value)

@@ -1,5 +1,5 @@
 use crate::{DEVICES, LEAST};
-use tamarack_kernels::embedding::{Embedding, embedding};
+use tamarack_kernels::embedding::{Embedding, Ids, embedding};
 use tamarack_kernels::halves::Halves;
 use tamarack_kernels::matmul::{
     CooperativeTile, MatMul, Norm, Precision, Row, Tile, cooperative, cooperative_next_with, cooperative_with, integer,
@@ -64,7 +64,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
         let dim = if format.block() < 32 { 64 } else { 256 };
         let spec = Embedding {
             rows: step::TOKENS,
-            index: step::ROW_TOKEN,
+            ids: Ids::Step(step::ROW_TOKEN),
             first: 3,
             count: 9,
             total: 12,
@@ -75,6 +75,7 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
             next: None,
         };
         list.push((LEAST, embedding(&spec, &LEAST)));
+        list.push((LEAST, embedding(&Embedding { ids: Ids::Computed(View::rows(4)), ..spec }, &LEAST)));
         let next = Some(Rounded { columns: dim, precision: Precision::High, gain: true });
         list.extend(DEVICES.map(|caps| (caps, embedding(&Embedding { next, ..spec }, &caps))));
     }

@@ -72,7 +72,7 @@ impl VisionLanguage for Qwen2Vl {
         let patch = [c.temporal_patch_size, c.patch_size, c.patch_size];
         let x = step.patches(c.in_channels * patch.iter().product::<usize>());
         let mut x = w.patch_embedding("patch_embed.proj", c.embed_dim, c.in_channels, &patch).forward(x);
-        let rope = axial_rope(c.embed_dim / c.num_heads.max(1));
+        let rope = RopeSpec::axial(c.embed_dim / c.num_heads.max(1), 10_000.0);
         for i in 0..c.depth {
             x = Block { c: &c, rope: &rope }.forward(&w.at("blocks").at(i), x);
         }
@@ -88,13 +88,7 @@ impl VisionLanguage for Qwen2Vl {
         let files = &request.files;
         let (patch, merge) = (files.size("patch_size", c.patch_size)?, files.size("merge_size", c.spatial_merge_size)?);
         let frames = files.size("temporal_patch_size", c.temporal_patch_size)?;
-        // Areas, in spite of their names.
-        let area = |name, edge: &str, default| {
-            files.size(name, files.image("size")[edge].as_u64().map_or(default, |n| n as usize))
-        };
-        let most = request.options.max_pixels.map_or_else(|| area("max_pixels", "longest_edge", 1_003_520), Ok)?;
-        let least = request.options.min_pixels.map_or_else(|| area("min_pixels", "shortest_edge", 3136), Ok)?;
-        let most = most.min(request.max_patches * patch * patch);
+        let [least, most] = request.pixels([3136, 1_003_520], patch)?;
         let image = |(i, size): (usize, &[usize; 2])| {
             let [height, width] = smart_resize(*size, patch * merge, least, most)?;
             let recipe = vec![
@@ -108,14 +102,6 @@ impl VisionLanguage for Qwen2Vl {
         let prompt = request.expand(IMAGE, |i| IMAGE.repeat(media[i].tokens))?;
         Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media })
     }
-}
-
-/// The first half of a head turns by the row of its patch, the second by the column, both by the same frequencies.
-fn axial_rope(head_dim: usize) -> RopeSpec {
-    let quarter = head_dim / 4;
-    let half = RopeSpec::new(head_dim / 2, 10_000.0).inv_freq;
-    let inv_freq = [&half[..], &half[..]].concat();
-    RopeSpec { inv_freq, ..RopeSpec::new(head_dim, 10_000.0) }.axis((0..2 * quarter).map(|i| i / quarter.max(1)))
 }
 
 register!(Qwen2Vl);

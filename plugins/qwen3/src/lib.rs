@@ -19,6 +19,8 @@ config! {
         sliding_window: Option<usize> = Some(4096),
         max_window_layers: usize = 28,
         layer_types: Option<Vec<String>> = None,
+        // Layers after which Qwen3-VL adds what its tower has made on the way, arXiv:2406.04334.
+        deepstack_layers: usize = 0,
     }
 }
 
@@ -75,9 +77,12 @@ impl Architecture for Qwen3 {
         let rope = config.rope(c.head_dim, 10_000.0)?;
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
-        let mut x = embed.forward(step.tokens());
+        let mut x = step.merge_embeddings(embed.forward(step.tokens()));
         for i in 0..c.num_hidden_layers {
             x = Layer { c: &c, rope: &rope, window: c.window(i) }.forward(&w.at("model.layers").at(i), x);
+            if i < c.deepstack_layers {
+                x = step.add_embeddings(x, i + 1);
+            }
         }
         w.ignore("*.rotary_emb.inv_freq");
         let norm = w.rms_norm("model.norm", c.hidden_size, c.rms_norm_eps);

@@ -5,7 +5,7 @@ mod cooperative;
 
 use case::{AFFINE4, Case, MXFP4, NVFP4, UNTOUCHED, affine, elements, formats, fused, has_bytes, header, index, plain};
 use tamarack::gpu::Gpu;
-use tamarack_kernels::embedding::{Embedding, embedding};
+use tamarack_kernels::embedding::{Embedding, Ids, embedding};
 use tamarack_kernels::matmul::{
     IntegerTuning, MatMul, Norm, Precision, Tile, Tuning, integer, integer_with, tiled, tiled_with, vector, vector_with,
 };
@@ -216,15 +216,18 @@ fn looks_up_embeddings() {
     let tokens = [5, 17, 4, 18, step::SAMPLED | 2, 11, 0, 99];
     let sampled = [0, 0, 9, 0];
     let (count, total) = (13, 20);
+    // The same, computed.
+    let (view, computed) = (View { offset: 1, row: 3, ..View::rows(1) }, [5.0, 17.0, 4.0, 18.0, 9.0, 11.0, -3.0, 3e38]);
     for gpu in gpus() {
-        for (first, format) in formats().into_iter().chain([Format::F16]).flat_map(|f| [(5, f), (0, f)]) {
+        let ids = [Ids::Step(step::ROW_TOKEN), Ids::Computed(view)];
+        let cases =
+            formats().into_iter().chain([Format::F16]).flat_map(|f| [(5, f, ids[0]), (0, f, ids[0]), (5, f, ids[1])]);
+        for (first, format, ids) in cases {
             let dim = if format.block() == 2 { 270 } else { 384 };
             let out = View { offset: 2, row: dim + 1, ..View::rows(dim) };
             let next =
                 dim.is_multiple_of(32).then_some(Rounded { columns: dim, precision: Precision::High, gain: true });
-            let token = step::ROW_TOKEN;
-            let spec =
-                Embedding { rows: step::TOKENS, index: token, first, count, total, dim, format, scale: 1.5, out, next };
+            let spec = Embedding { rows: step::TOKENS, ids, first, count, total, dim, format, scale: 1.5, out, next };
             let table = Matrix::random(format, count as usize, dim as usize, 7);
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];
@@ -232,7 +235,11 @@ fn looks_up_embeddings() {
                 step.extend([token, 0, 0, 0, 0, 0, 0, 0]);
             }
             let mut want = vec![UNTOUCHED; elements(&out, rows + 2)];
-            let mut buffers = vec![step, sampled.to_vec(), table.quants.clone()];
+            let mut buffers = vec![step, sampled.to_vec()];
+            if ids == Ids::Computed(view) {
+                buffers.push(words(&computed.iter().flat_map(|id| [9.0, *id, 9.0]).collect::<Vec<f32>>()));
+            }
+            buffers.push(table.quants.clone());
             buffers.extend((!table.scales.is_empty()).then(|| table.scales.clone()));
             let gain = random(8, dim as usize);
             buffers.extend(next.map(|_| words(&gain)));

@@ -1,7 +1,10 @@
 //! Vision-language models, stage by stage, against what `transformers` computed with the tiny models of goldens/vision.
 
 mod input;
+mod mistral;
+mod qwen;
 mod reuse;
+mod variants;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -47,6 +50,10 @@ impl Case {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let tensor = file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.name));
         tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    }
+
+    fn named(model: &str, name: &str) -> Case {
+        Case::read(&folder(model).join(format!("{name}.golden")))
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
@@ -197,6 +204,7 @@ fn check_greedy(model: &str) {
 }
 
 const CLIP: [[f32; 3]; 2] = [tamarack_api::CLIP_MEAN, tamarack_api::CLIP_STD];
+const HALF: [[f32; 3]; 2] = [[0.5; 3]; 2];
 
 macro_rules! models {
     ($($model:ident, $pixels:expr;)*) => { $(
@@ -230,4 +238,8 @@ macro_rules! models {
 
 models! {
     qwen2_vl, CLIP;
+    qwen2_5_vl, CLIP;
+    qwen3_vl, HALF;
+    pixtral, CLIP;
+    mistral3, CLIP;
 }

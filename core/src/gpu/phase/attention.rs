@@ -27,7 +27,8 @@ impl<'a> Emitter<'a> {
         let (kernel, mut bound) = self.prepared(id, p, out.map_or(View::rows(1), |o| o.view))?;
         bound.extend(out.map(|o| self.buffer(o)));
         bound.extend(p.kv.as_ref().map(|kv| &self.model.caches[kv.cache]));
-        self.push(kernel.kernel(&self.model.gpu.caps), Sym::Tokens, bound);
+        let cache = p.kv.as_ref().map(|kv| kv.cache);
+        self.push_for(cache, kernel.kernel(&self.model.gpu.caps), Sym::Tokens, bound);
         Ok(())
     }
 
@@ -89,7 +90,7 @@ impl<'a> Emitter<'a> {
             Attention::Tiled => {
                 let buffers = [self.buffer(q), &model.caches[cache]].into_iter().chain(sinks);
                 let kernel = attend.cooperative(caps).unwrap_or_else(|| attend.tiled(caps));
-                self.push(kernel, Sym::Tokens, buffers.chain([self.buffer(out)]).collect());
+                self.push_for(Some(cache), kernel, Sym::Tokens, buffers.chain([self.buffer(out)]).collect());
             }
             Attention::Vector(keys) | Attention::Single(keys) => {
                 let made = self.made(id);

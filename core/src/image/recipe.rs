@@ -25,21 +25,33 @@ pub(super) struct Prepared {
     pub seen: Vec<Pixels>,
 }
 
-/// Runs the recipe of a medium over its image; `width` is that of the tower's patches.
-pub(super) fn run(medium: &Medium, image: Pixels, width: usize) -> Result<Prepared, String> {
+/// Runs the recipes of parts of an image; `width` is that of the tower's patches. Steps that a recipe begins with as the one
+/// before it does are not done again.
+pub(super) fn run(parts: &[Medium], image: Pixels, width: usize) -> Result<Vec<Prepared>, String> {
     let mut values = vec![Value::Bytes(image)];
-    let mut prepared = Prepared { patches: Vec::new(), seen: Vec::new() };
-    for (i, op) in medium.recipe.iter().enumerate() {
-        let wrong = |e: String| format!("step {i} of its recipe: {e}");
-        let value = step(op, &values, &mut prepared).map_err(wrong)?;
-        values.push(value);
+    let mut done: &[RecipeOp] = &[];
+    let mut all = Vec::with_capacity(parts.len());
+    for medium in parts {
+        let recipe = &medium.recipe[..];
+        // What leaves something behind is done for each.
+        let is_pure = |op: &RecipeOp| matches!(op, RecipeOp::Resize { .. } | RecipeOp::Crop { .. });
+        let known = recipe.iter().zip(done).take_while(|(a, b)| a == b && is_pure(a)).count();
+        values.truncate(1 + known);
+        let mut prepared = Prepared { patches: Vec::new(), seen: Vec::new() };
+        for (i, op) in recipe.iter().enumerate().skip(known) {
+            let wrong = |e: String| format!("step {i} of its recipe: {e}");
+            let value = step(op, &values, &mut prepared).map_err(wrong)?;
+            values.push(value);
+        }
+        let count: usize = medium.segments.iter().sum();
+        let (found, expected) = (prepared.patches.len(), count.saturating_mul(width));
+        if found != expected || count == 0 {
+            return Err(format!("the recipe makes {found} values, the tower takes {count} patches of {width}"));
+        }
+        all.push(prepared);
+        done = recipe;
     }
-    let count: usize = medium.segments.iter().sum();
-    let (found, expected) = (prepared.patches.len(), count.saturating_mul(width));
-    if found != expected || count == 0 {
-        return Err(format!("the recipe makes {found} values, the tower takes {count} patches of {width}"));
-    }
-    Ok(prepared)
+    Ok(all)
 }
 
 fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Value, String> {

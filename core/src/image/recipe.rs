@@ -108,3 +108,39 @@ fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Valu
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tamarack_api::Filter;
+
+    #[test]
+    fn parts_that_begin_alike_are_what_they_are_alone() {
+        let rgb = (0..7 * 5 * 3).map(|i| (i * 37 % 251) as u8).collect();
+        let image = Pixels { width: 7, height: 5, rgb };
+        let resize = |of, width| RecipeOp::Resize { of, width, height: 4, filter: Filter::Bicubic };
+        let part = |begin: &[RecipeOp]| {
+            let of = begin.len();
+            let rest = [
+                RecipeOp::Normalize { of, scale: 1.0, mean: [1.0; 3], std: [2.0; 3] },
+                RecipeOp::Patchify { of: of + 1, patch: 2, merge: 1, frames: 1 },
+            ];
+            Medium { recipe: [begin, &rest].concat(), segments: vec![4], ..Medium::default() }
+        };
+        let crop = |of, x| RecipeOp::Crop { of, x, y: 0, width: 4, height: 4 };
+        let parts = [
+            part(&[resize(0, 6), resize(1, 8), crop(2, 0)]),
+            part(&[resize(0, 6), resize(1, 8), crop(2, 4)]),
+            part(&[resize(0, 6), resize(1, 8), resize(2, 4)]),
+            part(&[resize(0, 6), resize(1, 8), resize(2, 4)]),
+            part(&[resize(0, 4)]),
+        ];
+        let together = run(&parts, image.clone(), 12).unwrap();
+        for (part, found) in parts.iter().zip(together) {
+            let alone = run(std::slice::from_ref(part), image.clone(), 12).unwrap().remove(0);
+            assert_eq!((found.patches, found.seen), (alone.patches, alone.seen));
+        }
+        let e = run(&[part(&[resize(0, 6), crop(1, 3)])], image, 12).err().unwrap();
+        assert!(e.starts_with("step 1 of its recipe: 4 x 4 pixels at 3, 0 are not inside 6 x 4"), "{e}");
+    }
+}

@@ -185,7 +185,7 @@ impl VisionLanguage for Pixtral {
         })?;
         let default = if config.model_type() == "llava" { 32_000 } else { 10 };
         let image_token = config.token("image_token_id", config.token("image_token_index", default)?)?;
-        Ok(Processed { prompt, image_token, media })
+        Ok(Processed { prompt, image_token, media, ..Processed::default() })
     }
 }
 

@@ -4,6 +4,7 @@ mod input;
 mod mistral;
 mod qwen;
 mod reuse;
+mod siglip;
 mod variants;
 
 use safetensors::SafeTensors;
@@ -22,6 +23,7 @@ struct Case {
     prompt: String,
     turns: Vec<Value>,
     images: Vec<PathBuf>,
+    crops: Option<bool>,
     bytes: Vec<u8>,
 }
 
@@ -43,7 +45,8 @@ impl Case {
         let names: Vec<String> = serde_json::from_str(&metadata["images"]).unwrap();
         let images = names.iter().map(|n| image(&format!("{n}.png"))).collect();
         let turns = serde_json::from_str(&metadata["turns"]).unwrap();
-        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, bytes }
+        let crops = metadata.get("crops").map(|crops| crops.parse().unwrap());
+        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, crops, bytes }
     }
 
     fn words(&self, name: &str) -> Vec<u32> {
@@ -67,6 +70,7 @@ impl Case {
     fn input(&self) -> UserInput {
         let input =
             if self.turns.is_empty() { UserInput::raw(&self.prompt) } else { UserInput::messages(self.turns.clone()) };
+        let input = self.crops.into_iter().fold(input, UserInput::crops);
         self.images.iter().fold(input, |input, path| input.image(path))
     }
 }
@@ -84,7 +88,11 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn load(model: &str, device: Device) -> ModelContainer {
-    let configuration = ModelConfiguration::directory(folder(model));
+    load_from(&folder(model), device).await
+}
+
+async fn load_from(folder: &Path, device: Device) -> ModelContainer {
+    let configuration = ModelConfiguration::directory(folder);
     let options = LoadOptions::default().device(device).context(1024);
     tamarack::load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"))
 }
@@ -238,6 +246,11 @@ macro_rules! models {
 
 models! {
     qwen2_vl, CLIP;
+    gemma3, HALF;
+    idefics3, HALF;
+    smolvlm, HALF;
+    paligemma, HALF;
+    paligemma2, HALF;
     qwen2_5_vl, CLIP;
     qwen3_vl, HALF;
     pixtral, CLIP;

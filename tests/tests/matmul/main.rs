@@ -232,7 +232,8 @@ fn looks_up_embeddings() {
             let rows = tokens.len() as u32;
             let mut step = vec![rows, 0, 0, 0, 0, 0, 0, 0];
             for token in tokens {
-                step.extend([token, 0, 0, 0, 0, 0, 0, 0]);
+                step.push(token);
+                step.extend([0; step::ROW_WORDS as usize - 1]);
             }
             let mut want = vec![UNTOUCHED; elements(&out, rows + 2)];
             let mut buffers = vec![step, sampled.to_vec()];

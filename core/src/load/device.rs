@@ -3,6 +3,7 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
+    engine::MOST_OTHERS,
     exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
     model::{Device, LoadOptions, Phase},
@@ -11,6 +12,7 @@ use crate::{
     weights::fold,
 };
 use serde_json::Value;
+use tamarack_api::Sym;
 
 /// Sequences that run together, and outputs in a step.
 const SEQUENCES: usize = 64;
@@ -35,7 +37,7 @@ pub(super) fn executor(
     options: &LoadOptions,
     name: &str,
 ) -> Result<Box<dyn Executor>> {
-    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let (program, gpu, capacity) = planned(program, tower.as_ref(), checkpoint, options)?;
     let tower = tower.map(|tower| planned_tower(tower, gpu.as_ref(), checkpoint));
     let Some(gpu) = gpu else {
         // Nothing is copied: rows of weights are read where they lie, when they are needed.
@@ -65,7 +67,7 @@ pub(super) fn estimate(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<MemoryUse> {
-    let (program, gpu, capacity) = planned(program, tower.is_some(), checkpoint, options)?;
+    let (program, gpu, capacity) = planned(program, tower.as_ref(), checkpoint, options)?;
     let of = |program: &Program, capacity: &Capacity| match &gpu {
         None => Reference::estimate(program, checkpoint, capacity),
         Some(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
@@ -80,17 +82,23 @@ pub(super) fn estimate(
 /// A tower as it will run, and what it takes there.
 fn planned_tower(tower: Program, gpu: Option<&Gpu>, checkpoint: &Checkpoint) -> (Program, Capacity) {
     let tower = shortened(tower, checkpoint);
-    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
-    let patches = gpu.map_or(PATCHES, |gpu| PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize));
+    let patches = fitting(PATCHES, &tower, gpu);
     let outputs = patches / tower.tower.unwrap_or(1).max(1);
     let pages = patches.div_ceil(PAGE) + SEGMENTS;
     (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
 }
 
+/// So many rows, or as many as bindings have room for.
+fn fitting(rows: usize, program: &Program, gpu: Option<&Gpu>) -> usize {
+    let of_rows = |id: &usize| program.nodes[*id].shape.first().and_then(|d| d.sym()) == Some(Sym::Tokens);
+    let widest = (0..program.nodes.len()).filter(of_rows).map(|id| program.width(id)).max().unwrap_or(1).max(1) as u64;
+    gpu.map_or(rows, |gpu| rows.min((gpu.caps.binding_size / (widest * 4)) as usize))
+}
+
 /// The program as it will run, the device if there is one, and what a step holds there.
 fn planned(
     program: Program,
-    has_tower: bool,
+    tower: Option<&Program>,
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<(Program, Option<Gpu>, Capacity)> {
@@ -98,15 +106,17 @@ fn planned(
     let mut program = shortened(program, checkpoint);
     options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
+    // Tokens that see each other go into one step, beside those of others who generate.
+    let least = tower.map_or(0, |tower| tower.span.saturating_add(MOST_OTHERS).clamp(ROWS_FAST, PATCHES));
     let Some(adapter) = options.device.adapter()? else {
         check_cache(&program, pages)?;
-        return Ok((program, None, capacity(if has_tower { ROWS_FAST } else { ROWS_SLOW })));
+        return Ok((program, None, capacity(ROWS_SLOW.max(least))));
     };
     let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    // Tokens of images that see each other go into one step.
-    let rows = if software && !has_tower { ROWS_SLOW } else { ROWS_FAST };
     let mut gpu = Gpu::open(&adapter)?;
     gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
+    let usual = if software { ROWS_SLOW } else { ROWS_FAST };
+    let rows = usual.max(fitting(least, &program, Some(&gpu)));
     Ok((program, Some(gpu), capacity(rows)))
 }
 

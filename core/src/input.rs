@@ -83,6 +83,12 @@ impl UserInput {
         self
     }
 
+    /// Whether a large or long image is looked at in parts, too, by a model that can.
+    pub fn crops(mut self, crops: bool) -> UserInput {
+        self.image_options.crops = Some(crops);
+        self
+    }
+
     fn new(prompt: Prompt) -> UserInput {
         let (tools, additional_context, images) = (Vec::new(), Map::new(), Vec::new());
         UserInput { prompt, tools, additional_context, images, image_options: ImageOptions::default() }

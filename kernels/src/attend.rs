@@ -9,7 +9,7 @@ use crate::template::{Bindings, consts, float, render};
 use crate::{CacheFormat, Caps, Extent, Kernel, View};
 
 /// Each row's queries against the keys and values `[lo, end)` of its sequence, where `end` is the
-/// row's ROW_END, and `lo` 0 or, with a window, `ROW_POSITION + 1 - window`. The cache is laid out as
+/// row's ROW_END, and `lo` 0 or, with a window and no ROW_WHOLE, `ROW_POSITION + 1 - window`. The cache is laid out as
 /// [`crate::prepare::Prepare`] says; query head `h` looks at key head `h / (heads / kv_heads)`.
 ///
 /// Bindings: step, q, the cache, the sinks (f32 \[heads\]) if there are some, out.

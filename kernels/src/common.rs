@@ -19,6 +19,7 @@ pub(crate) fn step_functions() -> String {
         ("ROW_TABLE", step::ROW_TABLE),
         ("ROW_END", step::ROW_END),
         ("ROW_FIRST", step::ROW_FIRST),
+        ("ROW_WHOLE", step::ROW_WHOLE),
         ("OUTPUT_WORDS", step::OUTPUT_WORDS),
         ("OUTPUT_ROW", step::OUTPUT_ROW),
         ("OUTPUT_SLOT", step::OUTPUT_SLOT),

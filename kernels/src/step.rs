@@ -27,7 +27,7 @@ pub const PAGES_AT: u32 = 6;
 pub const HEADER_WORDS: u32 = 8;
 
 /// Words of a row record.
-pub const ROW_WORDS: u32 = 8;
+pub const ROW_WORDS: u32 = 9;
 /// Row record: the token id, or `SAMPLED | slot`: the token last sampled for that sequence slot.
 pub const ROW_TOKEN: u32 = 0;
 /// Row record: the row's logical position in its sequence's cache.
@@ -42,6 +42,8 @@ pub const ROW_END: u32 = 4;
 pub const ROW_FIRST: u32 = 5;
 /// Row record: the row's adapter, 0 is none.
 pub const ROW_ADAPTER: u32 = 7;
+/// Row record: 1 if the row looks at all positions before its end, whatever a window says; else 0.
+pub const ROW_WHOLE: u32 = 8;
 /// Row record: the row of an image that the row stands for, or [`NO_IMAGE`].
 pub const ROW_IMAGE: u32 = 6;
 

@@ -156,8 +156,8 @@ def run(model, batch):
         return model(**batch, use_cache=False).logits[0]
 
 
-def greedy(model, batch):
-    """Tokens that follow, each computed from all before, and how much each led the next best."""
+def greedy(model, batch, kind=0):
+    """Tokens that follow, each computed from all before, and how much each led the next best; `kind` is their type."""
     batch, tokens, margins = dict(batch), [], []
     for _ in range(GREEDY):
         row = run(model, batch)[-1]
@@ -168,14 +168,14 @@ def greedy(model, batch):
         batch["input_ids"] = torch.cat([batch["input_ids"], more], 1)
         for key in ("attention_mask", "mm_token_type_ids", "token_type_ids"):
             if key in batch:
-                value = 1 if key == "attention_mask" else 0
+                value = 1 if key == "attention_mask" else kind
                 batch[key] = torch.cat([batch[key], torch.full((1, 1), value, dtype=batch[key].dtype)], 1)
     return tokens, margins
 
 
 def embeddings(model, batch):
     with torch.no_grad():
-        given = {k: batch[k] for k in ("pixel_values", "image_grid_thw", "image_sizes") if k in batch}
+        given = {k: batch[k] for k in ("pixel_values", "image_grid_thw", "image_sizes", "pixel_attention_mask") if k in batch}
         out = model.get_image_features(**given)
     out = getattr(out, "pooler_output", out)
     rows = torch.cat(list(out)) if isinstance(out, (list, tuple)) else out
@@ -311,5 +311,6 @@ def odd():
 
 EXTRA = {"tables": tables, "odd": odd}
 
-for name in sys.argv[1:] or [*MODELS, *EXTRA]:
-    EXTRA[name]() if name in EXTRA else write(name)
+if __name__ == "__main__":
+    for name in sys.argv[1:] or [*MODELS, *EXTRA]:
+        EXTRA[name]() if name in EXTRA else write(name)

@@ -22,6 +22,7 @@ pub struct Row {
 }
 
 /// A step, whose sequences lie on shuffled pages.
+#[derive(Clone)]
 pub struct Step {
     /// The step buffer.
     pub words: Vec<u32>,
@@ -80,7 +81,12 @@ impl Step {
 
     /// One past the last position that a row sees.
     pub fn end(&self, row: usize) -> u32 {
-        self.words[HEADER_WORDS as usize + row * ROW_WORDS as usize + ROW_END as usize]
+        self.word(row, ROW_END)
+    }
+
+    /// A word of a row's record.
+    pub fn word(&self, row: usize, field: u32) -> u32 {
+        self.words[HEADER_WORDS as usize + row * ROW_WORDS as usize + field as usize]
     }
 
     /// Changes a word of a row's record.

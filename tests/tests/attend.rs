@@ -86,7 +86,8 @@ impl Case {
             sinks: attend.sinks.then_some(&sinks[..]),
         };
         for (r, row) in step.rows.iter().enumerate() {
-            let lo = attend.window.map_or(0, |w| (row.position + 1).saturating_sub(w));
+            let window = attend.window.filter(|_| step.word(r, step::ROW_WHOLE) == 0);
+            let lo = window.map_or(0, |w| (row.position + 1).saturating_sub(w));
             let at = |p: usize| step.slot(row.sequence, p as u32) as usize * slot_elements;
             let key = |p, g| &kv[at(p) + g * dk..][..dk];
             let value = |p, g| &kv[at(p) + values_at + g * dv..][..dv];
@@ -249,6 +250,22 @@ fn spans_see_past_their_own_position() {
     case.check_vector();
     case.check_split();
     case.check_tiled(|caps| *caps);
+}
+
+#[test]
+fn prefixes_see_past_windows() {
+    let mut step = step(&[(70, 70), (60, 5), (33, 33)], 2, 48);
+    // A prompt of 50 tokens and what was generated after it, what follows a prompt, and a prompt alone.
+    for (row, end) in (0..50).map(|row| (row, 50)).chain((75..108).map(|row| (row, 33))) {
+        step.set(row, step::ROW_END, end);
+        step.set(row, step::ROW_WHOLE, 1);
+    }
+    for window in [None, Some(16), Some(1)] {
+        let case = Case::new(Attend { window, ..spec((4, 2, 64, 64)) }, step.clone());
+        case.check_vector();
+        case.check_split();
+        case.check_tiled(|caps| *caps);
+    }
 }
 
 #[test]

@@ -26,6 +26,16 @@ impl Config {
         Config(if found.is_object() { found.clone() } else { Value::Object(Default::default()) })
     }
 
+    /// With these fields where it lacks them: files leave out what the configuration class has as a default. Since api 1.3.
+    pub fn defaults(mut self, fields: Value) -> Config {
+        if let (Some(own), Value::Object(fields)) = (self.0.as_object_mut(), fields) {
+            for (key, value) in fields {
+                own.entry(key).or_insert(value);
+            }
+        }
+        self
+    }
+
     /// The number of a token, or else `default`.
     pub fn token(&self, key: &str, default: u32) -> Result<u32> {
         let found = &self.0[key];

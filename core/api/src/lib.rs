@@ -47,6 +47,7 @@ pub mod plugin;
 mod recipe;
 mod recorder;
 mod rope;
+mod siglip;
 mod tensor;
 mod vision;
 mod weights;
@@ -66,6 +67,7 @@ pub use plain::{Plain, PlainRow};
 pub use recipe::{Filter, Recipe, RecipeOp, Value};
 pub use recorder::{Index, record, record_tower, record_with_images, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
+pub use siglip::Siglip;
 pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention, segment_attention};
 pub use vision::{
     CLIP_MEAN, CLIP_STD, ImageOptions, Medium, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep,

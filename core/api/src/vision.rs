@@ -34,6 +34,9 @@ pub struct TextModel {
     pub weights: Vec<(String, String)>,
     /// Beginnings of the names of what is not its own.
     pub tower: Vec<String>,
+    /// Tokens that see each other, at most: a step has room for as many. Since api 1.3.
+    #[serde(default)]
+    pub span: usize,
 }
 
 impl TextModel {
@@ -54,6 +57,7 @@ impl TextModel {
             ("model.language_model.", "model."),
             ("language_model.lm_head.", "lm_head."),
             ("language_model.model.", "model."),
+            ("language_model.", "model."),
             ("model.text_model.", "model."),
             ("lm_head.", "lm_head."),
             ("model.", "model."),
@@ -63,6 +67,7 @@ impl TextModel {
             config: text,
             weights: names.map(|(from, to)| (from.to_owned(), to.to_owned())).into(),
             tower: tower.iter().map(|t| (*t).to_owned()).collect(),
+            span: 0,
         }
     }
 
@@ -117,6 +122,11 @@ impl ProcessorConfig {
         size(key, self.image(key), default)
     }
 
+    /// A size within what is said of images, `size.longest_edge` for one, or else `default`. Since api 1.3.
+    pub fn size_in(&self, key: &str, field: &str, default: usize) -> Result<usize> {
+        size(&format!("{key}.{field}"), &self.image(key)[field], default)
+    }
+
     /// How images are resized, or else `default`.
     pub fn filter(&self, default: Filter) -> Result<Filter> {
         let found = self.image("resample");
@@ -169,6 +179,9 @@ pub struct ImageOptions {
     pub min_pixels: Option<usize>,
     /// Pixels that it has at most.
     pub max_pixels: Option<usize>,
+    /// Whether a large or long image is looked at in parts, too, by models that can: Gemma 3's pan and scan, Idefics 3's
+    /// splitting. None: as the files say. Since api 1.3.
+    pub crops: Option<bool>,
 }
 
 /// A prompt and its images.
@@ -211,6 +224,12 @@ pub struct Processed {
     pub image_token: u32,
     /// In the order of their tokens.
     pub media: Vec<Medium>,
+    /// Whether all of the prompt's tokens see each other, whatever a window says. Since api 1.3.
+    #[serde(default)]
+    pub is_prefix: bool,
+    /// Whether the tokenizer puts special tokens around the prompt. None: as around the one that came. Since api 1.3.
+    #[serde(default)]
+    pub add_special: Option<bool>,
 }
 
 /// How one image is prepared, and what the tower and the text model need to know of it.

@@ -105,6 +105,11 @@ impl Weights {
         names.iter().find(|n| self.has(n)).or(names.first()).copied().unwrap_or("")
     }
 
+    /// The first of these subtrees that holds a tensor of this name; the first of all if none does.
+    pub fn at_first(&self, paths: &[&str], name: &str) -> Weights {
+        self.at(paths.iter().find(|path| self.at(path).has(name)).or(paths.first()).copied().unwrap_or(""))
+    }
+
     /// Tensors that this architecture knowingly leaves out; `*` stands for any text.
     pub fn ignore(&self, glob: &str) {
         let glob = self.name(glob);

@@ -128,7 +128,8 @@ impl Model {
         let one = |(i, out): (usize, &mut [f32])| {
             let (r, g) = (i / sizes.groups, i % sizes.groups);
             let row = &c.step.rows[r];
-            let first = spec.window.map_or(0, |w| (row.index as usize + 1).saturating_sub(w));
+            let window = spec.window.filter(|_| !row.is_whole);
+            let first = window.map_or(0, |w| (row.index as usize + 1).saturating_sub(w));
             self.how.instructions.run(Attend {
                 q: &q.row(r)[g * each * sizes.dk..][..each * sizes.dk],
                 dk: sizes.dk,

@@ -60,7 +60,7 @@ impl How {
         let (rows, units) = (x.rows(), x.units());
         x.pairs = vec![[0; PAIRS]; rows * units];
         x.scales = vec![0.0; rows * units];
-        x.sums = vec![[0; 2]; rows * units];
+        x.sums = vec![[0.0; 3]; rows * units];
         let round = |(((x, pairs), scales), sums): (((&[f32], &mut [_]), &mut [_]), &mut [_])| {
             self.instructions.run(Round { x, pairs, scales, sums });
         };

@@ -67,32 +67,29 @@ impl IntegerBlock<'_> {
         let rows: [usize; M] = std::array::from_fn(|m| self.rows[at + m] as usize * units);
         let pairs: [&[[i32; PAIRS]]; M] = rows.map(|r| &self.x.pairs[r..][..units]);
         let scales: [&[f32]; M] = rows.map(|r| &self.x.scales[r..][..units]);
-        let sums: [&[[i32; 2]]; M] = rows.map(|r| &self.x.sums[r..][..units]);
+        let sums: [&[[f32; 3]]; M] = rows.map(|r| &self.x.sums[r..][..units]);
         let words = &w.words[self.block * units * BITS..][..units * BITS];
-        let first_scale = self.block * w.block_scales(self.x.k);
+        let scaling = Scaling { weight: w, first: self.block * w.block_scales(self.x.k) };
         let by_halves = w.group < UNIT;
         let mut total = [lanes.splat_float(0.0); M];
         for (u, unit) in words.as_chunks::<BITS>().0.iter().enumerate() {
             let codes = Codes::<L, LOW, HIGH, BITS, TABLE> { lanes, unit, table: &w.table };
-            let (mut x, mut x_sums, mut by) = ([&[0; PAIRS]; M], [0; M], [0.0; M]);
+            let (mut x, mut by, mut x_sums) = ([&[0; PAIRS]; M], [0.0; M], [0.0; M]);
             for m in 0..M {
-                let [first, last] = sums[m][u];
                 (x[m], by[m]) = (&pairs[m][u], scales[m][u]);
-                x_sums[m] = if by_halves { first } else { first + last };
+                x_sums[m] = sums[m][u][if by_halves { 0 } else { 2 }];
             }
-            let mut sum = start::<L, M>(lanes, w.center, &x_sums);
+            let mut sum = [[lanes.splat(0); 2]; M];
             for_each_pair!(codes.multiply(&x, &mut sum): 0 1 2 3 4 5 6 7);
             if by_halves {
-                let group = (u * UNIT) / w.group;
-                add::<L, M>(lanes, w, first_scale, group, &sum, &by, &x_sums, &mut total);
+                scaling.add::<L, M>(lanes, u * UNIT / w.group, &sum, &by, &x_sums, &mut total);
+                sum = [[lanes.splat(0); 2]; M];
                 for m in 0..M {
                     x_sums[m] = sums[m][u][1];
                 }
-                sum = start::<L, M>(lanes, w.center, &x_sums);
             }
             for_each_pair!(codes.multiply(&x, &mut sum): 8 9 10 11 12 13 14 15);
-            let group = (u * UNIT + UNIT / 2) / w.group;
-            add::<L, M>(lanes, w, first_scale, group, &sum, &by, &x_sums, &mut total);
+            scaling.add::<L, M>(lanes, (u * UNIT + UNIT / 2) / w.group, &sum, &by, &x_sums, &mut total);
         }
         if let Some(factors) = w.factors.get(self.block) {
             for m in 0..M {
@@ -109,45 +106,44 @@ impl IntegerBlock<'_> {
 /// Sums of a group: of products as they are, and of products times 16.
 type Sums<L, const M: usize> = [[<L as Lanes>::Words; 2]; M];
 
-/// Of nothing but what centering takes off.
-#[inline(always)]
-fn start<L: Lanes, const M: usize>(lanes: L, center: i32, x_sums: &[i32; M]) -> Sums<L, M> {
-    let mut sum = [[lanes.splat(0); 2]; M];
-    if center != 0 {
-        for m in 0..M {
-            sum[m][0] = lanes.splat(-center * x_sums[m]);
-        }
-    }
-    sum
+/// The scales of a block, which begin at `first`.
+struct Scaling<'a> {
+    weight: &'a Integers,
+    first: usize,
 }
 
-/// Adds a group to the totals.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn add<L: Lanes, const M: usize>(
-    lanes: L,
-    w: &Integers,
-    first_scale: usize,
-    group: usize,
-    sum: &Sums<L, M>,
-    by: &[f32; M],
-    x_sums: &[i32; M],
-    total: &mut [L::Floats; M],
-) {
-    let at = first_scale + if w.biased { 2 * group } else { group };
-    let scale = w.scales.get(lanes, at);
-    for m in 0..M {
-        let mut whole = sum[m][0];
-        if in_place(M) {
-            whole = lanes.add_sixteenth(whole, sum[m][1]);
-        }
-        let by = lanes.multiply(scale, lanes.splat_float(by[m]));
-        total[m] = lanes.fused(lanes.to_floats(whole), by, total[m]);
-    }
-    if w.biased {
-        let bias = w.scales.get(lanes, at + 1);
+impl Scaling<'_> {
+    /// Adds a group's sums to the totals. What x sums up to takes off what codes are centered by, or goes with the bias.
+    #[inline(always)]
+    fn add<L: Lanes, const M: usize>(
+        &self,
+        lanes: L,
+        group: usize,
+        sum: &Sums<L, M>,
+        by: &[f32; M],
+        x_sums: &[f32; M],
+        total: &mut [L::Floats; M],
+    ) {
+        let w = self.weight;
+        let at = self.first + if w.biased { 2 * group } else { group };
+        let scale = w.scales.get(lanes, at);
+        let mut sums = [scale; M];
         for m in 0..M {
-            total[m] = lanes.fused(bias, lanes.splat_float(by[m] * x_sums[m] as f32), total[m]);
+            sums[m] = lanes.to_floats(if in_place(M) { lanes.add_sixteenth(sum[m][0], sum[m][1]) } else { sum[m][0] });
+        }
+        if w.biased {
+            let bias = w.scales.get(lanes, at + 1);
+            for m in 0..M {
+                total[m] = lanes.fused(bias, lanes.splat_float(x_sums[m]), total[m]);
+                total[m] = lanes.fused(sums[m], lanes.multiply(scale, lanes.splat_float(by[m])), total[m]);
+            }
+        } else {
+            let center = lanes.splat_float(-w.center as f32);
+            for m in 0..M {
+                let off = lanes.multiply(center, lanes.splat_float(x_sums[m]));
+                let value = lanes.fused(sums[m], lanes.splat_float(by[m]), off);
+                total[m] = lanes.fused(value, scale, total[m]);
+            }
         }
     }
 }

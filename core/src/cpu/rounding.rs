@@ -26,8 +26,8 @@ pub(super) struct Input {
     pub pairs: Vec<[i32; PAIRS]>,
     /// What 1 is worth, [rows, k / 32].
     pub scales: Vec<f32>,
-    /// The sums of the first and of the last 16 columns, as rounded.
-    pub sums: Vec<[i32; 2]>,
+    /// What the first 16 columns, the last 16 and all of them sum up to, as rounded.
+    pub sums: Vec<[f32; 3]>,
 }
 
 impl Input {
@@ -50,7 +50,7 @@ pub(super) struct Round<'a> {
     pub x: &'a [f32],
     pub pairs: &'a mut [[i32; PAIRS]],
     pub scales: &'a mut [f32],
-    pub sums: &'a mut [[i32; 2]],
+    pub sums: &'a mut [[f32; 3]],
 }
 
 impl Kernel for Round<'_> {
@@ -74,7 +74,8 @@ impl Kernel for Round<'_> {
             for i in 0..UNIT {
                 q[i] = ((x[i] * by + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
             }
-            *sums = [q[..UNIT / 2].iter().sum(), q[UNIT / 2..].iter().sum()];
+            let [first, last]: [i32; 2] = [q[..UNIT / 2].iter().sum(), q[UNIT / 2..].iter().sum()];
+            *sums = [first, last, first + last].map(|sum| *scale * sum as f32);
             for (four, pairs) in q.as_chunks::<4>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
                 *pairs = [0, 1].map(|i| four[i] & 0xffff | four[i + 2] << 16);
             }

@@ -12,7 +12,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use request::{About, Request};
+pub(crate) use request::{About, MOST_OTHERS, Request};
 
 use crate::{
     Error, Result,

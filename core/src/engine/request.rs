@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 const PROMPT_END: usize = 16;
 
 /// Rows of a step that may be others'.
-const MOST_OTHERS: usize = 64;
+pub(crate) const MOST_OTHERS: usize = 64;
 
 /// One generation, checked and ready to run.
 pub(crate) struct Request {
@@ -142,13 +142,21 @@ fn check_media(media: &Media, prompt: &[u32], info: &ModelInfo) -> Result<()> {
         let (found, expected) = (media.positions.len(), prompt.len());
         return Err(Error::Request(format!("images were prepared for a prompt of {found} tokens, found {expected}")));
     }
+    // Rows of others that generate may come before.
+    let most = info.step_rows.saturating_sub(MOST_OTHERS);
+    let of_prefix: usize = media.images.iter().filter(|_| media.prefix > 0).map(|i| i.tokens.len()).sum();
+    if media.prefix > most || of_prefix > info.image_rows {
+        let (tokens, rows) = (media.prefix, info.image_rows);
+        return Err(Error::Request(format!(
+            "a prompt of {tokens} tokens that see each other, {of_prefix} of them images': a step has room for {most}, \
+             and for {rows} of images: shorten it, or take fewer images"
+        )));
+    }
     for image in &media.images {
-        let (tokens, most) = (image.tokens.len(), info.image_rows);
-        if tokens > most {
-            return Err(Error::Request(format!("an image of {tokens} tokens: the model has room for {most}")));
+        let (tokens, rows) = (image.tokens.len(), info.image_rows);
+        if tokens > rows {
+            return Err(Error::Request(format!("an image of {tokens} tokens: the model has room for {rows}")));
         }
-        // Rows of others that generate may come before.
-        let most = info.step_rows.saturating_sub(MOST_OTHERS);
         if image.span && image.range().len() > most {
             let tokens = image.range().len();
             return Err(Error::Request(format!(

@@ -64,7 +64,8 @@ impl ImagePatches {
                 let [row, column] = self.positions.get(patch).copied().unwrap_or_default();
                 let token = Token::Id(self.ids.get(patch).copied().unwrap_or(0));
                 let (position, end) = ([row, column, 0], *length as u32);
-                Row { token, index, end, position, image: None, table, first, length: 0, adapter: 0 }
+                let is_whole = false;
+                Row { token, index, end, is_whole, position, image: None, table, first, length: 0, adapter: 0 }
             }));
         }
         step.outputs = (0..self.tokens as u32).map(|row| Output { row, ..Output::default() }).collect();
@@ -107,6 +108,8 @@ pub struct Media {
     pub next: u32,
     /// In the order of their tokens.
     pub images: Vec<PlacedImage>,
+    /// Tokens at the beginning that all see each other, whatever a window says: none, or the prompt's.
+    pub prefix: usize,
     /// What the tower sees of them, after resizing and cutting: for people.
     pub seen: Vec<crate::image::Pixels>,
 }
@@ -132,6 +135,9 @@ impl Media {
 
     /// One past the last token that a token sees.
     pub fn end(&self, token: usize) -> usize {
+        if token < self.prefix {
+            return self.prefix;
+        }
         let image = self.images.get(self.image_from(token)).filter(|i| i.span && i.range().contains(&token));
         image.map_or(token + 1, |i| i.range().end)
     }
@@ -139,6 +145,9 @@ impl Media {
     /// Where a step that begins at `start` ends: at `end`, unless that cuts what sees each other. If all would begin with
     /// such a run, the whole of it is taken if it ends at `most`.
     pub fn whole(&self, start: usize, end: usize, most: usize) -> usize {
+        if end < self.prefix {
+            return if self.prefix <= most { self.prefix } else { start };
+        }
         let cut = self.images.get(self.image_from(end)).filter(|i| i.span && i.range().start < end);
         match cut.map(PlacedImage::range) {
             Some(range) if range.start > start => range.start,
@@ -154,9 +163,16 @@ impl Media {
         first..first.max(self.images.partition_point(|i| i.range().start < part.end))
     }
 
-    /// Where images are, and which.
-    pub fn keys(&self) -> Vec<(Range<usize>, ImageHash)> {
-        self.images.iter().map(|i| (i.range(), i.patches.hash())).collect()
+    /// Where images are, and which. A prompt whose tokens see each other is like one: nothing of it holds for another.
+    pub fn keys(&self, tokens: &[u32]) -> Vec<(Range<usize>, ImageHash)> {
+        let images = self.images.iter().map(|i| (i.range(), i.patches.hash()));
+        let prefix = (self.prefix > 0).then(|| {
+            let mut hash = Sha256::new();
+            hash.update(bytemuck::cast_slice::<u32, u8>(tokens.get(..self.prefix).unwrap_or(tokens)));
+            images.clone().for_each(|(_, image)| hash.update(image));
+            (0..self.prefix, hash.finalize().into())
+        });
+        prefix.into_iter().chain(images).collect()
     }
 }
 
@@ -239,7 +255,7 @@ mod tests {
             positions: vec![[0; 3]; 12],
             next: 7,
             images: vec![image(2..5, false), image(7..10, true)],
-            seen: vec![],
+            ..Media::default()
         };
         assert_eq!(
             [1, 2, 4, 5, 7, 9].map(|t| media.row(t)),
@@ -257,10 +273,23 @@ mod tests {
             positions: vec![[0; 3]; 12],
             next: 7,
             images: vec![image(2..5, false), image(7..10, true)],
-            seen: vec![],
+            ..Media::default()
         };
         assert_eq!([3, 7, 8, 10, 11].map(|end| media.whole(0, end, 12)), [3, 7, 7, 10, 11]);
         assert_eq!((media.whole(7, 8, 12), media.whole(7, 8, 9)), (10, 7));
+        let media = Media { prefix: 11, ..media };
+        assert_eq!(
+            [(0, 3, 12), (0, 3, 10), (0, 11, 12), (11, 12, 12)].map(|(s, e, m)| media.whole(s, e, m)),
+            [11, 0, 11, 12]
+        );
+        assert_eq!([0, 6, 10, 11].map(|t| media.end(t)), [11, 11, 11, 12]);
+        let keys = |tokens: &[u32]| media.keys(tokens)[0].clone();
+        assert_eq!(
+            (keys(&[1; 12]).0, keys(&[1; 12]) == keys(&[1; 13])),
+            (0..11, true),
+            "what follows is another thing"
+        );
+        assert_ne!(keys(&[1; 12]), keys(&[2; 12]));
     }
 
     #[test]

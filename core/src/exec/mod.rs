@@ -37,6 +37,8 @@ pub struct Row {
     pub index: u32,
     /// One past the last place in the cache that it looks at.
     pub end: u32,
+    /// Whether it looks at all places before that, whatever a window says.
+    pub is_whole: bool,
     /// Its position as rotary embeddings see it: the same on all axes, but for the tokens of images.
     pub position: [u32; 3],
     /// The row among those of images that it stands for, see [`Executor::see`].

@@ -141,12 +141,26 @@ impl Sequence {
         self.media = media;
     }
 
-    /// The position of a token, one past the last place in the cache that it sees, and the row of an image that it is.
-    fn place(&self, token: u32) -> ([u32; 3], u32, Option<u32>) {
-        let Some(media) = &self.media else { return ([token; 3], token - self.dropped + 1, None) };
-        let at = token as usize;
-        let row = media.row(at).map(|(image, row)| self.image_rows[image] + row as u32);
-        (media.position(at), media.end(at) as u32 - self.dropped, row)
+    /// The row of a token at `index` of the cache.
+    fn row(&self, token: Token, index: u32, [table, first]: [u32; 2]) -> Row {
+        let at = self.dropped + index;
+        let Sequence { admitted: length, adapter, .. } = *self;
+        let text = Row {
+            token,
+            index,
+            end: index + 1,
+            is_whole: false,
+            position: [at; 3],
+            image: None,
+            table,
+            first,
+            length,
+            adapter,
+        };
+        let (Some(media), at) = (&self.media, at as usize) else { return text };
+        let image = media.row(at).map(|(image, row)| self.image_rows[image] + row as u32);
+        let end = media.end(at) as u32 - self.dropped;
+        Row { end, is_whole: at < media.prefix, position: media.position(at), image, ..text }
     }
 
     /// Pages that `more` tokens would take beyond those it holds.
@@ -175,9 +189,7 @@ impl Step {
         for (i, token) in tokens.iter().enumerate() {
             let index = sequence.length + i as u32;
             let row = self.rows.len() as u32;
-            let (position, end, image) = sequence.place(sequence.dropped + index);
-            let Sequence { admitted: length, adapter, .. } = *sequence;
-            self.rows.push(Row { token: *token, index, end, position, image, table, first, length, adapter });
+            self.rows.push(sequence.row(*token, index, [table, first]));
             if let Some(Draw { inv_temperature, seed, counter, logits }) = draw(i) {
                 self.outputs.push(Output { row, slot: sequence.slot, inv_temperature, seed, counter, logits });
             }

@@ -108,7 +108,7 @@ impl PromptCache {
         adapter: Option<&str>,
         sequence: Option<Sequence>,
     ) {
-        let images = media.map(Media::keys).unwrap_or_default();
+        let images = media.map(|m| m.keys(tokens)).unwrap_or_default();
         let adapter = adapter.map(str::to_owned);
         *self.held() = Held { tokens: tokens.to_vec(), images, adapter, sequence, is_in_use: false };
     }
@@ -151,7 +151,7 @@ impl Held {
     /// How many tokens are those of a prompt with its images. No image is cut: its tokens may see each other.
     fn common(&self, tokens: &[u32], media: Option<&Media>) -> usize {
         let mut common = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        let theirs = media.map(Media::keys).unwrap_or_default();
+        let theirs = media.map(|m| m.keys(tokens)).unwrap_or_default();
         let is_shared = |image| self.images.contains(image) && theirs.contains(image);
         let all = || self.images.iter().chain(&theirs);
         while let Some((range, _)) =

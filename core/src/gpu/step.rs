@@ -28,6 +28,7 @@ pub(super) fn step_words(step: &Step, splits: u32, part: usize) -> Vec<u32> {
         set(at, words::ROW_SLOT, step.slot(row) as u32);
         set(at, words::ROW_TABLE, row.table);
         set(at, words::ROW_END, row.end);
+        set(at, words::ROW_WHOLE, u32::from(row.is_whole));
         set(at, words::ROW_IMAGE, row.image.unwrap_or(words::NO_IMAGE));
         set(at, words::ROW_FIRST, row.first);
         set(at, words::ROW_ADAPTER, row.adapter);

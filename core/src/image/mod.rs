@@ -7,6 +7,7 @@ mod recipe;
 mod resize;
 
 pub(crate) use prepare::{Processor, fetch_all};
+pub use tamarack_api::ImageOptions;
 
 use crate::{Error, Result};
 use std::path::PathBuf;

@@ -1,6 +1,10 @@
 //! From a prompt with images to tokens, positions and patches.
 
-use super::{Image, Pixels, fetch::fetched, recipe};
+use super::{
+    Image, Pixels,
+    fetch::fetched,
+    recipe::{self, Prepared},
+};
 use crate::{
     Error, LmInput, Result, UserInput,
     exec::{ImagePatches, Media, PlacedImage},
@@ -78,16 +82,19 @@ impl Processor {
         for medium in &processed.media {
             self.check(medium, &images)?;
         }
-        let tokens = tokenizer.encode(&processed.prompt, add_special)?;
+        let tokens = tokenizer.encode(&processed.prompt, processed.add_special.unwrap_or(add_special))?;
         let mut media = place(&tokens, &processed)?;
-        let prepare = |medium: &Medium| {
-            let (name, pixels) = &images[medium.image];
+        // Parts of an image begin alike: what they have in common is done once.
+        let parts: Vec<&[Medium]> = processed.media.chunk_by(|a, b| a.image == b.image).collect();
+        let prepare = |parts: &[Medium]| {
+            let (name, pixels) = &images[parts[0].image];
             let wrong = |e: String| Error::Plugin(format!("{name}: {}: {e}", self.plugin.origin()));
-            let prepared = recipe::run(medium, pixels.clone(), self.width).map_err(wrong)?;
-            Ok((Arc::new(ImagePatches::new(prepared.patches, medium)), prepared.seen))
+            let prepared = recipe::run(parts, pixels.clone(), self.width).map_err(wrong)?;
+            let patches = |(p, medium): (Prepared, _)| (Arc::new(ImagePatches::new(p.patches, medium)), p.seen);
+            Ok(prepared.into_iter().zip(parts).map(patches).collect::<Vec<_>>())
         };
-        let prepared: Result<Vec<_>> = processed.media.par_iter().map(prepare).collect();
-        for (image, (patches, pixels)) in media.images.iter_mut().zip(prepared?) {
+        let prepared: Result<Vec<_>> = parts.into_par_iter().map(prepare).collect();
+        for (image, (patches, pixels)) in media.images.iter_mut().zip(prepared?.into_iter().flatten()) {
             image.patches = patches;
             media.seen.extend(pixels);
         }
@@ -137,7 +144,8 @@ fn place(tokens: &[u32], processed: &Processed) -> Result<Media> {
              does the tokenizer lack it?"
         )));
     }
-    let (mut media, mut next) = (Media::default(), 0u32);
+    let prefix = if processed.is_prefix { tokens.len() } else { 0 };
+    let (mut media, mut next) = (Media { prefix, ..Media::default() }, 0u32);
     let mut rest = processed.media.iter().filter(|m| m.tokens > 0);
     let mut image: Option<(&Medium, u32)> = None;
     for (i, token) in tokens.iter().enumerate() {
@@ -206,7 +214,7 @@ mod tests {
             let expected: Vec<[u32; 3]> = serde_json::from_value(mix["positions"].clone()).unwrap();
             let media = grids.iter().map(|[_, h, w]| Medium::still(0, [*h, *w], 2).spread(2)).collect();
             let image_token = mix["image_token"].as_u64().unwrap() as u32;
-            let media = place(&tokens, &Processed { prompt: String::new(), image_token, media }).unwrap();
+            let media = place(&tokens, &Processed { image_token, media, ..Processed::default() }).unwrap();
             assert_eq!(media.positions, expected, "{grids:?}");
             assert_eq!(media.next, expected.last().unwrap()[0] + 1);
         }
@@ -217,7 +225,7 @@ mod tests {
         // Two words, an image of 2 x 3, a word, an image without positions of its own, a word.
         let wide = Medium::still(0, [4, 6], 2).spread(2);
         let plain = Medium { tokens: 2, ..Medium::default() };
-        let processed = Processed { prompt: String::new(), image_token: 9, media: vec![wide, plain] };
+        let processed = Processed { image_token: 9, media: vec![wide, plain], ..Processed::default() };
         let tokens = [1, 2, 9, 9, 9, 9, 9, 9, 3, 9, 9, 4];
         let media = place(&tokens, &processed).unwrap();
         let expected = [

@@ -25,21 +25,33 @@ pub(super) struct Prepared {
     pub seen: Vec<Pixels>,
 }
 
-/// Runs the recipe of a medium over its image; `width` is that of the tower's patches.
-pub(super) fn run(medium: &Medium, image: Pixels, width: usize) -> Result<Prepared, String> {
+/// Runs the recipes of parts of an image; `width` is that of the tower's patches. Steps that a recipe begins with as the one
+/// before it does are not done again.
+pub(super) fn run(parts: &[Medium], image: Pixels, width: usize) -> Result<Vec<Prepared>, String> {
     let mut values = vec![Value::Bytes(image)];
-    let mut prepared = Prepared { patches: Vec::new(), seen: Vec::new() };
-    for (i, op) in medium.recipe.iter().enumerate() {
-        let wrong = |e: String| format!("step {i} of its recipe: {e}");
-        let value = step(op, &values, &mut prepared).map_err(wrong)?;
-        values.push(value);
+    let mut done: &[RecipeOp] = &[];
+    let mut all = Vec::with_capacity(parts.len());
+    for medium in parts {
+        let recipe = &medium.recipe[..];
+        // What leaves something behind is done for each.
+        let is_pure = |op: &RecipeOp| matches!(op, RecipeOp::Resize { .. } | RecipeOp::Crop { .. });
+        let known = recipe.iter().zip(done).take_while(|(a, b)| a == b && is_pure(a)).count();
+        values.truncate(1 + known);
+        let mut prepared = Prepared { patches: Vec::new(), seen: Vec::new() };
+        for (i, op) in recipe.iter().enumerate().skip(known) {
+            let wrong = |e: String| format!("step {i} of its recipe: {e}");
+            let value = step(op, &values, &mut prepared).map_err(wrong)?;
+            values.push(value);
+        }
+        let count: usize = medium.segments.iter().sum();
+        let (found, expected) = (prepared.patches.len(), count.saturating_mul(width));
+        if found != expected || count == 0 {
+            return Err(format!("the recipe makes {found} values, the tower takes {count} patches of {width}"));
+        }
+        all.push(prepared);
+        done = recipe;
     }
-    let count: usize = medium.segments.iter().sum();
-    let (found, expected) = (prepared.patches.len(), count.saturating_mul(width));
-    if found != expected || count == 0 {
-        return Err(format!("the recipe makes {found} values, the tower takes {count} patches of {width}"));
-    }
-    Ok(prepared)
+    Ok(all)
 }
 
 fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Value, String> {
@@ -94,5 +106,41 @@ fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Valu
             }
             Ok(Value::Floats { width: 0, height: 0, values: Vec::new() })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tamarack_api::Filter;
+
+    #[test]
+    fn parts_that_begin_alike_are_what_they_are_alone() {
+        let rgb = (0..7 * 5 * 3).map(|i| (i * 37 % 251) as u8).collect();
+        let image = Pixels { width: 7, height: 5, rgb };
+        let resize = |of, width| RecipeOp::Resize { of, width, height: 4, filter: Filter::Bicubic };
+        let part = |begin: &[RecipeOp]| {
+            let of = begin.len();
+            let rest = [
+                RecipeOp::Normalize { of, scale: 1.0, mean: [1.0; 3], std: [2.0; 3] },
+                RecipeOp::Patchify { of: of + 1, patch: 2, merge: 1, frames: 1 },
+            ];
+            Medium { recipe: [begin, &rest].concat(), segments: vec![4], ..Medium::default() }
+        };
+        let crop = |of, x| RecipeOp::Crop { of, x, y: 0, width: 4, height: 4 };
+        let parts = [
+            part(&[resize(0, 6), resize(1, 8), crop(2, 0)]),
+            part(&[resize(0, 6), resize(1, 8), crop(2, 4)]),
+            part(&[resize(0, 6), resize(1, 8), resize(2, 4)]),
+            part(&[resize(0, 6), resize(1, 8), resize(2, 4)]),
+            part(&[resize(0, 4)]),
+        ];
+        let together = run(&parts, image.clone(), 12).unwrap();
+        for (part, found) in parts.iter().zip(together) {
+            let alone = run(std::slice::from_ref(part), image.clone(), 12).unwrap().remove(0);
+            assert_eq!((found.patches, found.seen), (alone.patches, alone.seen));
+        }
+        let e = run(&[part(&[resize(0, 6), crop(1, 3)])], image, 12).err().unwrap();
+        assert!(e.starts_with("step 1 of its recipe: 4 x 4 pixels at 3, 0 are not inside 6 x 4"), "{e}");
     }
 }

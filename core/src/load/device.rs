@@ -4,6 +4,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     cpu::{CpuExecutor, CpuSettings},
+    engine::MOST_OTHERS,
     exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
     model::{Device, LoadOptions, Phase},
@@ -12,6 +13,7 @@ use crate::{
     weights::fold,
 };
 use serde_json::Value;
+use tamarack_api::Sym;
 
 /// Sequences that run together, and outputs in a step.
 const SEQUENCES: usize = 64;
@@ -115,10 +117,14 @@ fn planned(
     let pages = pages(options.context, checkpoint.config())?;
     let mut program = shortened(program, checkpoint);
     options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
-    let mut is_slow = true;
+    // Tokens that see each other go into one step, beside those of others who generate.
+    let least = tower.as_ref().map_or(0, |tower| tower.span.saturating_add(MOST_OTHERS).clamp(ROWS_FAST, PATCHES));
+    let mut usual = ROWS_SLOW;
     let on = match options.device.target()? {
         Target::Gpu(adapter) => {
-            is_slow = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+            if adapter.get_info().device_type != wgpu::DeviceType::Cpu {
+                usual = ROWS_FAST;
+            }
             let mut gpu = Gpu::open(&adapter)?;
             gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
             On::Gpu(Box::new(gpu))
@@ -134,8 +140,7 @@ fn planned(
             On::Reference
         }
     };
-    // Tokens of images that see each other go into one step.
-    let rows = if is_slow && tower.is_none() { ROWS_SLOW } else { ROWS_FAST };
+    let rows = usual.max(fitting(least, &program, &on));
     let tower = tower.map(|tower| planned_tower(tower, &on, checkpoint));
     Ok(Planned { program, tower, on, capacity: Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES } })
 }
@@ -143,14 +148,18 @@ fn planned(
 /// A tower as it will run, and what it takes there.
 fn planned_tower(tower: Program, on: &On, checkpoint: &Checkpoint) -> (Program, Capacity) {
     let tower = shortened(tower, checkpoint);
-    let widest = (0..tower.nodes.len()).map(|id| tower.width(id)).max().unwrap_or(1).max(1) as u64;
-    let patches = match on {
-        On::Gpu(gpu) => PATCHES.min((gpu.caps.binding_size / (widest * 4)) as usize),
-        _ => PATCHES,
-    };
+    let patches = fitting(PATCHES, &tower, on);
     let outputs = patches / tower.tower.unwrap_or(1).max(1);
     let pages = patches.div_ceil(PAGE) + SEGMENTS;
     (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
+}
+
+/// So many rows, or as many as bindings have room for.
+fn fitting(rows: usize, program: &Program, on: &On) -> usize {
+    let On::Gpu(gpu) = on else { return rows };
+    let of_rows = |id: &usize| program.nodes[*id].shape.first().and_then(|d| d.sym()) == Some(Sym::Tokens);
+    let widest = (0..program.nodes.len()).filter(of_rows).map(|id| program.width(id)).max().unwrap_or(1).max(1) as u64;
+    rows.min((gpu.caps.binding_size / (widest * 4)) as usize)
 }
 
 /// What a [`Device`] turns out to be on this machine.

@@ -64,7 +64,7 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
         let origin = of_text.origin();
         return Err(Error::Plugin(format!("{origin}: has no place for images: it must call Step::merge_embeddings")));
     }
-    let tower = program(plugin, &plugin.record("tower", config, rest)?);
+    let tower = Program { span: model.span, ..program(plugin, &plugin.record("tower", config, rest)?) };
     let patches = tower.nodes.iter().position(|n| n.op == Op::Patches);
     let processor = Processor {
         plugin: plugin.clone(),

@@ -98,7 +98,7 @@ impl Model {
                     sequence.image_rows[i] = at as u32;
                 }
                 None => {
-                    end = first.max(start);
+                    end = if start < media.prefix { start } else { first.max(start) };
                     break;
                 }
             }

@@ -244,6 +244,11 @@ impl Found {
         })
     }
 
+    /// Whether it is for such models.
+    pub(super) fn serves(&self, model_type: &str) -> bool {
+        self.declaration().model_types.iter().any(|t| t == model_type)
+    }
+
     /// Whether both are the same entry of one registry.
     pub(super) fn is(&self, other: &Found) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -247,8 +247,10 @@ impl Registry {
 
     fn listed(&self, plugin: &Found) -> Listed {
         let declaration = plugin.declaration();
+        // One that makes another kind of model of it stands beside it: Gemma 3's text alone, say.
+        let rivals = || self.plugins.iter().map(|(_, p)| p).filter(|p| p.declaration().kind == declaration.kind);
         let shadow = |model_type: &String| {
-            let winner = self.winner(model_type).filter(|winner| !winner.is(plugin))?;
+            let winner = rivals().find(|p| p.serves(model_type)).filter(|winner| !winner.is(plugin))?;
             Some((model_type.clone(), winner.source().clone()))
         };
         Listed {
@@ -262,8 +264,7 @@ impl Registry {
     }
 
     fn winner(&self, model_type: &str) -> Option<&Found> {
-        let serves = |p: &Found| p.declaration().model_types.iter().any(|t| t == model_type);
-        self.plugins.iter().map(|(_, p)| p).find(|p| serves(p))
+        self.plugins.iter().map(|(_, p)| p).find(|p| p.serves(model_type))
     }
 
     fn unsupported(&self, model_type: &str) -> String {

@@ -45,6 +45,8 @@ pub struct Program {
     pub output: NodeId,
     /// Of a tower: patches that become one row. Its patches are a step's tokens, and what it merges them to its outputs.
     pub tower: Option<usize>,
+    /// Of a tower: tokens of the text model that see each other, at most.
+    pub span: usize,
 }
 
 /// One operation.

@@ -89,7 +89,8 @@ impl Reference {
         let one = |(r, q): (usize, &[f32])| {
             let row = &c.step.rows[r];
             let end = row.end as usize;
-            let start = spec.window.map_or(0, |w| (row.index as usize + 1).saturating_sub(w));
+            let window = spec.window.filter(|_| !row.is_whole);
+            let start = window.map_or(0, |w| (row.index as usize + 1).saturating_sub(w));
             let slots: Vec<_> = (start..end).map(|p| data.slot(c.step.slot_at(row, p))).collect();
             let key = |p: usize, g: usize| &slots[p - start][g * sizes.dk..][..sizes.dk];
             let value = |p: usize, g: usize| &slots[p - start][values_at + g * sizes.dv..][..sizes.dv];

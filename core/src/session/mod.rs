@@ -6,7 +6,10 @@ mod tool;
 pub use stream::SessionStream;
 pub use tool::Tool;
 
-use crate::{Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput, text::Message};
+use crate::{
+    Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput, image::ImageOptions,
+    text::Message,
+};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
 
@@ -36,6 +39,7 @@ pub struct ChatSession {
     /// Those of the history, and those that come with the next turn.
     images: Vec<Image>,
     next_images: Vec<Image>,
+    image_options: ImageOptions,
 }
 
 impl ChatSession {
@@ -51,6 +55,7 @@ impl ChatSession {
             context: Map::new(),
             images: Vec::new(),
             next_images: Vec::new(),
+            image_options: ImageOptions::default(),
         }
     }
 
@@ -87,6 +92,11 @@ impl ChatSession {
     pub fn context(mut self, name: impl Into<String>, value: impl Into<Value>) -> ChatSession {
         self.context.insert(name.into(), value.into());
         self
+    }
+
+    /// How images are prepared, those of earlier turns too.
+    pub fn image_options_mut(&mut self) -> &mut ImageOptions {
+        &mut self.image_options
     }
 
     /// Changes what the model is told before everything else, from the next turn on.
@@ -194,6 +204,7 @@ impl ChatSession {
         let tools = self.tools.iter().map(|tool| tool.schema().clone());
         let mut input = UserInput::messages(all.collect::<Vec<Value>>()).tools(tools);
         input.images = self.images.iter().chain(&self.next_images).cloned().collect();
+        input.image_options = self.image_options;
         self.context.iter().fold(input, |input, (name, value)| input.context(name, value.clone()))
     }
 }

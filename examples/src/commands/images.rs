@@ -3,7 +3,10 @@
 use anyhow::anyhow;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use tamarack::{Image, LmInput, ModelContainer, UserInput, image::Pixels};
+use tamarack::{
+    Image, LmInput, ModelContainer, UserInput,
+    image::{ImageOptions, Pixels},
+};
 
 /// Images that come with a prompt.
 #[derive(Args, Clone)]
@@ -14,6 +17,9 @@ pub struct Images {
     /// Pixels that an image has at most once it is prepared, where the model leaves a choice
     #[arg(long, value_name = "N")]
     max_pixels: Option<usize>,
+    /// Whether a large or long image is looked at in parts, too, by models that can: else as the model's files say
+    #[arg(long, value_name = "true|false")]
+    image_crops: Option<bool>,
     /// Write what the model sees of the images, after resizing and cutting, to a PNG file
     #[arg(long, value_name = "FILE", requires = "images")]
     dump_image: Option<PathBuf>,
@@ -29,10 +35,15 @@ impl Images {
         })
     }
 
+    /// How they are prepared.
+    pub fn options(&self) -> ImageOptions {
+        ImageOptions { max_pixels: self.max_pixels, crops: self.image_crops, ..ImageOptions::default() }
+    }
+
     /// The prompt with them, prepared, and shown to who asked for it.
     pub async fn prepare(&self, container: &ModelContainer, input: UserInput) -> anyhow::Result<LmInput> {
         let mut input = self.sources().fold(input, UserInput::image);
-        input.image_options.max_pixels = self.max_pixels;
+        input.image_options = self.options();
         let input = container.prepare(input).await?;
         let seen = input.media.iter().flat_map(|media| &media.seen);
         for (i, pixels) in seen.enumerate() {

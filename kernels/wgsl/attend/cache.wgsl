@@ -18,7 +18,7 @@ fn page_of(pages: u32, position: u32) -> u32 {
 fn first_visible(row: u32) -> u32 {
     {{for w in WINDOWED}}
     let next = row_word(row, ROW_POSITION) + 1u;
-    return next - min(next, {{WINDOW}}u);
+    return select(next - min(next, {{WINDOW}}u), 0u, row_word(row, ROW_WHOLE) == 1u);
     {{end w}}
     {{for w in UNLIMITED}}
     return 0u;

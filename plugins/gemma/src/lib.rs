@@ -98,7 +98,7 @@ impl Architecture for Gemma {
         let rope = config.rope(c.head_dim, 10_000.0)?;
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
-        let mut x = embed.forward(step.tokens()) * (c.hidden_size as f32).sqrt();
+        let mut x = step.merge_embeddings(embed.forward(step.tokens()) * (c.hidden_size as f32).sqrt());
         for i in 0..c.num_hidden_layers {
             x = Layer { c: &c, rope: &rope, spec: c.attention(i) }.forward(&w.at("model.layers").at(i), x);
         }

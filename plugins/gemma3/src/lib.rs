@@ -1,6 +1,8 @@
 //! Gemma 3, arXiv:2503.19786, the text model: Gemma 2 with head norms instead of the cap on attention,
 //! and a rope of its own in windowed layers. `x` is [tokens, hidden].
 
+mod vision;
+
 use tamarack_api::*;
 
 const FULL: &str = "full_attention";
@@ -96,7 +98,7 @@ impl Gemma3 {
         let spec = AttentionSpec { scale: c.query_pre_attn_scalar.powf(-0.5), ..AttentionSpec::causal(c.head_dim) };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("embed_tokens", shape);
-        let mut x = embed.forward(step.tokens()) * (c.hidden_size as f32).sqrt();
+        let mut x = step.merge_embeddings(embed.forward(step.tokens()) * (c.hidden_size as f32).sqrt());
         for i in 0..c.num_hidden_layers {
             let (rope, window) = if c.slides(i) { (&local, Some(c.sliding_window)) } else { (&full, None) };
             let layer = Layer { c: &c, rope, spec: spec.clone().window(window) };
@@ -118,7 +120,7 @@ impl Architecture for Gemma3 {
         if config.model_type() == "gemma3_text" {
             return Gemma3::logits(config, &w.at("model"), w, step);
         }
-        // A vision-language model, of which only the text is served.
+        // A vision-language model, of which only the text is asked for.
         let text = Config::from(config.json()["text_config"].clone());
         for tower in ["vision_tower", "multi_modal_projector", "model.vision_tower", "model.multi_modal_projector"] {
             w.ignore(&format!("{tower}.*"));

@@ -66,7 +66,7 @@ impl Architecture for Llama {
         let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)?, spec };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
-        let mut x = embed.forward(step.tokens());
+        let mut x = step.merge_embeddings(embed.forward(step.tokens()));
         for i in 0..c.num_hidden_layers {
             x = layer.forward(&w.at("model.layers").at(i), x);
         }

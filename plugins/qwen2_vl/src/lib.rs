@@ -106,7 +106,7 @@ impl VisionLanguage for Qwen2Vl {
         };
         let media = request.images.iter().enumerate().map(image).collect::<Result<Vec<Medium>>>()?;
         let prompt = request.expand(IMAGE, |i| IMAGE.repeat(media[i].tokens))?;
-        Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media })
+        Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media, ..Processed::default() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod input;
 mod reuse;
+mod siglip;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -21,6 +22,7 @@ struct Case {
     prompt: String,
     turns: Vec<Value>,
     images: Vec<PathBuf>,
+    crops: Option<bool>,
     bytes: Vec<u8>,
 }
 
@@ -42,7 +44,8 @@ impl Case {
         let names: Vec<String> = serde_json::from_str(&metadata["images"]).unwrap();
         let images = names.iter().map(|n| image(&format!("{n}.png"))).collect();
         let turns = serde_json::from_str(&metadata["turns"]).unwrap();
-        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, bytes }
+        let crops = metadata.get("crops").map(|crops| crops.parse().unwrap());
+        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, crops, bytes }
     }
 
     fn words(&self, name: &str) -> Vec<u32> {
@@ -62,6 +65,7 @@ impl Case {
     fn input(&self) -> UserInput {
         let input =
             if self.turns.is_empty() { UserInput::raw(&self.prompt) } else { UserInput::messages(self.turns.clone()) };
+        let input = self.crops.into_iter().fold(input, UserInput::crops);
         self.images.iter().fold(input, |input, path| input.image(path))
     }
 }
@@ -79,7 +83,11 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn load(model: &str, device: Device) -> ModelContainer {
-    let configuration = ModelConfiguration::directory(folder(model));
+    load_from(&folder(model), device).await
+}
+
+async fn load_from(folder: &Path, device: Device) -> ModelContainer {
+    let configuration = ModelConfiguration::directory(folder);
     let options = LoadOptions::default().device(device).context(1024);
     tamarack::load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"))
 }
@@ -197,6 +205,7 @@ fn check_greedy(model: &str) {
 }
 
 const CLIP: [[f32; 3]; 2] = [tamarack_api::CLIP_MEAN, tamarack_api::CLIP_STD];
+const HALF: [[f32; 3]; 2] = [[0.5; 3]; 2];
 
 macro_rules! models {
     ($($model:ident, $pixels:expr;)*) => { $(
@@ -230,4 +239,9 @@ macro_rules! models {
 
 models! {
     qwen2_vl, CLIP;
+    gemma3, HALF;
+    idefics3, HALF;
+    smolvlm, HALF;
+    paligemma, HALF;
+    paligemma2, HALF;
 }

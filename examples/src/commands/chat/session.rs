@@ -45,6 +45,7 @@ impl Session {
     /// Asks and answers until the user leaves.
     pub async fn run(mut self, images: &Images) -> anyhow::Result<()> {
         images.sources().for_each(|image| self.chat.add_image(image));
+        *self.chat.image_options_mut() = images.options();
         let mut editor = DefaultEditor::new()?;
         let container = self.chat.container();
         let (name, device) = (&container.configuration().name, container.device());

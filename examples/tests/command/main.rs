@@ -194,6 +194,22 @@ fn devices_end_with_the_processor() {
     assert_eq!(table.lines().count(), devices.len() + 1);
 }
 
+/// Every processor runs plain Rust, and none has what is named so here.
+#[test]
+fn instructions_are_shown_and_chosen() {
+    let with = |instructions: &str| {
+        let mut command = tamarack(&["devices", "--json"]);
+        command.env("TAMARACK_CPU", instructions);
+        run(command)
+    };
+    let devices = with("portable").json("devices");
+    let cpu = devices.as_array().unwrap().iter().find(|d| d["id"] == "cpu").unwrap();
+    assert!(cpu["name"].as_str().unwrap().starts_with("the processor: portable; "), "{cpu}");
+    let outcome = with("abacus");
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("TAMARACK_CPU=abacus: this processor has "), "{}", outcome.stderr);
+}
+
 #[test]
 fn downloaded_models_are_listed_and_removed() {
     let cache = tempfile::tempdir().unwrap();

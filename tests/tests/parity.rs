@@ -185,6 +185,7 @@ model_types! {
     qwen3_moe
     seed_oss
     smollm3
+    stablelm
     starcoder2
 }
 

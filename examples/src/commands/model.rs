@@ -93,6 +93,11 @@ impl LoadArgs {
     }
 }
 
+/// The adapter that was asked for, which everything runs with.
+pub async fn adapter(container: &ModelContainer) -> anyhow::Result<Option<String>> {
+    Ok(container.adapters().await?.pop())
+}
+
 /// The local files of the model that a user calls `model`, fetched if need be.
 pub async fn files(model: &str) -> anyhow::Result<PathBuf> {
     files_at(model, None).await

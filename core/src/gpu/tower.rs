@@ -1,11 +1,11 @@
 //! The tower of a vision-language model: a model of its own on the same device, whose rows go where the text model's steps
 //! find them. They never leave the device.
 
-use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter, plan::dense};
+use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter};
 use crate::{
     Error, Result,
     exec::{Executor, ImagePatches},
-    program::{NodeId, Op},
+    program::{NodeId, Op, plan::dense},
 };
 use std::ops::Range;
 use tamarack_api::Sym;
@@ -17,15 +17,8 @@ impl WgpuExecutor {
     /// # Errors
     /// The tower makes rows of another width than the text model's, or does not end in a product.
     pub fn with_tower(mut self, tower: WgpuExecutor) -> Result<WgpuExecutor> {
-        let (width, program) = (tower.vocabulary(), &self.model.program);
-        let merges = program.nodes.iter().enumerate().find(|(_, n)| n.op == Op::MergeEmbeddings);
-        let Some((id, node)) = merges else {
-            return Err(Error::Model("the text model has no place for images".to_owned()));
-        };
-        if program.width(id) != width {
-            let (place, found) = (&node.place, program.width(id));
-            return Err(Error::Model(format!("{place}: the tower makes rows of {width}, the text model has {found}")));
-        }
+        let width = tower.vocabulary();
+        self.model.program.check_tower(width)?;
         tower.output_buffer()?;
         self.model.images = self.model.gpu.buffer("images", (tower.capacity().outputs * width * 4) as u64);
         self.model.gpu.take_errors()?;

@@ -4,6 +4,7 @@
 pub mod custom;
 mod lower;
 mod ops;
+pub(crate) mod plan;
 mod rewrite;
 mod rules;
 mod tidy;
@@ -13,6 +14,7 @@ pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
+use crate::{Error, Result};
 use std::{collections::BTreeSet, ops::Range};
 use tamarack_api::{
     Activation, CustomOp, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
@@ -440,6 +442,18 @@ impl Program {
             }
         }
         (matrices, vectors)
+    }
+
+    /// Refuses a tower whose rows, of so many elements, it has no place for.
+    pub(crate) fn check_tower(&self, width: usize) -> Result<()> {
+        let merges = self.nodes.iter().enumerate().find(|(_, n)| n.op == Op::MergeEmbeddings);
+        let Some((id, Node { place, .. })) = merges else {
+            return Err(Error::Model("the text model has no place for images".to_owned()));
+        };
+        match self.width(id) {
+            own if own == width => Ok(()),
+            own => Err(Error::Model(format!("{place}: the tower makes rows of {width}, the text model has {own}"))),
+        }
     }
 
     /// The ropes of a node's head steps and whether each pairs halves.

@@ -167,14 +167,30 @@
 //! # });
 //! ```
 //!
-//! Vision-language models have a factory, too. No plugin serves one yet, and it says so:
+//! Vision-language models have a factory, too. `load_container` alone takes both.
 //!
 //! ```
 //! # use tamarack::*;
+//! # use tamarack_tests::models::folder;
 //! # tamarack_guide::run(async |_hub, options| {
 //! let factory = VlmModelFactory::shared();
-//! let loaded = factory.load_container(&VlmRegistry::qwen2_vl_2b_instruct_4bit(), options).await;
-//! assert!(matches!(loaded, Err(Error::UnsupportedModelType(_))));
+//! let container = factory.load_container(&VlmRegistry::qwen2_vl_2b_instruct_4bit(), options.clone()).await?;
+//! # let photo = folder("goldens/vision/images").join("cat.png");
+//! let input = container.prepare(UserInput::from("What is there to see?").image(photo)).await?;
+//! let mut stream = container.generate(input, GenerateParameters { max_tokens: Some(4), ..Default::default() }).await?;
+//! # let mut tokens = 0;
+//! while let Some(event) = stream.next().await {
+//!     match event? {
+//!         Generation::Chunk(text) => print!("{text}"),
+//! #       Generation::Info(info) => tokens = info.generation_tokens,
+//!         _ => {}
+//!     }
+//! }
+//! # assert!(tokens > 0);
+//!
+//! // A model without eyes is none.
+//! let blind = factory.load_container(&ModelConfiguration::hub("private/model"), options).await;
+//! assert!(matches!(blind, Err(Error::UnsupportedModelType(_))));
 //! # Ok(())
 //! # });
 //! ```
@@ -299,7 +315,7 @@ use tamarack::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, ProcessorTypeRegistry, Result, VlmModelFactory, VlmRegistry, VlmTypeRegistry, load_container,
 };
-use tamarack_tests::tiny;
+use tamarack_tests::{models, tiny};
 
 /// The models that the examples name.
 const MODELS: [&str; 4] = [
@@ -327,10 +343,16 @@ pub fn loaded(example: impl AsyncFnOnce(ModelContainer) -> Result<()>) {
     run(async |_, options| example(load_container(&ModelConfiguration::hub("private/model"), options).await?).await);
 }
 
-/// Puts the tiny model into the cache, as if it had been downloaded.
+/// Puts a tiny model into the cache, as if it had been downloaded.
 fn keep(cache: &Path, id: &str) {
     let folder = cache.join(format!("models--{}", id.replace('/', "--")));
     let snapshot = folder.join("snapshots/main");
     fs::create_dir_all(&snapshot).expect("made");
-    tiny::write_chat_model(&snapshot);
+    if !id.contains("VL") {
+        return tiny::write_chat_model(&snapshot);
+    }
+    for entry in fs::read_dir(models::folder("goldens/vision/qwen2_vl")).expect("goldens") {
+        let path = entry.expect("a file").path();
+        fs::copy(&path, snapshot.join(path.file_name().expect("a name"))).expect("copied");
+    }
 }

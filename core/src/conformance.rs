@@ -4,6 +4,7 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
+    cpu::{CpuExecutor, CpuSettings},
     exec::{Capacity, Draw, Executor, Pool, Sequence, Step, Token},
     gpu::{Gpu, WgpuExecutor, adapters},
     plugins::Found,
@@ -189,6 +190,10 @@ fn runs(recorded: &Program, case: &Case) -> Result<Vec<Check>> {
                        implement `Architecture::plain`";
             checks.push(Check::new("runs without a GPU", Err(why.to_owned())));
         }
+    }
+    if let Some(expected) = &expected {
+        let mut executor = CpuExecutor::load(CpuSettings::new()?, short.clone(), &case.checkpoint, capacity)?;
+        checks.extend(on(&mut executor, "the processor", expected, &tokens, case, [DEVICE, DEVICE])?);
     }
     for adapter in adapters() {
         let name = adapter.get_info().name;

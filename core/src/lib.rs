@@ -1,9 +1,10 @@
-//! Language and vision-language models on any GPU that wgpu reaches, every architecture a plugin.
+//! Language and vision-language models on any GPU that wgpu reaches, or on the processor, every architecture a plugin.
 
 mod adapter;
 pub mod checkpoint;
 pub mod compare;
 pub mod conformance;
+pub mod cpu;
 mod engine;
 pub mod error;
 pub mod exec;
@@ -28,6 +29,7 @@ pub use generate::{
 };
 pub use image::Image;
 pub use input::{LmInput, UserInput};
+pub use load::Target;
 pub use model::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,

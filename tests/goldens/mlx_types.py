@@ -22,7 +22,7 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save_conf
 from safetensors.torch import save_file
 from transformers.utils import logging
 
-from architectures import GREEDY, MARGIN, MOVES, NOISE, PROMPT, Mlx, Transformers, greedy, random_value
+from architectures import GREEDY, MARGIN, MOVES, NOISE, PROMPT, Mlx, Transformers, greedy, put_into_shell, random_value
 
 HERE = Path(__file__).parent / "mlx_types"
 GROUP = 32
@@ -57,6 +57,11 @@ CASES = {
     "gemma2": GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 6.0},
     "gemma3": GEMMA | GEMMA3,
     "gemma3_text": GEMMA | GEMMA3,
+    "gemma3n": {"head_dim": 8, "num_hidden_layers": 5, "num_kv_shared_layers": 2, "rope_local_base_freq": 100.0, "rope_theta": 1e4, "sliding_window": 8,
+                "layer_types": ["sliding_attention", "full_attention", "full_attention", "sliding_attention", "full_attention"],
+                "vocab_size_per_layer_input": 80, "hidden_size_per_layer_input": 32, "laurel_rank": 32, "intermediate_size": 64, "rms_norm_eps": 1e-6,
+                "activation_sparsity_pattern": [0.7, 0.0, 0.95, 0.0, 0.3], "final_logit_softcapping": 30.0, "altup_num_inputs": 4,
+                "altup_coef_clip": 120.0, "altup_correct_scale": True, "altup_active_idx": 0},
     "glm4": {"head_dim": 8, "partial_rotary_factor": 0.5, "attention_bias": True},
     "glm4_moe": {"tie_word_embeddings": False, "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
                  "n_shared_experts": 1, "head_dim": 8, "attention_bias": True, "use_qk_norm": True, "routed_scaling_factor": 1.5,
@@ -91,10 +96,13 @@ CASES = {
                   "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": False},
     "seed_oss": {"tie_word_embeddings": False, "head_dim": 8, "attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
     "smollm3": {"no_rope_layers": [1, 0], "tie_word_embeddings": True},
+    "stablelm": {"use_qkv_bias": True, "partial_rotary_factor": 0.25, "layer_norm_eps": 1e-5, "rope_theta": 1e4, "tie_word_embeddings": False},
     "starcoder2": {"norm_epsilon": 1e-5},
 }
 ENGINES = {"internlm2": Mlx, "minicpm": Mlx}
-DEQUANTIZED = ("gemma", "gemma2", "gemma3", "gemma3_text", "mistral", "starcoder2")
+DEQUANTIZED = ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "mistral", "starcoder2")
+# Whose text model alone is drawn, and then put where the multimodal one has it.
+PUT_INTO_SHELL = ("gemma3n",)
 # Text models that stand in a multimodal one here.
 SHELLS = {"gemma3": {"vision_config": TOWER, "mm_tokens_per_image": 4, "image_token_index": 79, "boi_token_index": 78, "eoi_token_index": 77}}
 VOCABULARY = {"gemma3": 77}
@@ -102,6 +110,8 @@ VOCABULARY = {"gemma3": 77}
 
 def configuration(model_type):
     config = {"model_type": model_type} | BASE | CASES[model_type]
+    if model_type in PUT_INTO_SHELL:
+        return config | {"model_type": f"{model_type}_text"}
     if model_type in SHELLS:
         return {"model_type": model_type, "text_config": config | {"model_type": f"{model_type}_text"}} | SHELLS[model_type]
     return config
@@ -118,6 +128,8 @@ def dense(model_type, config, seed, folder):
     ids = torch.randint(3, VOCABULARY.get(model_type, BASE["vocab_size"]), (PROMPT,), generator=generator).tolist()
     model.save(folder, torch.float16)
     (folder / "config.json").write_text(json.dumps(config))
+    if model_type in PUT_INTO_SHELL:
+        put_into_shell(folder, model_type)
     return model, ids
 
 
@@ -155,12 +167,14 @@ def is_steady(model, ids, logits):
 
 
 def by_transformers(model, quantized, ids):
-    """The dequantized weights in the model that they came from."""
+    """The dequantized weights in a model like the one that they came from, whose own scales were rounded when it was saved."""
     quantized.set_dtype(mx.float32)
     values = {n: torch.tensor(v.tolist()) for n, v in tree_flatten(dequantize_model(quantized).parameters())}
     tensors = model.tensors()
     # What mlx-lm calls language_model.model, transformers calls model.language_model.
     named = {n.replace("language_model.model.", "model.language_model."): v for n, v in values.items()}
+    if not any("language_model." in name for name in tensors):
+        named = {n.replace("model.language_model.", "model."): v for n, v in named.items()}
     text = {n for n in tensors if not any(part in n for part in ("vision_tower", "multi_modal_projector"))}
     assert text - {"lm_head.weight"} <= named.keys(), sorted(text - named.keys())
     for name in text & named.keys():
@@ -172,14 +186,15 @@ def attempt(model_type, bits, seed, folder):
     config = configuration(model_type)
     with tempfile.TemporaryDirectory() as work:
         model, ids = dense(model_type, config, seed, Path(work))
-        quantized, saved = quantize_model(load_model(Path(work), strict=False)[0], config, GROUP, bits)
+        whole = json.loads((Path(work) / "config.json").read_text())
+        quantized, saved = quantize_model(load_model(Path(work), strict=False)[0], whole, GROUP, bits)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     save_model(folder, quantized)
     save_config(saved, folder / "config.json")
     (folder / "model.safetensors.index.json").unlink(missing_ok=True)
     again = load_model(folder, strict=False)[0]
-    logits, tokens, margins = by_transformers(model, again, ids) if model_type in DEQUANTIZED else by_mlx(again, ids)
+    logits, tokens, margins = by_transformers(Transformers(config), again, ids) if model_type in DEQUANTIZED else by_mlx(again, ids)
     if any("experts" in key for key in config) and not is_steady(again, ids, logits):
         return ids, logits, None, None
     return ids, logits, tokens, margins

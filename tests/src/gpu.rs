@@ -1,6 +1,9 @@
 //! Running one kernel on every adapter found, as tests see it.
 
-use tamarack::gpu::{Gpu, adapters};
+use tamarack::{
+    Device,
+    gpu::{Gpu, adapters},
+};
 use tamarack_kernels::{Access, Caps, Kernel, View};
 
 /// Every adapter of this machine, opened. A test over none of them would pass by doing nothing.
@@ -8,6 +11,14 @@ pub fn gpus() -> Vec<Gpu> {
     let gpus: Vec<Gpu> = adapters().iter().map(|a| Gpu::open(a).expect("adapter opens")).collect();
     assert!(!gpus.is_empty(), "no adapter found: install a software Vulkan (mesa-vulkan-drivers), as tests/run does");
     gpus
+}
+
+/// Everything that runs models here: the oracle, the processor, and every adapter.
+pub fn devices() -> Vec<Device> {
+    let found = (0..adapters().len()).map(|i| Device::Named(i.to_string()));
+    let all: Vec<Device> = [Device::Reference, Device::Cpu].into_iter().chain(found).collect();
+    assert!(all.len() > 2, "no adapter found: install a software Vulkan (mesa-vulkan-drivers), as tests/run does");
+    all
 }
 
 /// Runs `kernel` once over `rows` rows. `buffers` are its bindings' words; those that it writes come

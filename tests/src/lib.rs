@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub mod canonical;
+pub mod cpu;
 pub mod files;
 pub mod gpu;
 pub mod model;

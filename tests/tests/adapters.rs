@@ -5,7 +5,10 @@ use tamarack::{
     Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
     Result, plugins::Registry,
 };
-use tamarack_tests::{gpu::assert_close, models};
+use tamarack_tests::{
+    gpu::{assert_close, devices},
+    models,
+};
 
 fn adapter(name: &str) -> PathBuf {
     models::tiny("adapters").into_iter().find(|p| p.ends_with(name)).expect(name)
@@ -66,7 +69,7 @@ async fn logits_are_those_of_their_makers() {
     for name in ["peft_lora", "peft_rslora", "peft_dora", "mlx_lora", "mlx_dora"] {
         let (ids, expected) = golden(&adapter(name));
         let (_, plain) = golden(&base(name));
-        for device in [Device::Reference, Device::Auto] {
+        for device in devices() {
             let container = load(device.clone(), &base(name), &[name]).await.expect("loads");
             // As in parity.rs: a device keeps keys and values in f16, and rounds what it multiplies quantized weights by.
             let tolerance = if device == Device::Reference { 1e-3 } else { 2e-2 };
@@ -82,7 +85,7 @@ async fn one_batch_mixes_them() {
     let all = ["peft_lora", "peft_dora", "peft_rslora"];
     let folder = base("peft");
     let (ids, _) = golden(&folder);
-    for device in [Device::Reference, Device::Auto] {
+    for device in devices() {
         let together = load(device.clone(), &folder, &all).await.expect("loads");
         let wanted = [None, Some(all[0]), Some(all[1]), Some(all[2]), Some(all[0]), None];
         let running = wanted.iter().map(|adapter| tokens(&together, *adapter, &ids));
@@ -98,8 +101,8 @@ async fn one_batch_mixes_them() {
 
 #[tokio::test]
 async fn they_come_and_go_and_are_fused() {
-    for (name, device) in [("peft_dora", Device::Reference), ("mlx_lora", Device::Auto), ("peft_rslora", Device::Auto)]
-    {
+    let names = ["peft_dora", "mlx_lora", "peft_rslora"];
+    for (name, device) in names.into_iter().cycle().zip(devices()) {
         let (ids, expected) = golden(&adapter(name));
         let (_, plain) = golden(&base(name));
         let container = load(device, &base(name), &[]).await.expect("loads");

@@ -4,9 +4,12 @@ use futures::future::join_all;
 use std::{path::Path, sync::mpsc};
 use tamarack::{
     Device, GenerateParameters, Generation, GenerationStream, LlmModelFactory, LoadOptions, ModelConfiguration,
-    ModelContainer, StopReason, gpu::adapters, plugins::Registry,
+    ModelContainer, StopReason, plugins::Registry,
 };
-use tamarack_tests::{gpu::random, models};
+use tamarack_tests::{
+    gpu::{devices, random},
+    models,
+};
 
 type Prompts = Vec<Vec<u32>>;
 
@@ -35,12 +38,6 @@ async fn load(path: &Path, device: Device, context: usize) -> ModelContainer {
     let options = LoadOptions::default().device(device).context(context);
     let container = factory.load_container(&ModelConfiguration::parse(&path.to_string_lossy()), options).await;
     container.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn all_adapters() -> Vec<Device> {
-    let devices: Vec<Device> = (0..adapters().len()).map(|i| Device::Named(i.to_string())).collect();
-    assert!(!devices.is_empty(), "no adapter found: install a software Vulkan, as tests/run does");
-    devices
 }
 
 /// Seeded prompts over the model's vocabulary, with margins of at least 0.025.
@@ -148,7 +145,7 @@ async fn interrupted(container: &ModelContainer, prompts: &Prompts, expected: &P
 #[tokio::test]
 async fn tiny_models_on_every_device() {
     let models = [("llama", "tied"), ("llama", "mistral_window"), ("mlx", "4bit_g64")];
-    for device in [vec![Device::Reference], all_adapters()].concat() {
+    for device in devices() {
         for (family, name) in models {
             let folder = models::tiny(family).into_iter().find(|p| p.ends_with(name)).expect(name);
             let container = load(&folder, device.clone(), 640).await;
@@ -167,7 +164,7 @@ async fn tiny_models_on_every_device() {
 
 #[tokio::test]
 async fn smollm2_on_every_adapter() {
-    for device in all_adapters() {
+    for device in devices().into_iter().filter(|d| *d != Device::Reference) {
         let container = load(&models::smollm2(), device, 1024).await;
         let prompts: Prompts = TEXTS.iter().map(|t| container.encode(t).expect("tokens")).collect();
         let expected = alone(&container, &prompts).await;

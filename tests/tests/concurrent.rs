@@ -1,9 +1,7 @@
 //! Many generations on one container at once, of which some are given up.
 
-use tamarack::{
-    Device, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, plugins::Registry,
-};
-use tamarack_tests::models;
+use tamarack::{GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, plugins::Registry};
+use tamarack_tests::{gpu::devices, models};
 
 /// Calls at once.
 const CALLS: usize = 64;
@@ -27,7 +25,7 @@ async fn all_that_are_not_cancelled_are_right() {
     let _ = tamarack_plugins::LINKED;
     let folder = models::tiny("llama").into_iter().find(|p| p.ends_with("tied")).expect("a model");
     let configuration = ModelConfiguration::directory(folder);
-    for device in [Device::Reference, Device::Auto] {
+    for device in devices() {
         let options = LoadOptions::default().device(device).context(8192);
         let factory = LlmModelFactory::new(Registry::linked());
         let container = factory.load_container(&configuration, options).await.expect("it loads");

@@ -13,7 +13,7 @@ use tamarack::{
 use tamarack_api::{
     Architecture, Config, Custom, CustomOp, Declaration, Plain, PlainRow, Result, Step, Tensor, Weights, custom as op,
 };
-use tamarack_tests::{gpu::assert_close, model::Run, model::rewritten};
+use tamarack_tests::{cpu, gpu::assert_close, model::Run, model::rewritten};
 
 const D: usize = 40;
 const VOCAB: usize = 30;
@@ -133,6 +133,9 @@ fn a_gpu_and_plain_rust_agree() {
     let expected = logits(&mut oracle, 13);
     assert!(expected.iter().any(|x| x.abs() > 0.5), "{expected:?}");
     for form in [recorded.clone(), rewritten(recorded, RULES, &checkpoint)] {
+        for (name, mut executor) in cpu::executors(&form, &checkpoint, CAPACITY) {
+            assert_close(&name, &logits(&mut executor, 5), &expected, 2e-3);
+        }
         for adapter in adapters() {
             let gpu = Gpu::open(&adapter).unwrap();
             let mut executor = WgpuExecutor::load(gpu, form.clone(), &checkpoint, CAPACITY).unwrap();

@@ -4,14 +4,9 @@
 use std::collections::BTreeMap;
 use tamarack::{
     Device, GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, LlmModelFactory, LoadOptions,
-    ModelConfiguration, ModelContainer, gpu::adapters, plugins::Registry,
+    ModelConfiguration, ModelContainer, plugins::Registry,
 };
-use tamarack_tests::models;
-
-fn devices() -> Vec<Device> {
-    let adapters = (0..adapters().len()).map(|i| Device::Named(i.to_string()));
-    [Device::Reference].into_iter().chain(adapters).collect()
-}
+use tamarack_tests::{gpu::devices, models};
 
 async fn load(name: &str, device: &Device, draft: Option<&str>) -> ModelContainer {
     let _ = tamarack_plugins::LINKED;

@@ -4,12 +4,14 @@ use std::path::Path;
 use tamarack::{
     checkpoint::Checkpoint,
     compare,
+    cpu::CpuExecutor,
     exec::{Capacity, Draw, Executor, Pool, Sequence, Step, Token},
     gpu::{Gpu, WgpuExecutor, adapters},
     program::{Program, RULES},
     reference::{Reference, ops},
 };
 use tamarack_tests::{
+    cpu,
     gpu::{assert_close, close},
     model::{Run, program, rewritten},
     models::{self, Answer, Golden, certain},
@@ -29,7 +31,7 @@ struct Target {
     smollm2: f32,
 }
 
-/// The oracle, and every adapter; devices keep keys and values in f16.
+/// The oracle, the processor with each of its instruction sets, and every adapter; devices keep keys and values in f16.
 fn targets() -> Vec<Target> {
     let mut targets = vec![Target {
         name: "reference".to_owned(),
@@ -37,6 +39,14 @@ fn targets() -> Vec<Target> {
         tiny: 1e-3,
         smollm2: 0.06,
     }];
+    for (name, settings) in cpu::settings() {
+        targets.push(Target {
+            name,
+            load: Box::new(move |p, c, capacity| Ok(Box::new(CpuExecutor::load(settings, p, c, capacity)?))),
+            tiny: 2e-2,
+            smollm2: 0.15,
+        });
+    }
     for adapter in adapters() {
         targets.push(Target {
             name: adapter.get_info().name,
@@ -47,7 +57,10 @@ fn targets() -> Vec<Target> {
             smollm2: 0.15,
         });
     }
-    assert!(targets.len() > 1, "no adapter found: install a software Vulkan, as tests/run does");
+    assert!(
+        targets.len() > 1 + cpu::settings().len(),
+        "no adapter found: install a software Vulkan, as tests/run does"
+    );
     targets
 }
 
@@ -172,6 +185,7 @@ model_types! {
     qwen3_moe
     seed_oss
     smollm3
+    stablelm
     starcoder2
 }
 

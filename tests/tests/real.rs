@@ -11,6 +11,7 @@ use tamarack::{
     reference::Reference,
 };
 use tamarack_tests::{
+    cpu,
     model::{Run, program, rewritten},
     models::{self, Predicted, certain},
 };
@@ -25,6 +26,9 @@ fn executors(path: &Path) -> Vec<(String, Box<dyn Executor>)> {
     let capacity = Capacity { rows: 256, outputs: 32, pages: 66, slots: 1 };
     let reference = Reference::load(short.clone(), &checkpoint, capacity).unwrap_or_else(|e| panic!("{e}"));
     let mut all: Vec<(String, Box<dyn Executor>)> = vec![(reference.device(), Box::new(reference))];
+    all.extend(
+        cpu::executors(&short, &checkpoint, capacity).take(1).map(|(name, e)| (name, Box::new(e) as Box<dyn Executor>)),
+    );
     for adapter in adapters() {
         let gpu = Gpu::open(&adapter).unwrap_or_else(|e| panic!("{e}"));
         let executor = WgpuExecutor::load(gpu, short.clone(), &checkpoint, capacity).unwrap_or_else(|e| panic!("{e}"));

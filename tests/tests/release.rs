@@ -33,8 +33,8 @@ fn resident() -> u64 {
 }
 
 /// Loads a model, generates, and lets go of it.
-async fn cycle(factory: &LlmModelFactory, configuration: &ModelConfiguration) {
-    let options = LoadOptions::default().device(Device::Auto).context(1 << 16);
+async fn cycle(factory: &LlmModelFactory, configuration: &ModelConfiguration, device: Device) {
+    let options = LoadOptions::default().device(device).context(1 << 16);
     let container = factory.load_container(configuration, options).await.expect("it loads");
     let parameters = GenerateParameters { max_tokens: Some(8), ignore_eos: true, ..Default::default() };
     let clone = container.clone();
@@ -54,7 +54,9 @@ async fn cycles() {
     let configuration = ModelConfiguration::parse(&models::tiny("llama")[0].to_string_lossy());
     let mut after = Vec::new();
     for _ in 0..FIRST + cycles {
-        cycle(&factory, &configuration).await;
+        for device in [Device::Cpu, Device::Named("0".to_owned())] {
+            cycle(&factory, &configuration, device).await;
+        }
         after.push(resident());
     }
     let least = |after: &[u64]| *after.iter().min().expect("cycles");

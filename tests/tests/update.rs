@@ -10,7 +10,7 @@ use tamarack::{
     plugins::Registry,
 };
 use tamarack_tests::{
-    gpu::assert_close,
+    gpu::{assert_close, devices},
     models::{self, Golden},
 };
 
@@ -68,7 +68,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
 async fn logits_follow_the_parameters() {
     let folder = tiny("llama/biases");
     let golden = Golden::read(&folder);
-    for device in [Device::Reference, Device::Auto] {
+    for device in devices() {
         let container = load(&folder, device).await;
         let before = logits(&container, &golden.input_ids).await;
         let doubled = changed(&folder, |name, v| (name == "model.norm.weight").then_some(2.0 * v));
@@ -96,20 +96,31 @@ async fn logits_follow_the_parameters() {
 #[tokio::test]
 async fn quantized_parameters_become_dense() {
     let folder = tiny("mlx/4bit_g64");
-    let golden = Golden::read(&folder);
-    let (reference, gpu) = (load(&folder, Device::Reference).await, load(&folder, Device::Auto).await);
-    let before = logits(&reference, &golden.input_ids).await;
-    let memory = gpu.memory().await.expect("memory");
-    for part in ["gate_proj.weight", "v_proj.weight", "embed_tokens.weight"] {
-        let halved = changed(&folder, |name, v| name.ends_with(part).then_some(0.5 * v));
-        assert!(halved.names().count() > 0, "{part}");
-        update(&reference, halved.clone(), Verify::NoUnusedKeys).await.expect("updated");
-        update(&gpu, halved, Verify::NoUnusedKeys).await.expect("updated");
-        let expected = logits(&reference, &golden.input_ids).await;
-        assert!(expected.iter().zip(&before).any(|(a, b)| (a - b).abs() > 0.05), "{part} changes something");
-        assert_close(part, &logits(&gpu, &golden.input_ids).await, &expected, 0.02);
+    for device in devices().into_iter().filter(|d| *d != Device::Reference) {
+        let (reference, device) = (load(&folder, Device::Reference).await, load(&folder, device).await);
+        check_dense(&folder, &reference, &device).await;
     }
-    assert!(gpu.memory().await.expect("memory").weights > memory.weights);
+}
+
+async fn check_dense(folder: &Path, reference: &ModelContainer, device: &ModelContainer) {
+    let golden = Golden::read(folder);
+    let before = logits(reference, &golden.input_ids).await;
+    let memory = device.memory().await.expect("memory");
+    for part in ["gate_proj.weight", "v_proj.weight", "embed_tokens.weight"] {
+        let halved = changed(folder, |name, v| name.ends_with(part).then_some(0.5 * v));
+        assert!(halved.names().count() > 0, "{part}");
+        update(reference, halved.clone(), Verify::NoUnusedKeys).await.expect("updated");
+        update(device, halved, Verify::NoUnusedKeys).await.expect("updated");
+        let expected = logits(reference, &golden.input_ids).await;
+        assert!(expected.iter().zip(&before).any(|(a, b)| (a - b).abs() > 0.05), "{part} changes something");
+        assert_close(
+            &format!("{part} on {}", device.device()),
+            &logits(device, &golden.input_ids).await,
+            &expected,
+            0.02,
+        );
+    }
+    assert!(device.memory().await.expect("memory").weights > memory.weights);
 }
 
 #[tokio::test]
@@ -195,7 +206,7 @@ fn close(found: u64, estimate: u64) -> bool {
 #[tokio::test]
 async fn memory_is_what_was_estimated() {
     for folder in [tiny("llama/biases"), tiny("mlx/4bit_g64"), models::smollm2()] {
-        for device in [Device::Reference, Device::Auto] {
+        for device in devices() {
             let options = options(device);
             let configuration = ModelConfiguration::parse(&folder.to_string_lossy());
             let estimate = factory().estimate(&configuration, &options).expect("an estimate");

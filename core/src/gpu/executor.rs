@@ -4,7 +4,6 @@ use super::{
     Gpu,
     memory::{Workspace, caches, check_sizes, needs, rows, vectors},
     phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
-    plan::{Plan, plan},
     rounding::Rounding,
     step::step_words,
     tune::tune,
@@ -14,7 +13,10 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, rope_table},
-    program::{Program, custom},
+    program::{
+        Program, custom,
+        plan::{Plan, plan},
+    },
     weights::{Matrix, fold},
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -4,11 +4,10 @@
 use super::{
     convert::{activation, header},
     phase::{Emitter, Weights, copy},
-    plan::Place,
 };
 use crate::{
     Result,
-    program::{ExpertDown, ExpertUp, NodeId, Op, Program},
+    program::{ExpertDown, ExpertUp, NodeId, Op, Program, plan::Place},
 };
 use tamarack_api::{Gate, GroupScore, Others, RouteSpec, Scoring, Sym, WeightId};
 use tamarack_kernels::{

@@ -5,7 +5,6 @@ use super::{
     executor::{MAX_SPLITS, SPLIT_ROWS},
     experts::Room,
     phase::Rows,
-    plan::Plan,
     rounding::Rounding,
     weights::Layout,
 };
@@ -13,7 +12,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, PAGE},
-    program::{Op, Program},
+    program::{Op, Program, plan::Plan},
     weights::fold,
 };
 use std::collections::HashMap;

@@ -9,7 +9,6 @@ mod experts;
 mod memory;
 mod phase;
 mod pipelines;
-mod plan;
 mod profile;
 mod quantize;
 mod rare;

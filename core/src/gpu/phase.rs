@@ -10,12 +10,11 @@ use super::{
     Gpu,
     convert::{activation, post},
     executor::Model,
-    plan::Place,
     rounding::Made,
 };
 use crate::{
     Error, Result,
-    program::{self, Binary, HeadStep, NodeId, Op, Prepare},
+    program::{self, Binary, HeadStep, NodeId, Op, Prepare, plan::Place},
 };
 use tamarack_api::Sym;
 use tamarack_kernels::{

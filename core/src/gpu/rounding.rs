@@ -1,8 +1,8 @@
 //! Which results are stored rounded by the kernel that makes them, so that the products that take them
 //! need not round: see [`tamarack_kernels::rounded`]. In steps of few rows: there nothing hides it.
 
-use super::{Gpu, plan::Plan, weights::Layout};
-use crate::program::{MatMul, Node, NodeId, Op, Program};
+use super::{Gpu, weights::Layout};
+use crate::program::{MatMul, Node, NodeId, Op, Program, plan::Plan};
 use std::collections::HashMap;
 use tamarack_api::{Sym, WeightId};
 use tamarack_kernels::{

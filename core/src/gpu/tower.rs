@@ -1,11 +1,11 @@
 //! The tower of a vision-language model: a model of its own on the same device, whose rows go where the text model's steps
 //! find them. They never leave the device.
 
-use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter, plan::dense, step::step_words};
+use super::{WgpuExecutor, executor::DISPATCHES, phase::Emitter, step::step_words};
 use crate::{
     Error, Result,
     exec::{Executor, ImagePatches},
-    program::{NodeId, Op},
+    program::{NodeId, Op, plan::dense},
 };
 use std::ops::Range;
 use tamarack_api::Sym;
@@ -15,9 +15,10 @@ impl WgpuExecutor {
     /// With a tower that was loaded on the same device.
     ///
     /// # Errors
-    /// The tower does not end in a result of its own.
+    /// The tower makes rows of another width than the text model's, or does not end in a result of its own.
     pub fn with_tower(mut self, tower: WgpuExecutor) -> Result<WgpuExecutor> {
         let width = tower.vocabulary();
+        self.model.program.check_tower(width)?;
         tower.output_buffer()?;
         self.model.images = self.model.gpu.buffer("images", (tower.capacity().outputs * width * 4) as u64);
         self.model.gpu.take_errors()?;

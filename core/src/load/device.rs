@@ -3,11 +3,12 @@
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
+    cpu::{CpuExecutor, CpuSettings},
     engine::MOST_OTHERS,
     exec::{Capacity, Executor, MemoryUse, PAGE},
     gpu::{Gpu, WgpuExecutor, adapters},
     model::{Device, LoadOptions, Phase},
-    program::{Program, RULES, rewrite},
+    program::{Cache, Program, RULES, rewrite},
     reference::Reference,
     weights::fold,
 };
@@ -37,27 +38,40 @@ pub(super) fn executor(
     options: &LoadOptions,
     name: &str,
 ) -> Result<Box<dyn Executor>> {
-    let (program, gpu, capacity) = planned(program, tower.as_ref(), checkpoint, options)?;
-    let tower = tower.map(|tower| planned_tower(tower, gpu.as_ref(), checkpoint));
-    let Some(gpu) = gpu else {
-        // Nothing is copied: rows of weights are read where they lie, when they are needed.
-        let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
-        let mut reference = Reference::load(program, checkpoint, capacity)?;
-        if let Some((tower, capacity)) = tower {
-            reference = reference.with_tower(Reference::load(tower, checkpoint, capacity)?);
+    let Planned { program, tower, on, capacity } = planned(program, tower, checkpoint, options)?;
+    match on {
+        On::Gpu(gpu) => {
+            let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
+            let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
+            report(0);
+            let mut executor = WgpuExecutor::load_reporting((*gpu).clone(), program, checkpoint, capacity, &report)?;
+            if let Some((tower, capacity)) = tower {
+                executor = executor.with_tower(WgpuExecutor::load(*gpu, tower, checkpoint, capacity)?)?;
+            }
+            report(total);
+            Ok(Box::new(executor))
         }
-        options.report(Phase::Load, name, bytes, bytes);
-        return Ok(Box::new(reference));
-    };
-    let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
-    let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
-    report(0);
-    let mut executor = WgpuExecutor::load_reporting(gpu.clone(), program, checkpoint, capacity, &report)?;
-    if let Some((tower, capacity)) = tower {
-        executor = executor.with_tower(WgpuExecutor::load(gpu, tower, checkpoint, capacity)?)?;
+        On::Cpu(settings) => {
+            let total = CpuExecutor::estimate(&program, checkpoint, &capacity)?.weights;
+            options.report(Phase::Load, name, 0, total);
+            let mut executor = CpuExecutor::load(settings, program, checkpoint, capacity)?;
+            if let Some((tower, capacity)) = tower {
+                executor = executor.with_tower(CpuExecutor::load(settings, tower, checkpoint, capacity)?)?;
+            }
+            options.report(Phase::Load, name, total, total);
+            Ok(Box::new(executor))
+        }
+        On::Reference => {
+            // Nothing is copied: rows of weights are read where they lie, when they are needed.
+            let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+            let mut reference = Reference::load(program, checkpoint, capacity)?;
+            if let Some((tower, capacity)) = tower {
+                reference = reference.with_tower(Reference::load(tower, checkpoint, capacity)?);
+            }
+            options.report(Phase::Load, name, bytes, bytes);
+            Ok(Box::new(reference))
+        }
     }
-    report(total);
-    Ok(Box::new(executor))
 }
 
 /// What [`Executor::memory`] will say of the executor of the same arguments.
@@ -67,75 +81,118 @@ pub(super) fn estimate(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<MemoryUse> {
-    let (program, gpu, capacity) = planned(program, tower.as_ref(), checkpoint, options)?;
-    let of = |program: &Program, capacity: &Capacity| match &gpu {
-        None => Reference::estimate(program, checkpoint, capacity),
-        Some(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
+    let Planned { program, tower, on, capacity } = planned(program, tower, checkpoint, options)?;
+    let of = |program: &Program, capacity: &Capacity| match &on {
+        On::Reference => Reference::estimate(program, checkpoint, capacity),
+        On::Cpu(_) => CpuExecutor::estimate(program, checkpoint, capacity),
+        On::Gpu(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
     };
     let own = of(&program, &capacity)?;
-    let Some(tower) = tower else { return Ok(own) };
-    let (tower, capacity) = planned_tower(tower, gpu.as_ref(), checkpoint);
+    let Some((tower, capacity)) = tower else { return Ok(own) };
     let images = (capacity.outputs * tower.width(tower.output) * 4) as u64;
     Ok(own.with_tower(of(&tower, &capacity)?, images))
 }
 
+/// A device that is ready for a model.
+enum On {
+    Gpu(Box<Gpu>),
+    Cpu(CpuSettings),
+    Reference,
+}
+
+/// Programs as they will run, where, and what a step of each holds there.
+struct Planned {
+    program: Program,
+    tower: Option<(Program, Capacity)>,
+    on: On,
+    capacity: Capacity,
+}
+
+fn planned(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<Planned> {
+    let pages = pages(options.context, checkpoint.config())?;
+    let mut program = shortened(program, checkpoint);
+    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
+    // Tokens that see each other go into one step, beside those of others who generate.
+    let least = tower.as_ref().map_or(0, |tower| tower.span.saturating_add(MOST_OTHERS).clamp(ROWS_FAST, PATCHES));
+    let mut usual = ROWS_SLOW;
+    let on = match options.device.target()? {
+        Target::Gpu(adapter) => {
+            if adapter.get_info().device_type != wgpu::DeviceType::Cpu {
+                usual = ROWS_FAST;
+            }
+            let mut gpu = Gpu::open(&adapter)?;
+            gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
+            On::Gpu(Box::new(gpu))
+        }
+        Target::Cpu => {
+            check_cache(&program, pages, CpuExecutor::slot_bytes)?;
+            let mut settings = CpuSettings { threads: options.threads, ..CpuSettings::new()? };
+            settings.precision = options.precision.unwrap_or(settings.precision);
+            On::Cpu(settings)
+        }
+        Target::Reference => {
+            check_cache(&program, pages, Reference::slot_bytes)?;
+            On::Reference
+        }
+    };
+    let rows = usual.max(fitting(least, &program, &on));
+    let tower = tower.map(|tower| planned_tower(tower, &on, checkpoint));
+    Ok(Planned { program, tower, on, capacity: Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES } })
+}
+
 /// A tower as it will run, and what it takes there.
-fn planned_tower(tower: Program, gpu: Option<&Gpu>, checkpoint: &Checkpoint) -> (Program, Capacity) {
+fn planned_tower(tower: Program, on: &On, checkpoint: &Checkpoint) -> (Program, Capacity) {
     let tower = shortened(tower, checkpoint);
-    let patches = fitting(PATCHES, &tower, gpu);
+    let patches = fitting(PATCHES, &tower, on);
     let outputs = patches / tower.tower.unwrap_or(1).max(1);
     let pages = patches.div_ceil(PAGE) + SEGMENTS;
     (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
 }
 
 /// So many rows, or as many as bindings have room for.
-fn fitting(rows: usize, program: &Program, gpu: Option<&Gpu>) -> usize {
+fn fitting(rows: usize, program: &Program, on: &On) -> usize {
+    let On::Gpu(gpu) = on else { return rows };
     let of_rows = |id: &usize| program.nodes[*id].shape.first().and_then(|d| d.sym()) == Some(Sym::Tokens);
     let widest = (0..program.nodes.len()).filter(of_rows).map(|id| program.width(id)).max().unwrap_or(1).max(1) as u64;
-    gpu.map_or(rows, |gpu| rows.min((gpu.caps.binding_size / (widest * 4)) as usize))
+    rows.min((gpu.caps.binding_size / (widest * 4)) as usize)
 }
 
-/// The program as it will run, the device if there is one, and what a step holds there.
-fn planned(
-    program: Program,
-    tower: Option<&Program>,
-    checkpoint: &Checkpoint,
-    options: &LoadOptions,
-) -> Result<(Program, Option<Gpu>, Capacity)> {
-    let pages = pages(options.context, checkpoint.config())?;
-    let mut program = shortened(program, checkpoint);
-    options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
-    let capacity = |rows| Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES };
-    // Tokens that see each other go into one step, beside those of others who generate.
-    let least = tower.map_or(0, |tower| tower.span.saturating_add(MOST_OTHERS).clamp(ROWS_FAST, PATCHES));
-    let Some(adapter) = options.device.adapter()? else {
-        check_cache(&program, pages)?;
-        return Ok((program, None, capacity(ROWS_SLOW.max(least))));
-    };
-    let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let mut gpu = Gpu::open(&adapter)?;
-    gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-    let usual = if software { ROWS_SLOW } else { ROWS_FAST };
-    let rows = usual.max(fitting(least, &program, Some(&gpu)));
-    Ok((program, Some(gpu), capacity(rows)))
+/// What a [`Device`] turns out to be on this machine.
+pub enum Target {
+    /// An adapter.
+    Gpu(wgpu::Adapter),
+    /// The processor's cores.
+    Cpu,
+    /// The oracle.
+    Reference,
 }
 
 impl Device {
-    /// The adapter that is meant; none is the reference executor.
+    /// What is meant.
     ///
     /// # Errors
     /// No adapter has such an index or name.
-    pub fn adapter(&self) -> Result<Option<wgpu::Adapter>> {
+    pub fn target(&self) -> Result<Target> {
         let wanted = match self {
-            Device::Reference => return Ok(None),
-            Device::Auto => return Ok(adapters().into_iter().next()),
+            Device::Cpu => return Ok(Target::Cpu),
+            Device::Reference => return Ok(Target::Reference),
+            Device::Auto => {
+                let gpu = adapters().into_iter().find(|a| a.get_info().device_type != wgpu::DeviceType::Cpu);
+                return Ok(gpu.map_or(Target::Cpu, Target::Gpu));
+            }
             Device::Named(name) => name.to_lowercase(),
         };
         let adapters = adapters();
         let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+        let unknown = || Error::Device(unknown(&wanted, &names));
         match position(&names, &wanted) {
-            Some(at) => Ok(adapters.into_iter().nth(at)),
-            None => Err(Error::Device(unknown(&wanted, &names))),
+            Some(at) => Ok(Target::Gpu(adapters.into_iter().nth(at).ok_or_else(unknown)?)),
+            None => Err(unknown()),
         }
     }
 }
@@ -148,7 +205,7 @@ fn position(names: &[String], wanted: &str) -> Option<usize> {
 
 fn unknown(wanted: &str, names: &[String]) -> String {
     let numbered = names.iter().enumerate().map(|(i, name)| format!("{i}: {name}"));
-    let all: Vec<String> = numbered.chain(["auto".to_owned(), "reference".to_owned()]).collect();
+    let all: Vec<String> = numbered.chain(["auto", "cpu", "reference"].map(str::to_owned)).collect();
     format!("no device `{wanted}`: there are {}", all.join(", "))
 }
 
@@ -178,8 +235,8 @@ fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
 }
 
 /// Refuses a cache that cannot be, before anything is allocated.
-fn check_cache(program: &Program, pages: usize) -> Result<()> {
-    let per_token: usize = program.caches.iter().map(Reference::slot_bytes).sum();
+fn check_cache(program: &Program, pages: usize, slot_bytes: fn(&Cache) -> usize) -> Result<()> {
+    let per_token: usize = program.caches.iter().map(slot_bytes).sum();
     let tokens = pages * PAGE;
     let fits = |tokens: &usize| {
         let bytes = per_token.checked_mul(*tokens);
@@ -199,7 +256,6 @@ fn check_cache(program: &Program, pages: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::Cache;
     use serde_json::json;
 
     #[test]
@@ -210,7 +266,7 @@ mod tests {
         {
             assert_eq!(position(&names, wanted), expected, "{wanted}");
         }
-        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, reference";
+        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, cpu, reference";
         assert_eq!(unknown("amd", &names), expected);
     }
 
@@ -233,7 +289,8 @@ mod tests {
     #[test]
     fn an_absurd_cache_is_refused_with_numbers() {
         let caches = vec![Cache { groups: 1 << 20, dk: 1 << 20, dv: 1 << 20, ..Cache::default() }; 2];
-        let e = check_cache(&Program { caches, ..Program::default() }, 1 << 20).unwrap_err().to_string();
+        let program = Program { caches, ..Program::default() };
+        let e = check_cache(&program, 1 << 20, Reference::slot_bytes).unwrap_err().to_string();
         assert!(e.contains("16777216 tokens") && e.contains("bytes a token), this machine has room for "), "{e}");
     }
 }

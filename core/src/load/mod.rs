@@ -4,6 +4,8 @@ mod device;
 mod record;
 mod settings;
 
+pub use device::Target;
+
 use crate::{
     Error, Result,
     adapter::{self, Adapter},

@@ -60,16 +60,12 @@ pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint
     }
     let graph = renamed(of_text.record("text with images", &model.config, own)?, &names);
     let text = program(&of_text, &graph);
-    let Some(wanted) = text.image_width() else {
+    if text.image_width().is_none() {
         let origin = of_text.origin();
         return Err(Error::Plugin(format!("{origin}: has no place for images: it must call Step::merge_embeddings")));
-    };
-    let tower = Program { span: model.span, ..program(plugin, &plugin.record("tower", config, rest)?) };
-    let found = tower.width(tower.output);
-    if found != wanted {
-        let [own, of_text] = [plugin.origin(), of_text.origin()];
-        return Err(Error::Plugin(format!("{own}: the tower makes rows of {found}, {of_text} takes rows of {wanted}")));
     }
+    let tower = Program { span: model.span, ..program(plugin, &plugin.record("tower", config, rest)?) };
+    text.check_tower(tower.width(tower.output))?;
     let input = |(id, node): (usize, &Node)| match &node.op {
         Op::PatchInput(name) => Some((name.clone(), tower.width(id))),
         _ => None,

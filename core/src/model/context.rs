@@ -137,8 +137,16 @@ impl Model {
     /// # Errors
     /// As for [`Model::forward`].
     pub fn forward_input(&mut self, input: &LmInput, chunk: usize) -> Result<Vec<f32>> {
+        self.forward_input_with(None, input, chunk)
+    }
+
+    /// As [`Model::forward_input`], with an adapter.
+    ///
+    /// # Errors
+    /// As for [`Model::forward_with`].
+    pub fn forward_input_with(&mut self, adapter: Option<&str>, input: &LmInput, chunk: usize) -> Result<Vec<f32>> {
         let mut logits = Vec::with_capacity(input.tokens.len() * self.vocabulary());
-        let mut sequence = Sequence::new(0, input.tokens.len());
+        let mut sequence = Sequence::new(0, input.tokens.len()).with_adapter(self.adapter_number(adapter)?);
         sequence.set_media(input.media.clone());
         let done = self.run(&mut sequence, &input.tokens, chunk, 0, |_, row| logits.extend(row));
         self.pool.release(sequence);
@@ -187,19 +195,20 @@ impl Model {
         done.map(|()| logits)
     }
 
-    /// As [`Model::forward`], but gives the logits after token `first` and those behind it, one row
+    /// As [`Model::forward_with`], but gives the logits after token `first` and those behind it, one row
     /// after the other, each with its token's index.
     ///
     /// # Errors
-    /// As for [`Model::forward`].
+    /// As for [`Model::forward_with`].
     pub fn forward_each(
         &mut self,
+        adapter: Option<&str>,
         tokens: &[u32],
         chunk: usize,
         first: usize,
         each: impl FnMut(usize, Vec<f32>),
     ) -> Result<()> {
-        let mut sequence = Sequence::new(0, tokens.len());
+        let mut sequence = Sequence::new(0, tokens.len()).with_adapter(self.adapter_number(adapter)?);
         let done = self.run(&mut sequence, tokens, chunk, first, each);
         self.pool.release(sequence);
         done

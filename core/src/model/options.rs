@@ -12,6 +12,9 @@ use std::{path::PathBuf, sync::Arc};
 pub struct LoadOptions {
     /// Where it runs.
     pub device: Device,
+    /// Threads that compute where it runs on the processor. `None` is one for each physical core. Models that ask for as
+    /// many share them.
+    pub threads: Option<usize>,
     /// Tokens that the cache holds, over all sequences. `None` is what the model was made for, 8192 at
     /// most.
     pub context: Option<usize>,
@@ -39,6 +42,12 @@ impl LoadOptions {
     /// Where it runs.
     pub fn device(mut self, device: Device) -> LoadOptions {
         self.device = device;
+        self
+    }
+
+    /// Threads that compute where it runs on the processor.
+    pub fn threads(mut self, threads: usize) -> LoadOptions {
+        self.threads = Some(threads);
         self
     }
 

@@ -4,6 +4,7 @@
 pub mod custom;
 mod lower;
 mod ops;
+pub(crate) mod plan;
 mod rewrite;
 mod rules;
 mod tidy;
@@ -13,6 +14,7 @@ pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
 
+use crate::{Error, Result};
 use std::{collections::BTreeSet, ops::Range};
 use tamarack_api::{
     Activation, CustomOp, Dim, ExpertSpec, Pairing, RopeId, RopeSpec, RouteSpec, Sym, WeightExpr, WeightId, WeightNode,
@@ -458,6 +460,15 @@ impl Program {
             }
         }
         (matrices, vectors)
+    }
+
+    /// Refuses a tower whose rows, of so many elements, it has no place for.
+    pub(crate) fn check_tower(&self, width: usize) -> Result<()> {
+        match self.image_width() {
+            Some(own) if own == width => Ok(()),
+            Some(own) => Err(Error::Model(format!("the tower makes rows of {width}, the text model takes {own}"))),
+            None => Err(Error::Model("the text model has no place for images".to_owned())),
+        }
     }
 
     /// The ropes of a node's head steps and whether each pairs halves.

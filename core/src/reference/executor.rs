@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, Token, rope_table},
-    program::{Cache, Node, Op, Program},
+    program::{Cache, Op, Program, custom},
     weights::{Matrix, fold},
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -52,6 +52,7 @@ impl Context<'_> {
 impl Reference {
     /// Prepares a program for steps up to `capacity`.
     pub fn load(program: Program, checkpoint: &Checkpoint, capacity: Capacity) -> Result<Reference> {
+        custom::check_plain(&program)?;
         let slots = capacity.pages * PAGE;
         let caches = program.caches.iter().map(|c| Kept::new(*c, slots)).collect();
         let mut last_use: Vec<usize> = (0..program.nodes.len()).collect();
@@ -70,7 +71,6 @@ impl Reference {
             images: Vec::new(),
             program,
         };
-        reference.check_custom()?;
         reference.fold(checkpoint)?;
         Ok(reference)
     }
@@ -97,33 +97,6 @@ impl Reference {
         let kv: usize = program.caches.iter().map(|c| slots * Kept::values(c)).sum();
         let bytes = |values: usize| (values * size_of::<f32>()) as u64;
         Ok(MemoryUse { weights: bytes(values), kv: bytes(kv), workspace: 0 })
-    }
-
-    /// Refuses an op that only a GPU can run.
-    fn check_custom(&self) -> Result<()> {
-        for node in &self.program.nodes {
-            let Op::Custom { custom, decomposed: false, .. } = &node.op else { continue };
-            let op = &self.program.custom[*custom];
-            let wrong = |e: String| crate::Error::Model(format!("{}: {e}: choose a GPU to run it", node.place));
-            let plain = self.program.plain.as_ref();
-            let plain = plain.ok_or_else(|| wrong(format!("custom op `{}` has no plain form here", op.name)))?;
-            let nothing: Vec<&[f32]> = vec![&[]; op.inputs + op.weights];
-            plain.compute(op, 0, &nothing, 0).map_err(wrong)?;
-        }
-        Ok(())
-    }
-
-    /// What a custom op stands for, or its plain form.
-    fn custom(&self, node: &Node, id: usize, x: &[&[f32]]) -> Result<Vec<f32>> {
-        let (custom, weights) = match &node.op {
-            Op::Custom { decomposed: false, custom, weights } => (&self.program.custom[*custom], weights),
-            _ => return Ok(x.last().map(|x| x.to_vec()).unwrap_or_default()),
-        };
-        let rows = x[0].len() / self.program.width(node.inputs[0]).max(1);
-        let values: Vec<&[f32]> = x.iter().copied().chain(weights.iter().map(|w| &self.vectors[w][..])).collect();
-        let plain =
-            self.program.plain.as_ref().map(|p| p.compute(custom, rows, &values, rows * self.program.width(id)));
-        plain.unwrap_or(Ok(Vec::new())).map_err(|e| crate::Error::Plugin(format!("{}: {e}", node.place)))
     }
 
     fn fold(&mut self, checkpoint: &Checkpoint) -> Result<()> {
@@ -163,7 +136,7 @@ impl Reference {
             let node = self.program.nodes[i].clone();
             let inputs: Vec<&[f32]> = node.inputs.iter().map(|j| values[*j].as_deref().unwrap_or(&[])).collect();
             let value = match &node.op {
-                Op::Custom { .. } => self.custom(&node, i, &inputs)?,
+                Op::Custom { .. } => custom::plain(&self.program, i, &inputs, |w| &self.vectors[&w])?,
                 _ => self.eval(i, &inputs, &context),
             };
             values[i] = Some(value);
@@ -237,7 +210,7 @@ impl Reference {
             }
             Op::MergeEmbeddings => self.with_images(i, x[0], c, 0, |out, row| *out = row),
             Op::AddEmbeddings(part) => self.with_images(i, x[0], c, *part, |out, row| *out += row),
-            Op::Custom { .. } => Vec::new(), // see `Reference::custom`
+            Op::Custom { .. } => Vec::new(), // see `custom::plain`
             Op::Outputs => {
                 let width = self.program.width(i);
                 c.step.outputs.iter().flat_map(|o| x[0][o.row as usize * width..][..width].to_vec()).collect()

@@ -169,7 +169,7 @@ pub(super) fn post(mut y: Vec<f32>, steps: &[Post], inputs: &[&[f32]]) -> Vec<f3
 }
 
 /// Dimensions of 1 repeat.
-pub(super) fn binary(op: Binary, a: &[f32], a_dims: &[usize], b: &[f32], b_dims: &[usize], dims: &[usize]) -> Vec<f32> {
+pub(crate) fn binary(op: Binary, a: &[f32], a_dims: &[usize], b: &[f32], b_dims: &[usize], dims: &[usize]) -> Vec<f32> {
     let width: usize = dims.iter().product();
     let rows = a.len() / a_dims.iter().product::<usize>().max(1);
     let at = |x: &[f32], x_dims: &[usize], row: usize, i: usize| {
@@ -198,7 +198,7 @@ pub(super) fn slice(x: &[f32], dims: &[usize], dim: usize, start: usize, len: us
 }
 
 /// Parts side by side.
-pub(super) fn concat(x: &[&[f32]], widths: &[usize]) -> Vec<f32> {
+pub(crate) fn concat(x: &[&[f32]], widths: &[usize]) -> Vec<f32> {
     let rows = x[0].len() / widths[0].max(1);
     let row = |r: usize| x.iter().zip(widths).flat_map(move |(x, w)| x[r * w..][..*w].iter().copied());
     (0..rows).flat_map(row).collect()

@@ -3,7 +3,7 @@
 
 mod cache;
 mod executor;
-mod fused;
+pub(crate) mod fused;
 pub mod moe;
 pub mod ops;
 

@@ -15,13 +15,15 @@ use crate::errors::Usage;
 use anyhow::anyhow;
 use clap::Args;
 use measure::{Runner, Workload};
+use profile::Profile;
 use report::{Measurement, Report, Weights};
 use shapes::Synthetic;
 use std::time::Instant;
 use tamarack::{
-    Device,
+    Device, Target,
     checkpoint::Checkpoint,
-    exec::{Capacity, PAGE},
+    cpu::{CpuExecutor, CpuSettings, read_bandwidth},
+    exec::{Capacity, Executor, PAGE},
     gpu::{Gpu, Precision, Settings, WgpuExecutor},
 };
 
@@ -44,9 +46,12 @@ pub struct Bench {
     synthetic: Option<Synthetic>,
     #[command(flatten)]
     workload: Workload,
-    /// Where it runs: auto, an index or a part of a name, see 'tamarack devices'
+    /// Where it runs: auto, cpu, an index or a part of a name, see 'tamarack devices'
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Device,
+    /// Threads that compute where it runs on the processor [default: one for each physical core]
+    #[arg(long, value_name = "N", value_parser = measure::number(1))]
+    threads: Option<usize>,
     /// Tokens in a step at most
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = measure::number(1))]
     rows: usize,
@@ -81,26 +86,57 @@ impl Bench {
 
     fn measure(&self, name: String, checkpoint: &Checkpoint) -> anyhow::Result<Report> {
         let capacity = self.capacity()?;
-        let adapter = self.device.adapter()?;
-        let gpu = Gpu::open(&adapter.ok_or_else(|| anyhow!("no GPU to measure: see `tamarack devices`"))?)?;
-        let tune = gpu.settings.tune && !self.no_tune;
-        let settings = Settings { precision: self.precision.unwrap_or(gpu.settings.precision), tune };
-        let gpu = gpu.with(settings);
-        let (device, bandwidth) = (report::Device::of(gpu.info()), gpu.read_bandwidth()?);
+        let program = || Ok::<_, anyhow::Error>(Served::by(&self.plugins.registry(), checkpoint)?.program);
+        match self.device.target()? {
+            Target::Gpu(adapter) => {
+                let gpu = Gpu::open(&adapter)?;
+                let tune = gpu.settings.tune && !self.no_tune;
+                let settings = Settings { precision: self.precision.unwrap_or(gpu.settings.precision), tune };
+                let gpu = gpu.with(settings);
+                let about = (report::Device::of(gpu.info()), gpu.read_bandwidth()?);
+                let load = || {
+                    let executor = WgpuExecutor::load(gpu, program()?, checkpoint, capacity)?;
+                    Ok((executor.weight_bytes(), executor))
+                };
+                self.run_on(name, checkpoint, about, load, |runner, depth| runner.profiles(depth))
+            }
+            Target::Cpu if self.profile => Err(anyhow!("--profile: a processor has no timestamps of kernels")),
+            Target::Cpu => {
+                let mut settings = CpuSettings { threads: self.threads, ..CpuSettings::new()? };
+                settings.precision = self.precision.unwrap_or(settings.precision);
+                let about = (report::Device::cpu(&settings), read_bandwidth(self.threads)?);
+                let load = || {
+                    let executor = CpuExecutor::load(settings, program()?, checkpoint, capacity)?;
+                    Ok((executor.weight_bytes(), executor))
+                };
+                self.run_on(name, checkpoint, about, load, |_, _| Ok(Vec::new()))
+            }
+            Target::Reference => Err(anyhow!("no speed to measure: the reference executor is to be right, not quick")),
+        }
+    }
+
+    /// Loads a model and measures it. `load` also gives the bytes of its weights.
+    fn run_on<E: Executor>(
+        &self,
+        name: String,
+        checkpoint: &Checkpoint,
+        (device, bandwidth): (report::Device, f64),
+        load: impl FnOnce() -> anyhow::Result<(u64, E)>,
+        profiles: impl Fn(&mut Runner<'_, E>, usize) -> tamarack::Result<Vec<Profile>>,
+    ) -> anyhow::Result<Report> {
         let program = Served::by(&self.plugins.registry(), checkpoint)?.program;
         let traffic = traffic::Traffic::of(&program, checkpoint)?;
 
         let start = Instant::now();
-        let mut executor = WgpuExecutor::load(gpu, program, checkpoint, capacity)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let weights = Weights { bytes: executor.weight_bytes(), load_seconds: seconds };
+        let (bytes, mut executor) = load()?;
+        let weights = Weights { bytes, load_seconds: start.elapsed().as_secs_f64() };
 
         let mut runner = Runner::new(&mut executor, &self.workload);
         let cold_first_token_seconds = runner.first_token()?;
         let mut measurements = Vec::new();
         for depth in &self.workload.depth {
             let seconds = runner.measure(*depth)?;
-            let profiles = if self.profile { runner.profiles(*depth)? } else { Vec::new() };
+            let profiles = if self.profile { profiles(&mut runner, *depth)? } else { Vec::new() };
             measurements.push(Measurement::new(&self.workload, *depth, seconds, &traffic, bandwidth, profiles));
         }
         let (version, workload) = (env!("CARGO_PKG_VERSION"), self.workload.clone());

@@ -4,7 +4,11 @@ mod answer;
 mod sampling;
 mod session;
 
-use super::{images::Images, model::LoadArgs, output};
+use super::{
+    images::Images,
+    model::{LoadArgs, adapter},
+    output,
+};
 use crate::errors::{Interrupted, Usage};
 use answer::Printer;
 use clap::Args;
@@ -60,8 +64,7 @@ pub struct Chat {
 
 /// How answers are chosen, with the adapter that was asked for.
 async fn parameters(sampling: &Sampling, container: &ModelContainer) -> anyhow::Result<GenerateParameters> {
-    let adapter = container.adapters().await?.pop();
-    Ok(GenerateParameters { adapter, ..sampling.parameters() })
+    Ok(GenerateParameters { adapter: adapter(container).await?, ..sampling.parameters() })
 }
 
 impl Chat {

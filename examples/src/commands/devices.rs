@@ -4,7 +4,10 @@ use super::output;
 use crate::table::{Side, Table, bytes};
 use clap::Args;
 use serde::Serialize;
-use tamarack::gpu::adapters;
+use tamarack::{
+    cpu::{Instructions, default_threads},
+    gpu::adapters,
+};
 use wgpu::{DeviceType, Features};
 
 /// Lists the devices that a model can run on.
@@ -13,6 +16,7 @@ use wgpu::{DeviceType, Features};
   tamarack devices
   tamarack chat --device 1 \"Hello\"        the device with index 1
   tamarack chat --device radeon \"Hello\"   a device by part of its name
+  tamarack chat --device cpu \"Hello\"      the processor, whatever GPU there is
 
 The device marked with * is taken where --device is not given.")]
 pub struct Devices {
@@ -27,7 +31,7 @@ struct Device {
     /// What `--device` takes.
     id: String,
     name: String,
-    /// `discrete`, `integrated`, `virtual`, `other` or `software`.
+    /// `discrete`, `integrated`, `virtual`, `other`, `software` or `processor`.
     kind: &'static str,
     backend: Option<String>,
     driver: Option<String>,
@@ -53,12 +57,23 @@ impl Devices {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let mut devices: Vec<Device> = adapters().iter().enumerate().map(|(i, a)| device(i, a)).collect();
-        let default = devices.is_empty();
-        let name = "plain f32 on the processor".to_owned();
-        let id = "reference".to_owned();
-        devices.push(Device { id, name, kind: "software", backend: None, driver: None, limits: None, default });
+        // Adapters are sorted, best first; software is never taken unless it is asked for.
+        let gpu = devices.first_mut().filter(|device| device.kind != "software");
+        let default = gpu.map(|gpu| gpu.default = true).is_none();
+        devices.push(cpu(default)?);
+        devices.push(on_processor("reference", "plain f32 on the processor".to_owned(), "software", false));
         if self.json { output::json(&devices) } else { output::text(&table(&devices)) }
     }
+}
+
+/// The processor, with what is in use of it.
+fn cpu(default: bool) -> anyhow::Result<Device> {
+    let (instructions, threads) = (Instructions::chosen()?, default_threads());
+    Ok(on_processor("cpu", format!("the processor: {instructions}; {threads} threads"), "processor", default))
+}
+
+fn on_processor(id: &str, name: String, kind: &'static str, default: bool) -> Device {
+    Device { id: id.to_owned(), name, kind, backend: None, driver: None, limits: None, default }
 }
 
 fn device(index: usize, adapter: &wgpu::Adapter) -> Device {
@@ -78,8 +93,7 @@ fn device(index: usize, adapter: &wgpu::Adapter) -> Device {
             subgroups: features.contains(Features::SUBGROUP).then_some(subgroups),
             f16: features.contains(Features::SHADER_F16),
         }),
-        // Adapters are sorted, best first.
-        default: index == 0,
+        default: false,
     }
 }
 

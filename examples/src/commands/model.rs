@@ -36,9 +36,12 @@ impl PluginArgs {
 /// How a model is loaded.
 #[derive(Args)]
 pub struct LoadArgs {
-    /// Where it runs: auto, reference, an index or a part of a name, see 'tamarack devices'
+    /// Where it runs: auto, cpu, reference, an index or a part of a name, see 'tamarack devices'
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
+    /// Threads that compute where it runs on the processor [default: one for each physical core]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub threads: Option<usize>,
     /// Tokens that the cache holds [default: what the model was made for, 8192 at most]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -73,6 +76,7 @@ impl LoadArgs {
         let shown = bars.clone();
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
+        options.threads = self.threads;
         options.precision = self.precision;
         options.quantize = self.quantize;
         options.kv = self.kv_bits;
@@ -87,6 +91,11 @@ impl LoadArgs {
         announce(&container);
         Ok(container)
     }
+}
+
+/// The adapter that was asked for, which everything runs with.
+pub async fn adapter(container: &ModelContainer) -> anyhow::Result<Option<String>> {
+    Ok(container.adapters().await?.pop())
 }
 
 /// The local files of the model that a user calls `model`, fetched if need be.

@@ -14,7 +14,7 @@ fn check_rate(rate: &Value, what: &str) {
 #[test]
 fn synthetic_models_are_measured_and_profiled() {
     for (model, batch, dense) in [("tiny:q4g64", "1", false), ("tiny:f16", "3", true)] {
-        let arguments = ["bench", "--synthetic", model, "--batch", batch, "--json", "--profile"];
+        let arguments = ["bench", "--synthetic", model, "--batch", batch, "--json", "--profile", "--device", "0"];
         let report = run(tamarack(&[&arguments[..], &SHORT].concat())).json(model);
         assert_eq!((&report["model"], &report["workload"]["depth"][1]), (&model.into(), &30.into()));
         assert!(report["bandwidth"].as_f64().unwrap() > 1e6, "{}", report["bandwidth"]);
@@ -46,7 +46,7 @@ fn synthetic_models_are_measured_and_profiled() {
 #[test]
 fn files_are_measured_and_tables_line_up() {
     let model = tiny("tied");
-    let arguments = ["bench", "--model", text(&model), "--profile"];
+    let arguments = ["bench", "--model", text(&model), "--profile", "--device", "0"];
     let markdown = run(tamarack(&[&arguments[..], &SHORT].concat())).expect("bench");
     let heading = "## decode of 1 row at depth 30";
     assert!(markdown.contains(heading) && markdown.contains("of bandwidth"), "{markdown}");

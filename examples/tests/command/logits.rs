@@ -44,6 +44,22 @@ fn logits_equal_the_goldens() {
 }
 
 #[test]
+fn an_adapter_is_run_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, model) = (folder.path().join("logits.safetensors"), tiny("biases"));
+    let adapter = model.join("../../adapters/peft_lora");
+    let golden = adapter.join("golden.safetensors");
+    let ids: Vec<String> = tensor(&golden, "input_ids").2.iter().map(u32::to_string).collect();
+    let ids = ids.join(",");
+    let how = ["debug", "logits", text(&model), "--tokens", &ids, "--device", "reference", "--out", text(&out)];
+    run(tamarack(&[&how[..], &["--adapter", text(&adapter)]].concat())).expect("logits");
+    let (found, expected) = (tensor(&out, "logits").2, tensor(&golden, "logits").2);
+    let difference = |(a, b): (&u32, &u32)| (f32::from_bits(*a) - f32::from_bits(*b)).abs();
+    let worst = found.iter().zip(&expected).map(difference).fold(0.0, f32::max);
+    assert!(found.len() == expected.len() && worst <= TOLERANCE, "a logit is off by {worst}");
+}
+
+#[test]
 fn greedy_tokens_are_only_written_where_they_are_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let (out, model) = (folder.path().join("logits.safetensors"), tiny("tied"));

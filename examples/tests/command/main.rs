@@ -76,7 +76,7 @@ fn what_goes_wrong_is_said_on_stderr() {
         (vec!["bench"], 2, "--model <MODEL>"),
         (vec!["bench", "--synthetic", "tiny:q9"], 2, "no format `q9`: there are q4_0"),
         (vec!["bench", "--synthetic", "tiny:f16", "--batch", "4", "--rows", "3"], 2, "error: --batch 4 does not fit"),
-        (vec!["bench", "--synthetic", "tiny:f16", "--device", "reference"], 1, "error: no GPU to measure"),
+        (vec!["bench", "--synthetic", "tiny:f16", "--device", "reference"], 1, "error: no speed to measure"),
     ] {
         let outcome = run(tamarack(&arguments));
         assert_eq!(outcome.code, Some(code), "{arguments:?}: {}", outcome.stderr);
@@ -178,17 +178,36 @@ fn inspect_counts_tensors_bytes_and_dispatches() {
 }
 
 #[test]
-fn devices_end_with_the_reference() {
+fn devices_end_with_the_processor() {
     let devices = run(tamarack(&["devices", "--json"])).json("devices");
     let devices = devices.as_array().unwrap();
-    assert_eq!(devices.last().unwrap()["id"], "reference");
-    assert_eq!(devices.iter().map(|d| d["default"] == true).collect::<Vec<_>>()[..1], [true], "the first one");
-    for (i, device) in devices[..devices.len() - 1].iter().enumerate() {
+    assert_eq!(devices[devices.len() - 2..].iter().map(|d| &d["id"]).collect::<Vec<_>>(), ["cpu", "reference"]);
+    let is_wanted = |d: &&serde_json::Value| d["kind"] != "software";
+    let best = devices.iter().find(is_wanted).unwrap();
+    let defaults: Vec<_> = devices.iter().filter(|d| d["default"] == true).collect();
+    assert_eq!(defaults, [best], "a GPU or the processor, and no software");
+    for (i, device) in devices[..devices.len() - 2].iter().enumerate() {
         assert_eq!(device["id"], json!(i.to_string()));
         assert!(device["limits"]["binding_size"].as_u64().unwrap() >= 1 << 20, "{device}");
     }
     let table = run(tamarack(&["devices"])).expect("devices");
     assert_eq!(table.lines().count(), devices.len() + 1);
+}
+
+/// Every processor runs plain Rust, and none has what is named so here.
+#[test]
+fn instructions_are_shown_and_chosen() {
+    let with = |instructions: &str| {
+        let mut command = tamarack(&["devices", "--json"]);
+        command.env("TAMARACK_CPU", instructions);
+        run(command)
+    };
+    let devices = with("portable").json("devices");
+    let cpu = devices.as_array().unwrap().iter().find(|d| d["id"] == "cpu").unwrap();
+    assert!(cpu["name"].as_str().unwrap().starts_with("the processor: portable; "), "{cpu}");
+    let outcome = with("abacus");
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("TAMARACK_CPU=abacus: this processor has "), "{}", outcome.stderr);
 }
 
 #[test]

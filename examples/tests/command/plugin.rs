@@ -189,6 +189,7 @@ fn what_a_plugin_should_not_do_is_found_and_survived() {
         ("calm.", "panic", "panicked: no model of null layers"),
         ("calm.", "differ", "is repeatable: a second recording differs from "),
         ("calm.", "plain panics", "panicked: not 8 today"),
+        ("calm.", "look at other rows", "computes what was recorded on "),
     ] {
         let failures = check(mode, does);
         assert!(failures.iter().any(|f| f.contains(expected)), "{mode} {does}: {failures:?}");

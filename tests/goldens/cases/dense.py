@@ -206,6 +206,19 @@ CASES = {
             "dtype": BF16,
         },
     },
+    "stablelm": {
+        "biases": {
+            "config": {"use_qkv_bias": True, "layer_norm_eps": 1e-2, "rope_theta": 100.0, "head_dim": "absent", "hidden_size": 64},
+            "without": [{"use_qkv_bias": False}, {"layer_norm_eps": 1e-5}, {"partial_rotary_factor": 0.5}],
+        },
+        "head_norms": {
+            "config": {"qk_layernorm": True, "use_parallel_residual": True, "partial_rotary_factor": 0.5, "rope_theta": 100.0,
+                       "tie_word_embeddings": True, "hidden_act": "gelu"},
+            "without": [{"qk_layernorm": False}, {"use_parallel_residual": False}, {"partial_rotary_factor": 1.0}, {"hidden_act": "silu"}],
+            "saved": True,
+            "dtype": BF16,
+        },
+    },
     "starcoder2": {
         "plain": {"config": {"norm_epsilon": 1e-2}, "without": [{"norm_epsilon": 1e-5}, {"hidden_act": "silu"}, {"use_bias": False}]},
         "window": {

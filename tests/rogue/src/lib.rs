@@ -54,7 +54,7 @@ impl Architecture for Rogue {
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let embed = w.embedding("embed", [16, 8]);
         let mut x = embed.forward(step.tokens());
-        match config.json()["does"].as_str().unwrap_or_default() {
+        x = match config.json()["does"].as_str().unwrap_or_default() {
             "panic" => panic!("no model of {} layers", config.json()["layers"]),
             "panic with a number" => std::panic::panic_any(7),
             "sleep" => forever(),

@@ -31,7 +31,7 @@ fn it_conforms_on_the_oracle_and_on_every_adapter() {
         let failed: Vec<&Check> = checks.iter().filter(|c| !c.passed).collect();
         assert!(failed.is_empty(), "{name}: {failed:#?}");
         // Recording, repeating, misfits; and on the oracle and each adapter: whole, two kinds of pieces, a batch.
-        assert_eq!(checks.len(), 3 + 4 * (1 + adapters().len()), "{checks:#?}");
+        assert_eq!(checks.len(), 3 + 4 * (2 + adapters().len()), "{checks:#?}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! The same image is computed once, and what follows the same images is not computed again.
 
 use super::{image, load, on_runtime};
-use tamarack::{ChatSession, Device, GenerateParameters, ModelContainer, UserInput, gpu::adapters};
+use tamarack::{ChatSession, Device, GenerateParameters, ModelContainer, UserInput};
+use tamarack_tests::gpu::devices;
 
 fn parameters() -> GenerateParameters {
     GenerateParameters { max_tokens: Some(3), temperature: 0.0, ignore_eos: true, ..GenerateParameters::default() }
@@ -41,8 +42,7 @@ fn images_are_told_apart_by_what_they_show() {
 #[test]
 fn a_conversation_keeps_its_images() {
     on_runtime(async {
-        for device in [Device::Reference, Device::Named("0".to_owned())] {
-            assert!(!adapters().is_empty(), "no adapter found: install a software Vulkan, as tests/run does");
+        for device in devices() {
             let container = load("qwen2_vl", device).await;
             let mut session = ChatSession::new(container.clone()).parameters(parameters());
             session.add_image(image("cat.png"));

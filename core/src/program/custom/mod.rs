@@ -5,8 +5,9 @@ mod validate;
 pub use validate::validate;
 
 use super::{Node, NodeId, Op, Program, tidy};
+use crate::{Error, Result};
 use std::{fmt, sync::Arc};
-use tamarack_api::{Constant, CustomOp, Graph, plugin::PlainRequest};
+use tamarack_api::{Constant, CustomOp, Graph, WeightId, plugin::PlainRequest};
 use tamarack_kernels::{Access, Extent, Kernel};
 
 /// Checks the WGSL of every custom op of a graph against what the op declares.
@@ -126,6 +127,38 @@ impl fmt::Debug for PlainOps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PlainOps")
     }
+}
+
+/// Refuses an op that only a GPU can run.
+pub(crate) fn check_plain(program: &Program) -> Result<()> {
+    for node in &program.nodes {
+        let Op::Custom { custom, decomposed: false, .. } = &node.op else { continue };
+        let op = &program.custom[*custom];
+        let wrong = |e: String| Error::Model(format!("{}: {e}: choose a GPU to run it", node.place));
+        let plain = program.plain.as_ref();
+        let plain = plain.ok_or_else(|| wrong(format!("custom op `{}` has no plain form here", op.name)))?;
+        let nothing: Vec<&[f32]> = vec![&[]; op.inputs + op.weights];
+        plain.compute(op, 0, &nothing, 0).map_err(wrong)?;
+    }
+    Ok(())
+}
+
+/// What a custom op stands for, or its plain form, on a processor: `x` are the rows of its inputs.
+pub(crate) fn plain<'a>(
+    program: &Program,
+    id: NodeId,
+    x: &[&'a [f32]],
+    vector: impl Fn(WeightId) -> &'a [f32],
+) -> Result<Vec<f32>> {
+    let node = &program.nodes[id];
+    let (custom, weights) = match &node.op {
+        Op::Custom { decomposed: false, custom, weights } => (&program.custom[*custom], weights),
+        _ => return Ok(x.last().map(|x| x.to_vec()).unwrap_or_default()),
+    };
+    let rows = x[0].len() / program.width(node.inputs[0]).max(1);
+    let values: Vec<&[f32]> = x.iter().copied().chain(weights.iter().map(|w| vector(*w))).collect();
+    let plain = program.plain.as_ref().map(|p| p.compute(custom, rows, &values, rows * program.width(id)));
+    plain.unwrap_or(Ok(Vec::new())).map_err(|e| Error::Plugin(format!("{}: {e}", node.place)))
 }
 
 /// Whether both are the same plugin's.

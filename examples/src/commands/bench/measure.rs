@@ -53,14 +53,35 @@ struct Batch {
 }
 
 /// Runs a workload on an executor.
-pub struct Runner<'a> {
-    executor: &'a mut WgpuExecutor,
+pub struct Runner<'a, E: Executor> {
+    executor: &'a mut E,
     workload: &'a Workload,
 }
 
-impl<'a> Runner<'a> {
+impl Runner<'_, WgpuExecutor> {
+    /// Where the time of one step of prefill and one of decoding goes.
+    pub fn profiles(&mut self, depth: usize) -> Result<Vec<Profile>> {
+        let rows = self.workload.prompt.min(self.executor.capacity().rows / self.workload.batch);
+        let mut all = Vec::new();
+        for (name, rows) in [("prefill", rows), ("decode", self.workload.generate.min(1))] {
+            if rows == 0 {
+                continue;
+            }
+            let mut batch = self.at(depth)?;
+            let mut step = Step::default();
+            for i in 0..self.workload.batch {
+                let tokens = self.tokens(i, depth, rows);
+                batch.push(i, &mut step, &tokens, true)?;
+            }
+            all.push(Profile::of(name, step.rows.len(), || self.executor.profile(&step))?);
+        }
+        Ok(all)
+    }
+}
+
+impl<'a, E: Executor> Runner<'a, E> {
     /// Nothing runs yet.
-    pub fn new(executor: &'a mut WgpuExecutor, workload: &'a Workload) -> Runner<'a> {
+    pub fn new(executor: &'a mut E, workload: &'a Workload) -> Runner<'a, E> {
         Runner { executor, workload }
     }
 
@@ -83,25 +104,6 @@ impl<'a> Runner<'a> {
         }
         let all: Result<Vec<(f64, f64)>> = (0..self.workload.repetitions).map(|_| self.once(depth)).collect();
         Ok(all?.into_iter().unzip())
-    }
-
-    /// Where the time of one step of prefill and one of decoding goes.
-    pub fn profiles(&mut self, depth: usize) -> Result<Vec<Profile>> {
-        let rows = self.workload.prompt.min(self.executor.capacity().rows / self.workload.batch);
-        let mut all = Vec::new();
-        for (name, rows) in [("prefill", rows), ("decode", self.workload.generate.min(1))] {
-            if rows == 0 {
-                continue;
-            }
-            let mut batch = self.at(depth)?;
-            let mut step = Step::default();
-            for i in 0..self.workload.batch {
-                let tokens = self.tokens(i, depth, rows);
-                batch.push(i, &mut step, &tokens, true)?;
-            }
-            all.push(Profile::of(name, step.rows.len(), || self.executor.profile(&step))?);
-        }
-        Ok(all)
     }
 
     /// One prefill and one decoding, each on top of `depth` tokens that are in the cache.

@@ -8,7 +8,10 @@ use super::{
 use crate::table::bytes;
 use serde::Serialize;
 use std::fmt;
-use tamarack::gpu::AdapterInfo;
+use tamarack::{
+    cpu::{CpuSettings, default_threads},
+    gpu::AdapterInfo,
+};
 
 /// All that was measured.
 #[derive(Serialize)]
@@ -79,6 +82,13 @@ impl Device {
     pub fn of(info: &AdapterInfo) -> Device {
         let driver = format!("{} {}", info.driver, info.driver_info).trim().to_owned();
         Device { name: info.name.clone(), backend: info.backend.to_string(), driver }
+    }
+
+    /// The processor.
+    pub fn cpu(settings: &CpuSettings) -> Device {
+        let threads = settings.threads.unwrap_or_else(default_threads);
+        let [name, backend] = ["the processor", "cpu"].map(str::to_owned);
+        Device { name, backend, driver: format!("{}, {threads} threads", settings.instructions) }
     }
 }
 

@@ -14,8 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use tamarack::{
+    Target,
     checkpoint::Checkpoint,
     compare::{self, Comparison},
+    cpu::{CpuExecutor, CpuSettings},
     exec::Executor,
     gpu::{Gpu, WgpuExecutor},
     program::{Program, RULES, lower, rewrite},
@@ -127,17 +129,24 @@ impl Compare {
         checkpoint: &Checkpoint,
         tolerance: f32,
     ) -> anyhow::Result<Vec<Comparison>> {
-        let Some(adapter) = self.load.device.adapter()? else {
+        let target = self.load.device.target()?;
+        if let Target::Reference = target {
             return Err(
                 Usage("expected a device to compare with the oracle: --device reference is the oracle".into()).into()
             );
-        };
+        }
         let load = |program: Program| -> tamarack::Result<Box<dyn Executor>> {
             let format = |p: &Program, w| fold(&p.weights, w, checkpoint).ok()?.format_of_all();
             let (program, _) = rewrite(program, RULES, &format);
-            let mut gpu = Gpu::open(&adapter)?;
-            gpu.settings.precision = self.load.precision.unwrap_or(gpu.settings.precision);
-            Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, compare::capacity(self.tokens.len()))?))
+            let capacity = compare::capacity(self.tokens.len());
+            if let Target::Gpu(adapter) = &target {
+                let mut gpu = Gpu::open(adapter)?;
+                gpu.settings.precision = self.load.precision.unwrap_or(gpu.settings.precision);
+                return Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity)?));
+            }
+            let mut settings = CpuSettings { threads: self.load.threads, ..CpuSettings::new()? };
+            settings.precision = self.load.precision.unwrap_or(settings.precision);
+            Ok(Box::new(CpuExecutor::load(settings, program, checkpoint, capacity)?))
         };
         Ok(compare::with_executor(program, checkpoint, &self.tokens, tolerance, &load)?)
     }

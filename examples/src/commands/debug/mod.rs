@@ -4,7 +4,10 @@ mod compare;
 mod perplexity;
 mod vision;
 
-use super::{model::LoadArgs, output};
+use super::{
+    model::{LoadArgs, adapter},
+    output,
+};
 use anyhow::{anyhow, ensure};
 use clap::{Args, Subcommand};
 use safetensors::{Dtype, tensor::TensorView};
@@ -73,7 +76,9 @@ impl Logits {
     async fn run(self) -> anyhow::Result<()> {
         let container = self.load.load(&self.model).await?;
         let (tokens, chunk) = (self.tokens.clone(), self.chunk.map_or(usize::MAX, |n| n as usize));
-        let logits = container.perform(move |context| context.model.forward(&tokens, chunk)).await??;
+        let adapter = adapter(&container).await?;
+        let logits =
+            container.perform(move |context| context.model.forward_with(adapter.as_deref(), &tokens, chunk)).await??;
         let logits_shape = vec![self.tokens.len(), container.model_info().vocabulary];
         let logits: Vec<u8> = logits.into_iter().flat_map(f32::to_le_bytes).collect();
         let mut tensors = vec![("logits", TensorView::new(Dtype::F32, logits_shape, &logits)?)];
@@ -95,6 +100,7 @@ impl Logits {
             temperature: 0.0,
             ignore_eos: true,
             prefill_step: self.chunk.map(|n| n as usize),
+            adapter: adapter(container).await?,
             ..Default::default()
         };
         let mut stream = container.generate(LmInput::from(self.tokens.clone()), parameters).await?;

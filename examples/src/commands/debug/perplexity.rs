@@ -1,6 +1,9 @@
 //! `tamarack debug perplexity`: how well a model, as it is computed here, predicts a text.
 
-use super::super::{model::LoadArgs, output};
+use super::super::{
+    model::{LoadArgs, adapter},
+    output,
+};
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde::Serialize;
@@ -54,12 +57,13 @@ impl Perplexity {
         tokens.truncate(self.tokens.map_or(usize::MAX, |n| n as usize));
         ensure!(tokens.len() > 1, "{}: expected two tokens or more, found {}", self.text.display(), tokens.len());
         let (window, chunk) = (self.window as usize, self.chunk.map_or(usize::MAX, |n| n as usize));
+        let adapter = adapter(&container).await?;
         let losses = container
             .perform(move |context| {
                 let mut losses = Vec::new();
                 for window in tokens.chunks(window).filter(|w| w.len() > 1) {
                     let note = |i: usize, row: Vec<f32>| losses.extend(window.get(i + 1).map(|next| loss(&row, *next)));
-                    context.model.forward_each(window, chunk, 0, note)?;
+                    context.model.forward_each(adapter.as_deref(), window, chunk, 0, note)?;
                 }
                 Ok::<_, tamarack::Error>(losses)
             })

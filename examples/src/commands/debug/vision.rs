@@ -1,6 +1,6 @@
 //! Every stage between an image and logits, under the names that they have in `transformers`.
 
-use super::{LoadArgs, output};
+use super::{LoadArgs, adapter, output};
 use crate::commands::images::Images;
 use anyhow::{anyhow, ensure};
 use clap::Args;
@@ -62,9 +62,11 @@ impl Vision {
         let media = media.ok_or_else(|| anyhow!("expected an image: name one with --image"))?;
         let mut stages = inputs(&tokens, &media);
         let rows: usize = media.images.iter().map(|i| i.tokens.len()).sum();
+        let adapter = adapter(&container).await?;
         let computed = container.perform(move |context| {
             let embeddings = context.model.image_embeddings(&media)?;
-            Ok::<_, tamarack::Error>((embeddings, context.model.forward_input(&input, usize::MAX)?))
+            let logits = context.model.forward_input_with(adapter.as_deref(), &input, usize::MAX)?;
+            Ok::<_, tamarack::Error>((embeddings, logits))
         });
         let (embeddings, logits) = computed.await??;
         ensure!(rows > 0 && !tokens.is_empty(), "the prompt has no tokens of images");

@@ -17,7 +17,7 @@ const SPARE: usize = 2;
 
 /// A value's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Index into [`Plan::buffers`].
     pub buffer: usize,
     /// Its rows.
@@ -25,7 +25,7 @@ pub(super) struct Place {
 }
 
 /// Homes of all values of a program, the same in every phase.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// By node; `None` for what is no tensor (token ids, a cache write).
     pub places: Vec<Option<Place>>,
     /// Bytes of each buffer.
@@ -35,7 +35,7 @@ pub(super) struct Plan {
 }
 
 /// Plans a program for steps of so many rows.
-pub(super) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Plan> {
+pub(crate) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Plan> {
     let n = program.nodes.len();
     let mut plan = Plan { places: vec![None; n], buffers: Vec::new(), copied: vec![false; n] };
     let last = last_uses(program);
@@ -100,7 +100,7 @@ fn last_uses(program: &Program) -> Vec<NodeId> {
 }
 
 /// [rows, ..dims] without gaps.
-pub(super) fn dense(dims: &[usize]) -> View {
+pub(crate) fn dense(dims: &[usize]) -> View {
     match dims {
         [outer @ .., dim] if !outer.is_empty() => View::heads(outer.iter().product::<usize>() as u32, *dim as u32),
         _ => View::rows(dims.iter().product::<usize>() as u32),

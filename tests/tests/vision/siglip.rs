@@ -4,7 +4,10 @@ use super::{Case, answer, close, folder, image, load, load_from, on_runtime};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
-use tamarack::{ChatSession, Device, GenerateParameters, LlmModelFactory, LoadOptions, ModelConfiguration, UserInput};
+use tamarack::{
+    ChatSession, Device, GenerateParameters, LlmModelFactory, LoadOptions, ModelConfiguration, UserInput,
+    plugins::Registry,
+};
 
 /// A copy of a model with other names of tensors, and convolutions as MLX writes them if asked for.
 fn renamed(model: &str, to: &Path, rename: impl Fn(&str) -> String, is_mlx: bool) {
@@ -76,6 +79,18 @@ fn checkpoints_of_every_age() {
             close(&case.name, &logits, &case.floats("logits"), 2e-3).unwrap_or_else(|e| panic!("{e}"));
         }
     });
+}
+
+/// Files leave out what their configuration class has as a default: those of Llama, and of the towers.
+#[test]
+fn sizes_that_files_leave_out() {
+    let config = json!({ "model_type": "idefics3", "text_config": { "vocab_size": 128_259 } });
+    let found = Registry::linked().find("idefics3").unwrap();
+    let text = found.text_model(&config).unwrap().unwrap();
+    assert_eq!((&text.config["hidden_size"], &text.config["vocab_size"]), (&json!(4096), &json!(128_259)));
+    let e = found.record("tower", &config, Default::default()).unwrap_err().to_string();
+    let expected = "model.vision_model.embeddings.patch_embedding.weight: expected [1152, 3, 32, 32] by config.json";
+    assert!(e.contains(expected), "{e}");
 }
 
 /// One flat file where there are two nested ones today.

@@ -70,7 +70,8 @@ impl IntegerBlock<'_> {
         let sums: [&[[f32; 3]]; M] = rows.map(|r| &self.x.sums[r..][..units]);
         let words = &w.words[self.block * units * BITS..][..units * BITS];
         let scaling = Scaling { weight: w, first: self.block * w.block_scales(self.x.k) };
-        let by_halves = w.group < UNIT;
+        // A group is 16, 32, 64 or 128 columns.
+        let (by_halves, group) = (w.group < UNIT, w.group.trailing_zeros());
         let mut total = [lanes.splat_float(0.0); M];
         for (u, unit) in words.as_chunks::<BITS>().0.iter().enumerate() {
             let codes = Codes::<L, LOW, HIGH, BITS, TABLE> { lanes, unit, table: &w.table };
@@ -82,14 +83,14 @@ impl IntegerBlock<'_> {
             let mut sum = [[lanes.splat(0); 2]; M];
             for_each_pair!(codes.multiply(&x, &mut sum): 0 1 2 3 4 5 6 7);
             if by_halves {
-                scaling.add::<L, M>(lanes, u * UNIT / w.group, &sum, &by, &x_sums, &mut total);
+                scaling.add::<L, M>(lanes, (u * UNIT) >> group, &sum, &by, &x_sums, &mut total);
                 sum = [[lanes.splat(0); 2]; M];
                 for m in 0..M {
                     x_sums[m] = sums[m][u][1];
                 }
             }
             for_each_pair!(codes.multiply(&x, &mut sum): 8 9 10 11 12 13 14 15);
-            scaling.add::<L, M>(lanes, (u * UNIT + UNIT / 2) / w.group, &sum, &by, &x_sums, &mut total);
+            scaling.add::<L, M>(lanes, (u * UNIT + UNIT / 2) >> group, &sum, &by, &x_sums, &mut total);
         }
         if let Some(factors) = w.factors.get(self.block) {
             for m in 0..M {

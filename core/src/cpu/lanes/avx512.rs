@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::{Kernel, LANES, Lanes};
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, mem::transmute};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512(());
@@ -34,7 +34,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn load(self, words: &[u32; LANES]) -> Self::Words {
-        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+        unsafe { transmute::<[u32; LANES], Self::Words>(*words) }
     }
 
     #[inline(always)]
@@ -89,18 +89,18 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn floats(self, values: &[f32; LANES]) -> Self::Floats {
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+        unsafe { transmute::<[f32; LANES], Self::Floats>(*values) }
     }
 
     #[inline(always)]
     fn halves(self, values: &[u16; LANES]) -> Self::Floats {
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) }
+        unsafe { _mm512_cvtph_ps(transmute::<[u16; LANES], __m256i>(*values)) }
     }
 
     #[inline(always)]
     fn brains(self, values: &[u16; LANES]) -> Self::Floats {
         unsafe {
-            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast()));
+            let words = _mm512_cvtepu16_epi32(transmute::<[u16; LANES], __m256i>(*values));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
         }
     }

@@ -37,9 +37,10 @@ fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// With (1 + tanh(u)) / 2 as 1 / (1 + exp(-2 u)), in which nothing cancels.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    0.5 * x * (1.0 + tanh(0.797_884_6 * (x + 0.044715 * x * x * x)))
+    x / (1.0 + exp(-1.595_769_1 * (x + 0.044715 * x * x * x)))
 }
 
 /// An activation function of each element.

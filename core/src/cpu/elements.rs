@@ -40,7 +40,7 @@ fn silu(x: f32) -> f32 {
 /// With (1 + tanh(u)) / 2 as 1 / (1 + exp(-2 u)), in which nothing cancels.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    x / (1.0 + exp(-1.595_769_1 * (x + 0.044715 * x * x * x)))
+    x / (1.0 + exp(-2.0 * 0.797_884_6 * (x + 0.044715 * x * x * x)))
 }
 
 /// An activation function of each element.

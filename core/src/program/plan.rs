@@ -117,7 +117,7 @@ fn view(program: &Program, id: NodeId, input: Option<&Place>) -> Result<Option<P
     let view = match &node.op {
         Op::Reshape if program.rows(id) != program.rows(node.inputs[0]) => {
             if !view.is_dense() || view.row != view.width() {
-                return Err(wrong("rows that are merged do not lie side by side: this is not supported on GPUs"));
+                return Err(wrong("rows that are merged do not lie side by side: merge them before they are cut"));
             }
             Some(View { offset: view.offset, ..shape })
         }

@@ -31,6 +31,10 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     found
 }
 
+/// Bytes that the device is asked for at a time, for buffers that fit: what is larger gets memory of its own. A matrix of
+/// tens of MiB would leave much of a larger block unused.
+const BLOCKS: std::ops::Range<u64> = 8 << 20..32 << 20;
+
 /// What is up to the user, not to the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -83,7 +87,7 @@ impl Gpu {
             label: Some("tamarack"),
             required_features: features,
             required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Performance,
+            memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCKS },
             experimental_features: experiments(features),
             ..Default::default()
         });
@@ -115,6 +119,14 @@ impl Gpu {
     /// With other settings.
     pub fn with(self, settings: Settings) -> Gpu {
         Gpu { settings, ..self }
+    }
+
+    /// With activations rounded to so many bits; `None` is what suits the device. [`Precision::Full`] is f32
+    /// throughout: it goes without cooperative matrices, whose activations are f16.
+    pub fn at(mut self, precision: Option<Precision>) -> Gpu {
+        self.settings.precision = precision.unwrap_or(self.settings.precision);
+        self.caps.cooperative = self.caps.cooperative.filter(|_| precision != Some(Precision::Full));
+        self
     }
 
     /// What the device reported since the last call, as one error.

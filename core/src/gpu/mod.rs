@@ -16,6 +16,7 @@ mod rounding;
 mod step;
 mod tower;
 mod tune;
+mod upload;
 mod weights;
 
 pub use device::{AdapterInfo, Gpu, Settings, adapters};

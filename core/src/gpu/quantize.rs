@@ -1,7 +1,7 @@
 //! Weights that are quantized on their way to where they stay.
 
 use super::Gpu;
-use super::weights::{magnitude, pack};
+use super::upload::{To, upload};
 use crate::{Result, checkpoint::Quantize, weights::Matrix};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) struct Quantizer {
 pub(super) struct Run {
     /// Bytes that it keeps until it is done.
     pub bytes: usize,
-    /// A bound of the values, as [`magnitude`] gives it.
+    /// A bound of the values, as [`super::weights::magnitude`] gives it.
     pub largest: f32,
 }
 
@@ -50,12 +50,8 @@ impl Quantizer {
             let pipeline = &self.compiled[&kernel.source];
             let words = count * from.row_words(cols);
             let source = gpu.buffer(&kernel.name, words as u64 * 4);
-            let mut at = 0;
-            for (_, values, _) in pack(dense, part)? {
-                largest = largest.max(magnitude(from, cols, &values, &[]));
-                gpu.queue.write_buffer(&source, at * 4, bytemuck::cast_slice(&values));
-                at += values.len() as u64;
-            }
+            let to = To { buffer: &source, words: from.row_words(cols), first: 0 };
+            largest = largest.max(upload(gpu, (dense, from), part, to, None)?);
             let place = gpu.buffer(&kernel.name, 8);
             gpu.queue.write_buffer(&place, 0, bytemuck::cast_slice(&[count as u32, first as u32]));
             let group = gpu.bind(&kernel.name, pipeline, &[&place, &source, quants, scales]);

@@ -2,6 +2,7 @@
 
 use super::Gpu;
 use super::quantize::Quantizer;
+use super::upload::{To, upload};
 use crate::{
     Error, Result,
     checkpoint::unpack_scale,
@@ -9,15 +10,14 @@ use crate::{
     weights::Matrix,
 };
 use half::f16;
-use rayon::prelude::*;
 use std::ops::Range;
 use tamarack_api::WeightId;
 use tamarack_kernels::{Format, Scales};
 
 /// Bytes that are packed and handed over at a time: host memory stays far below the model's size.
 const CHUNK: usize = 8 << 20;
-/// Bytes handed over before waiting until the device has taken them.
-const IN_FLIGHT: usize = 64 << 20;
+/// Bytes handed over before the device copies them, while as many more are packed.
+const IN_FLIGHT: usize = 32 << 20;
 
 /// How a matrix lies on a device, without its values.
 pub(super) struct Layout {
@@ -117,7 +117,9 @@ impl Segment {
 /// Copies weights to a device.
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
+    /// Bytes handed over since the last submission.
     in_flight: usize,
+    copying: Option<wgpu::SubmissionIndex>,
     quantizer: Quantizer,
     /// Bytes copied.
     pub bytes: u64,
@@ -127,7 +129,7 @@ pub(super) struct Uploader<'a> {
 
 impl<'a> Uploader<'a> {
     pub fn new(gpu: &'a Gpu, report: &'a dyn Fn(u64)) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, quantizer: Quantizer::default(), bytes: 0, report }
+        Uploader { gpu, in_flight: 0, copying: None, quantizer: Quantizer::default(), bytes: 0, report }
     }
 
     /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
@@ -168,17 +170,15 @@ impl<'a> Uploader<'a> {
                     largest = largest.max(run.largest);
                     self.bytes += (count * (words + scale_words) * 4) as u64;
                     done += count;
-                    self.flush_if_full();
+                    self.submit_if_full();
                     continue;
                 }
-                for (n, q, s) in pack(matrix, part)? {
-                    largest = largest.max(magnitude(format, cols, &q, &s));
-                    self.write(&quants, done * words, &q);
-                    if let Some(scales) = &scales {
-                        self.write(scales, done * scale_words, &s);
-                    }
-                    done += n;
-                }
+                let count = part.len();
+                let to = To { buffer: &quants, words, first: done };
+                let scales = scales.as_ref().map(|buffer| To { buffer, words: scale_words, first: done });
+                largest = largest.max(upload(self.gpu, (matrix, format), part, to, scales)?);
+                self.copied(count * (words + scale_words) * 4);
+                done += count;
             }
         }
         // Below 2^-14 the step of an f16 is 2^-24.
@@ -191,21 +191,29 @@ impl<'a> Uploader<'a> {
     /// Copies a vector.
     pub fn vector(&mut self, name: &str, values: &[f32]) -> wgpu::Buffer {
         let buffer = self.gpu.buffer(name, values.len() as u64 * 4);
-        self.write(&buffer, 0, bytemuck::cast_slice(values));
+        self.gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(values));
+        self.copied(values.len() * 4);
         buffer
     }
 
-    fn write(&mut self, buffer: &wgpu::Buffer, word: usize, words: &[u32]) {
-        self.gpu.queue.write_buffer(buffer, word as u64 * 4, bytemuck::cast_slice(words));
-        self.bytes += words.len() as u64 * 4;
+    /// Counts bytes that were handed over.
+    fn copied(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
         (self.report)(self.bytes);
-        self.in_flight += words.len() * 4;
-        self.flush_if_full();
+        self.in_flight += bytes;
+        self.submit_if_full();
     }
 
-    fn flush_if_full(&mut self) {
+    /// Has the device copy what was handed over, and waits for what it was to copy before that: it copies while
+    /// more is packed.
+    fn submit_if_full(&mut self) {
         if self.in_flight > IN_FLIGHT {
-            self.flush();
+            let now = self.gpu.queue.submit([]);
+            if let Some(before) = self.copying.replace(now) {
+                let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
+                let _ = self.gpu.device.poll(wait);
+            }
+            self.in_flight = 0;
         }
     }
 
@@ -213,7 +221,7 @@ impl<'a> Uploader<'a> {
     pub fn flush(&mut self) {
         self.gpu.queue.submit([]);
         let _ = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
-        self.in_flight = 0;
+        (self.in_flight, self.copying) = (0, None);
     }
 }
 
@@ -305,22 +313,4 @@ fn cut(run: Range<usize>, each: usize, most: usize) -> Vec<Piece> {
         pieces.extend(even(inside, most).into_iter().map(|rows| (e..e + 1, rows)));
     }
     pieces
-}
-
-/// Packed rows: how many, their quants and their scales.
-type Packed = (usize, Vec<u32>, Vec<u32>);
-
-/// Packs rows on all cores, in order.
-pub(super) fn pack(matrix: &Matrix, rows: Range<usize>) -> Result<Vec<Packed>> {
-    let each = rows.len().div_ceil(rayon::current_num_threads()).max(1);
-    let parts: Vec<Range<usize>> = rows.clone().step_by(each).map(|s| s..(s + each).min(rows.end)).collect();
-    parts
-        .into_par_iter()
-        .map(|part| {
-            let (mut quants, mut scales) = (Vec::new(), Vec::new());
-            let n = part.len();
-            matrix.pack(part, &mut quants, &mut scales)?;
-            Ok((n, quants, scales))
-        })
-        .collect()
 }

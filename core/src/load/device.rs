@@ -125,9 +125,7 @@ fn planned(
             if adapter.get_info().device_type != wgpu::DeviceType::Cpu {
                 usual = ROWS_FAST;
             }
-            let mut gpu = Gpu::open(&adapter)?;
-            gpu.settings.precision = options.precision.unwrap_or(gpu.settings.precision);
-            On::Gpu(Box::new(gpu))
+            On::Gpu(Box::new(Gpu::open(&adapter)?.at(options.precision)))
         }
         Target::Cpu => {
             check_cache(&program, pages, CpuExecutor::slot_bytes)?;

@@ -91,8 +91,8 @@ impl Bench {
             Target::Gpu(adapter) => {
                 let gpu = Gpu::open(&adapter)?;
                 let tune = gpu.settings.tune && !self.no_tune;
-                let settings = Settings { precision: self.precision.unwrap_or(gpu.settings.precision), tune };
-                let gpu = gpu.with(settings);
+                let settings = Settings { tune, ..gpu.settings };
+                let gpu = gpu.with(settings).at(self.precision);
                 let about = (report::Device::of(gpu.info()), gpu.read_bandwidth()?);
                 let load = || {
                     let executor = WgpuExecutor::load(gpu, program()?, checkpoint, capacity)?;

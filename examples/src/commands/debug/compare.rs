@@ -140,8 +140,7 @@ impl Compare {
             let (program, _) = rewrite(program, RULES, &format);
             let capacity = compare::capacity(self.tokens.len());
             if let Target::Gpu(adapter) = &target {
-                let mut gpu = Gpu::open(adapter)?;
-                gpu.settings.precision = self.load.precision.unwrap_or(gpu.settings.precision);
+                let gpu = Gpu::open(adapter)?.at(self.load.precision);
                 return Ok(Box::new(WgpuExecutor::load(gpu, program, checkpoint, capacity)?));
             }
             let mut settings = CpuSettings { threads: self.load.threads, ..CpuSettings::new()? };

@@ -31,10 +31,6 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     found
 }
 
-/// Bytes that the device is asked for at a time, for buffers that fit: what is larger gets memory of its own. A matrix of
-/// tens of MiB would leave much of a larger block unused.
-const BLOCKS: std::ops::Range<u64> = 8 << 20..32 << 20;
-
 /// What is up to the user, not to the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -87,7 +83,7 @@ impl Gpu {
             label: Some("tamarack"),
             required_features: features,
             required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: BLOCKS },
+            memory_hints: wgpu::MemoryHints::Performance,
             experimental_features: experiments(features),
             ..Default::default()
         });

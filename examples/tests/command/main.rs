@@ -6,6 +6,7 @@ mod compare;
 mod logits;
 mod plugin;
 mod support;
+mod vision;
 
 use serde_json::{Value, json};
 use std::{fs, io::Read, process::Stdio};
@@ -26,6 +27,7 @@ fn every_help_has_an_example() {
         "debug",
         "debug logits",
         "debug compare",
+        "debug vision",
         "plugin",
         "plugin new",
         "plugin check",

@@ -111,6 +111,10 @@ pub(crate) fn load(
 
     let kind = configuration.override_tokenizer.as_deref();
     let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
+    let tokenizer = match &plugin.declaration().chat_template {
+        Some(template) => tokenizer.map(|t| t.with_default_template(template)),
+        None => tokenizer,
+    };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
     let adapters = adapters(options)?;

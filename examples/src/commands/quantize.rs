@@ -10,9 +10,7 @@ use tamarack::{
     checkpoint::{Checkpoint, Quantize as Form, write_mlx},
 };
 
-/// Write a float model again, quantized as MLX does
-///
-/// The new folder has MLX's layout: it loads here, and in mlx-lm.
+/// Writes a float model again, quantized as MLX does: the new folder loads here, and in mlx-lm.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tamarack quantize HuggingFaceTB/SmolLM2-135M-Instruct smollm2-4bit

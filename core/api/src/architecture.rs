@@ -60,6 +60,8 @@ pub struct Declaration {
     pub chat_template: Option<String>,
     /// Whether it implements [`Architecture::vision`]. Since api 1.2.
     pub sees: bool,
+    /// Whether it takes videos, see [`crate::ProcessRequest::videos`]. Since api 1.4.
+    pub watches: bool,
 }
 
 impl Declaration {

@@ -4,7 +4,7 @@ use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 3);
+pub const API: (u32, u32) = (1, 4);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;

@@ -41,6 +41,7 @@ mod dim;
 mod error;
 mod graph;
 mod infer;
+mod media;
 mod moe;
 mod plain;
 pub mod plugin;
@@ -49,6 +50,7 @@ mod recorder;
 mod rope;
 mod siglip;
 mod tensor;
+mod video;
 mod vision;
 mod weights;
 
@@ -60,6 +62,7 @@ pub use error::{Error, Result};
 pub use graph::{
     API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
 };
+pub use media::{Blocks, Medium, in_time, smart_resize, smart_resize_frames};
 pub use moe::{
     ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
@@ -69,9 +72,9 @@ pub use recorder::{Index, record, record_tower, record_with_images, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
 pub use siglip::Siglip;
 pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention, segment_attention, window_attention};
+pub use video::{Frames, Sampling, VideoInfo};
 pub use vision::{
-    CLIP_MEAN, CLIP_STD, ImageOptions, Medium, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep,
-    VisionLanguage, smart_resize,
+    CLIP_MEAN, CLIP_STD, ImageOptions, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep, VisionLanguage,
 };
 pub use weights::{Conv1d, Embedding, LatentHeads, LayerNorm, Linear, RmsNorm, Weight, Weights, Xielu};
 

@@ -172,18 +172,18 @@ impl ModelContainer {
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images also [`Error::Io`] and
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images or videos also [`Error::Io`] and
     /// [`Error::File`] if one cannot be read, and [`Error::Request`] if the model takes none, or not so many or so large ones.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
         let tokenizer = self.tokenizer()?;
         let input = image::fetch_all(input).await?;
-        if input.images.is_empty() {
+        if input.images.is_empty() && input.videos.is_empty() {
             return self.0.processor.prepare(input, tokenizer);
         }
         // Decoding and resizing take a while.
         let (processor, tokenizer) = (self.0.processor.clone(), tokenizer.clone());
         let done = tokio::task::spawn_blocking(move || processor.prepare(input, &tokenizer)).await;
-        done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())))
+        done.unwrap_or_else(|_| Err(Error::Request("preparing images panicked".to_owned())))
     }
 
     /// Begins a generation. It runs whether or not the stream is read.

@@ -30,7 +30,7 @@ pub trait ModelKind: fmt::Debug + Send + Sync + Sized + 'static {
 
 /// Loads language models.
 pub type LlmModelFactory = GenericModelFactory<Llm>;
-/// Loads vision-language models: those that take images.
+/// Loads vision-language models.
 pub type VlmModelFactory = GenericModelFactory<Vlm>;
 /// Which architecture serves which `model_type` of a language model.
 pub type LlmTypeRegistry = ModelTypeRegistry<Llm>;

@@ -24,9 +24,12 @@ pub struct LlmUserInputProcessor;
 
 impl UserInputProcessor for LlmUserInputProcessor {
     fn prepare(&self, input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
-        let UserInput { prompt, tools, additional_context, images, .. } = input;
+        let UserInput { prompt, tools, additional_context, images, videos, .. } = input;
         if !images.is_empty() {
             return Err(Error::Request("the model takes no images: choose a vision-language model".to_owned()));
+        }
+        if !videos.is_empty() {
+            return Err(Error::Request("the model takes no videos: choose a vision-language model".to_owned()));
         }
         let offered = (!tools.is_empty()).then_some(&tools[..]);
         let (tokens, is_chat) = match prompt {

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tamarack_api::{
-    Architecture, Config, Declaration, Graph, Index, ProcessRequest, Processed, TextModel, VisionLanguage,
+    API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, Processed, TextModel, VisionLanguage,
     plugin::{RecordRequest, VisionRequest, from_bytes, guarded, record_graph},
 };
 
@@ -219,7 +219,7 @@ impl Found {
                 let library = library.clone();
                 let there = move || library.call(entry, &request);
                 let reply = within(self.0.limit, PROCESSING, there).map_err(failed)?;
-                serde_json::from_slice(&reply).map_err(|e| self.broken(format!("its reply to `{entry}`: {e}")))
+                serde_json::from_slice(&reply).map_err(|e| self.broken(unfit(entry, &e.to_string())))
             }
         }
     }
@@ -262,6 +262,18 @@ impl Found {
 
     fn broken(&self, message: String) -> Error {
         Error::Plugin(format!("{}: {message}", self.origin()))
+    }
+}
+
+/// What is said of a reply that this host does not understand: all of it counts, so what is unknown is not passed over.
+fn unfit(entry: &str, message: &str) -> String {
+    let named = |kind: &str| message.split(kind).nth(1)?.split('`').next();
+    match named("unknown field `").or_else(|| named("unknown variant `")) {
+        Some(name) => {
+            let (major, minor) = API;
+            format!("needs `{name}` in its reply to `{entry}`, this host has api {major}.{minor}: update the host")
+        }
+        None => format!("its reply to `{entry}`: {message}"),
     }
 }
 
@@ -345,5 +357,40 @@ mod tests {
         assert_eq!(record(json!({})).unwrap().nodes.len(), 4);
         let e = found.record("vision", &json!({}), Index::new()).unwrap_err();
         assert_eq!(e.to_string(), "moody (registered): has no graph `vision`");
+    }
+    /// Answers with what the prompt says.
+    extern "C" fn processor(entry: RStr<'_>, request: RSlice<'_, u8>) -> RResult<RVec<u8>, RString> {
+        let request: VisionRequest = serde_json::from_slice(&request).unwrap();
+        assert_eq!(entry.as_str(), "process");
+        RResult::ROk(request.process.prompt.into_bytes().into())
+    }
+
+    /// A newer plugin may say of a prompt what this host has no idea of: then it is refused, and not half understood.
+    #[test]
+    fn what_is_unknown_in_a_reply_is_not_passed_over() {
+        let code = Code::Library(Arc::new(fake(no_description, processor)));
+        let declaration = Declaration::vlm("fake", &["fake"]);
+        let found = Found::new(declaration, ["", ""], Source::File("/plugins/fake.so".into()), code);
+        let process = |reply: Value| {
+            let request = ProcessRequest { prompt: reply.to_string(), ..ProcessRequest::default() };
+            found.process(&json!({}), request)
+        };
+        let known = serde_json::to_value(Processed::default()).unwrap();
+        assert_eq!(process(known.clone()).unwrap(), Processed::default());
+        let old = json!({ "prompt": "a", "image_token": 7, "media": [] });
+        assert_eq!(process(old).unwrap().image_token, 7, "fields that came later may be missing");
+        let with = |at: &str, field: &str| {
+            let mut reply = known.clone();
+            reply["media"] = json!([tamarack_api::Medium::default()]);
+            reply.pointer_mut(at).unwrap()[field] = json!(true);
+            process(reply).unwrap_err().to_string()
+        };
+        let host = format!("this host has api {}.{}: update the host", API.0, API.1);
+        for (at, field) in [("", "is_dream"), ("/media/0", "sound")] {
+            let e = with(at, field);
+            assert!(e.ends_with(&format!("needs `{field}` in its reply to `process`, {host}")), "{e}");
+        }
+        let e = process(json!({ "prompt": 7 })).unwrap_err().to_string();
+        assert!(e.contains("its reply to `process`: invalid type"), "{e}");
     }
 }

@@ -8,6 +8,7 @@ mod plugin;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod vision;
 
 use serde_json::{Value, json};
 use std::{fs, io::Read, process::Stdio};
@@ -29,6 +30,7 @@ fn every_help_has_an_example() {
         "debug",
         "debug logits",
         "debug compare",
+        "debug vision",
         "plugin",
         "plugin new",
         "plugin check",

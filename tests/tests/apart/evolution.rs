@@ -80,6 +80,15 @@ fn a_new_op_in_an_old_host_is_refused_with_both_versions() {
     assert_eq!(in_old_host(&rogue, "rogue", model("custom")), expected);
 }
 
+/// A host of before there were towers gets nothing that it could take for all of a model. What hosts since make of
+/// replies that say more than they know is tested where they read them, in plugins/found.rs.
+#[test]
+fn a_vision_language_model_in_a_host_without_towers_is_refused() {
+    let config = serde_json::json!({ "model_type": "paligemma" });
+    let found = in_old_host(&library("tamarack-paligemma"), "paligemma", (config, Index::new()));
+    assert_eq!(found, "refused: paligemma records no text model");
+}
+
 #[test]
 fn an_old_plugin_is_told_of_an_entry_that_it_lacks() {
     // What custom ops need: an old plugin cannot have any, and says so in words.

@@ -229,7 +229,7 @@ impl Sequence {
     /// A sequence whose `length` tokens are to be written into the cache from elsewhere; `None` if there are too few pages.
     pub fn reserve(length: usize, admitted: usize, pool: &mut Pool) -> Option<Sequence> {
         let mut sequence = Sequence::new(0, admitted);
-        pool.extend(&mut sequence, length).then(|| Sequence { length: length as u32, ..sequence })
+        pool.extend(&mut sequence, length).then_some(Sequence { length: length as u32, ..sequence })
     }
 
     /// Gives it images; where it begins with others, those must be the same.

@@ -136,14 +136,14 @@ impl Found {
                 Ok(graph)
             }
             Code::Library(library) => {
-                let (request, library) = (self.request(graph, config, index)?, library.clone());
+                let (request, library) = (self.request(graph, config, &index)?, library.clone());
                 let there = move || library.call("record", &request);
                 let reply = within(self.0.limit, RECORDING, there).map_err(model)?;
                 if reply.len() > MAX_GRAPH {
                     let (found, most) = (reply.len() >> 20, MAX_GRAPH >> 20);
                     return Err(self.broken(format!("sent a graph of {found} MiB, no model has one of {most} MiB")));
                 }
-                Graph::decode(&reply).map_err(|e| self.broken(e.0))
+                Graph::decode_for(&reply, index).map_err(|e| self.broken(e.0))
             }
         }
         .and_then(|graph| validate_all(&graph).map_err(|e| self.broken(e)).map(|()| graph))
@@ -162,7 +162,7 @@ impl Found {
                 within(self.0.limit, RECORDING, here).map_err(failed)
             }
             Code::Library(library) => {
-                let (request, library) = (self.request("text", config, Index::new())?, library.clone());
+                let (request, library) = (self.request("text", config, &Index::new())?, library.clone());
                 let reply = within(self.0.limit, RECORDING, move || library.call("tensors", &request));
                 serde_json::from_slice(&reply.map_err(failed)?).map_err(|e| failed(format!("its tensors: {e}")))
             }
@@ -254,9 +254,9 @@ impl Found {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn request(&self, graph: &str, config: &Value, index: Index) -> Result<Vec<u8>> {
-        let architecture = self.declaration().name.clone();
-        let request = RecordRequest { architecture, graph: graph.to_owned(), config: config.clone(), index };
+    fn request(&self, graph: &str, config: &Value, index: &Index) -> Result<Vec<u8>> {
+        let (architecture, graph, config) = (self.declaration().name.clone(), graph.to_owned(), config.clone());
+        let request = RecordRequest { architecture, graph, config, index, api: Some(API) };
         serde_json::to_vec(&request).map_err(|e| self.broken(format!("the request cannot be encoded: {e}")))
     }
 
@@ -301,6 +301,7 @@ mod tests {
         assert_eq!((entry.as_str(), request.graph.as_str(), request.architecture.as_str()), ("record", "text", "fake"));
         match request.config["fails"].as_str() {
             Some(message) => RResult::RErr(message.into()),
+            None if request.config["huge"].is_boolean() => RResult::ROk(vec![b' '; MAX_GRAPH + 1].into()),
             None => RResult::ROk(request.config["graph"].to_string().into_bytes().into()),
         }
     }
@@ -315,6 +316,7 @@ mod tests {
         for (config, expected) in [
             (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent".into()),
             (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco".into()),
+            (json!({ "huge": true }), "Plugin: sent a graph of 64 MiB, no model has one of 64 MiB".into()),
             (json!({ "graph": 7 }), format!("Plugin: the graph (api {host}) does not fit api {host}")),
             (graph(json!([]), 0), "Plugin: the output is not logits".into()),
             (

@@ -2,7 +2,7 @@
 
 use super::{
     found::{Code, Found, Source},
-    library::{Library, refuse_world_writable},
+    library::{Library, refuse_world_writable, unreadable},
     limit::TIME_LIMIT,
 };
 use crate::{Error, Result};
@@ -327,7 +327,7 @@ fn declaration(architecture: &'static dyn Architecture) -> Result<Declaration> {
 /// The paths in a directory that are named as this system names libraries, sorted.
 pub(super) fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
     refuse_world_writable(directory)?;
-    let entries = fs::read_dir(directory).and_then(|d| d.collect::<Result<Vec<_>, _>>()).map_err(|e| e.to_string())?;
+    let entries = fs::read_dir(directory).and_then(|d| d.collect::<Result<Vec<_>, _>>()).map_err(unreadable)?;
     let named = |path: &PathBuf| path.extension() == Some(env::consts::DLL_EXTENSION.as_ref());
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|e| e.path()).filter(named).collect();
     paths.sort();

@@ -21,7 +21,9 @@ fn built(profile: &str) -> PathBuf {
 
 /// What a host of api 1.0 makes of a plugin and a request.
 fn in_old_host(library: &Path, architecture: &str, (config, index): (serde_json::Value, Index)) -> String {
-    let request = RecordRequest { architecture: architecture.into(), graph: "text".into(), config, index };
+    // Such a host does not say its version.
+    let (architecture, graph) = (architecture.into(), "text".into());
+    let request = RecordRequest { architecture, graph, config, index, api: None };
     let mut host = Command::new(built("dev").join("old-host"))
         .arg(library)
         .stdin(Stdio::piped())

@@ -163,6 +163,22 @@ fn moments_are_told_apart_by_what_they_show_and_when() {
     });
 }
 
+/// What came with a question that failed stays for another try, unless it is forgotten.
+#[test]
+fn a_conversation_goes_on_without_a_video_that_is_none() {
+    on_runtime(async {
+        let mut session = ChatSession::new(load("qwen2_vl", Device::Reference).await).parameters(parameters());
+        session.add_video("nowhere.gif");
+        for _ in 0..2 {
+            let e = session.respond("What happens?").await.unwrap_err().to_string();
+            assert!(e.starts_with("nowhere.gif: "), "{e}");
+        }
+        session.forget_media();
+        session.respond("And now?").await.unwrap();
+        assert_eq!(session.turns().len(), 2);
+    });
+}
+
 #[test]
 fn who_takes_no_videos_says_so() {
     on_runtime(async {

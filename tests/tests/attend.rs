@@ -194,8 +194,13 @@ fn values_that_are_the_beginnings_of_keys() {
 
 #[test]
 fn quantized_caches() {
-    let shapes = [(6, 2, 64, 96, 8, 32), (4, 1, 128, 128, 4, 64), (2, 2, 128, 128, 2, 128)];
-    for ((heads, kv_heads, dk, dv, bits, group), mixed) in shapes.into_iter().flat_map(|s| [(s, false), (s, true)]) {
+    let shapes = [
+        (6, 2, 64, 96, 8, 32, false),
+        (4, 1, 128, 128, 4, 64, false),
+        (2, 2, 128, 128, 2, 128, false),
+        (4, 2, 64, 32, 4, 32, true),
+    ];
+    for (heads, kv_heads, dk, dv, bits, group, mixed) in shapes {
         let cache = CacheFormat::Affine { bits, group, mixed };
         let attend = Attend { cache, ..spec((heads, kv_heads, dk, dv)) };
         let begin = |step: Step| if mixed { step.with_full(2, 16 / bits) } else { step };

@@ -49,12 +49,15 @@ struct Sources {
 /// Gets the images of the web that a conversation names.
 pub(crate) async fn fetch_all(mut input: UserInput) -> Result<UserInput> {
     input.place_media()?;
-    let frames = input.videos.iter_mut().filter_map(|video| match &mut video.source {
-        VideoSource::Frames(frames) => Some(frames),
-        _ => None,
-    });
-    for image in input.images.iter_mut().chain(frames.flatten()) {
+    for image in &mut input.images {
         *image = fetched(image.clone()).await?;
+    }
+    // A closure that lives on while it waits would keep callers from moving to other threads.
+    for video in &mut input.videos {
+        let VideoSource::Frames(frames) = &mut video.source else { continue };
+        for image in frames {
+            *image = fetched(image.clone()).await?;
+        }
     }
     Ok(input)
 }

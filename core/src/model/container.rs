@@ -265,14 +265,28 @@ impl ModelContainer {
         self.tokenizer()?.decode(tokens, false)
     }
 
-    /// The tokens of a conversation that the model is to go on with. [`ModelContainer::prepare`] also takes tools,
-    /// documents and whatever else a chat template reads.
+    /// The tokens of a conversation that the model is to go on with.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<Vec<u32>> {
         let turns: Vec<Value> = messages.iter().cloned().map(Value::from).collect();
-        self.tokenizer()?.apply_chat_template(&turns, None, true, &Map::new())
+        self.apply_chat_template_with(&turns, &[], &Map::new())
+    }
+
+    /// The same for turns of any kind, with tools that the model may call, and with whatever else its chat template reads
+    /// (`enable_thinking`, say): all as templates have it.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::apply_chat_template`].
+    pub fn apply_chat_template_with(
+        &self,
+        messages: &[Value],
+        tools: &[Value],
+        additional_context: &Map<String, Value>,
+    ) -> Result<Vec<u32>> {
+        let tools = (!tools.is_empty()).then_some(tools);
+        self.tokenizer()?.apply_chat_template(messages, tools, true, additional_context)
     }
 }
 

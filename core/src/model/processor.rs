@@ -45,10 +45,10 @@ impl UserInputProcessor for LlmUserInputProcessor {
 /// Makes a processor from what `preprocessor_config.json` (or `processor_config.json`) says.
 type Create = dyn Fn(&Value) -> Result<Arc<dyn UserInputProcessor>> + Send + Sync;
 
-/// Which processor serves which `processor_class` of a vision-language model. Language models need none of it.
+/// Which processor serves which `processor_class` of a vision-language model, in place of what its architecture brings
+/// along. Language models need none of it.
 ///
-/// Clones are handles of the same registry. It begins empty: those of vision-language models come with their
-/// architectures, see [`super::VlmModelFactory`].
+/// Clones are handles of the same registry. It begins empty: architectures that take images have a processor of their own.
 #[derive(Clone, Default)]
 pub struct ProcessorTypeRegistry(Arc<RwLock<BTreeMap<String, Arc<Create>>>>);
 

@@ -214,10 +214,10 @@ impl Registry {
         let only = Registry { plugins: plugins.cloned().collect(), ..self.clone() };
         only.find(model_type).map_err(|e| match self.winner(model_type) {
             Some(other) => {
-                let (origin, is) = (other.origin(), called(other.declaration().kind));
+                let (origin, (is, remedy)) = (other.origin(), called(other.declaration().kind));
+                let (wanted, _) = called(kind);
                 Error::UnsupportedModelType(format!(
-                    "unsupported model_type `{model_type}`: {origin} serves it as a {is}, no plugin as a {}",
-                    called(kind)
+                    "unsupported model_type `{model_type}`: {origin} serves it as a {is}{remedy}, no plugin as a {wanted}"
                 ))
             }
             None if kind == Kind::Vlm && only.plugins.is_empty() => {
@@ -310,11 +310,12 @@ impl Registry {
     }
 }
 
-fn called(kind: Kind) -> &'static str {
+/// What a kind of model is called, and how one is loaded.
+fn called(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Llm => "language model (load it with LlmModelFactory)",
-        Kind::Vlm => "vision-language model",
-        Kind::Embedder => "model of embeddings",
+        Kind::Llm => ("language model", " (load it with LlmModelFactory)"),
+        Kind::Vlm => ("vision-language model", " (load it with VlmModelFactory)"),
+        Kind::Embedder => ("model of embeddings", ""),
     }
 }
 

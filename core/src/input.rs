@@ -1,6 +1,11 @@
 //! What a model is asked.
 
-use crate::{Error, Result, exec::Media, image::Image, text::Message};
+use crate::{
+    Error, Result,
+    exec::Media,
+    image::{Image, Sampling, Video},
+    text::Message,
+};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tamarack_api::ImageOptions;
@@ -25,11 +30,15 @@ pub struct UserInput {
     pub tools: Vec<Value>,
     /// What else the chat template reads: `enable_thinking`, `documents` and the like.
     pub additional_context: Map<String, Value>,
-    /// Images, in the order of the `image` parts of the conversation. Where it has no such part, they come before the text of
-    /// the user's last turn.
+    /// Images, in the order of the `image` parts of the conversation. Where it has no such part, they come before the
+    /// text of the user's last turn.
     pub images: Vec<Image>,
-    /// How images are prepared, where the model leaves a choice.
+    /// How images, and frames of videos, are prepared, where the model leaves a choice.
     pub image_options: ImageOptions,
+    /// Videos, likewise in the order of the `video` parts; else they come before the text, after images.
+    pub videos: Vec<Video>,
+    /// Which of their frames are looked at, where the model's files are not to decide.
+    pub sampling: Sampling,
 }
 
 /// What is asked of a model.
@@ -77,7 +86,13 @@ impl UserInput {
         self
     }
 
-    /// Pixels that a prepared image has at most.
+    /// One more video: a folder of frames, an animated image, or a [`Video`].
+    pub fn video(mut self, video: impl Into<Video>) -> UserInput {
+        self.videos.push(video.into());
+        self
+    }
+
+    /// Pixels that a prepared image, or frame of a video, has at most.
     pub fn max_pixels(mut self, pixels: usize) -> UserInput {
         self.image_options.max_pixels = Some(pixels);
         self
@@ -90,51 +105,66 @@ impl UserInput {
     }
 
     fn new(prompt: Prompt) -> UserInput {
-        let (tools, additional_context, images) = (Vec::new(), Map::new(), Vec::new());
-        UserInput { prompt, tools, additional_context, images, image_options: ImageOptions::default() }
+        UserInput {
+            prompt,
+            tools: Vec::new(),
+            additional_context: Map::new(),
+            images: Vec::new(),
+            image_options: ImageOptions::default(),
+            videos: Vec::new(),
+            sampling: Sampling::default(),
+        }
     }
 
-    /// Gives every image a part of the conversation, and every part that names an address its image.
-    pub(crate) fn place_images(&mut self) -> Result<()> {
+    /// Gives every image and video a part of the conversation, and every part that names an image's address its image.
+    pub(crate) fn place_media(&mut self) -> Result<()> {
         let Prompt::Messages(turns) = &mut self.prompt else { return Ok(()) };
-        let mut given = std::mem::take(&mut self.images).into_iter();
-        let mut parts = 0;
-        for part in turns.iter_mut().flat_map(parts_of) {
-            parts += 1;
-            match address(part) {
-                Some(url) => self.images.push(Image::Url(url)),
-                None => self.images.extend(given.next()),
-            }
-            // What templates know.
-            *part = json!({ "type": "image" });
-        }
-        let rest: Vec<Image> = given.collect();
-        if parts == 0 && !rest.is_empty() {
-            let user = turns.iter_mut().rfind(|turn| turn["role"] == "user");
-            let Some(content) = user.and_then(|turn| turn.get_mut("content")) else {
-                return Err(Error::Request("images need a turn of the user to come with".to_owned()));
-            };
-            let text = match content.take() {
-                Value::Array(parts) => parts,
-                text => vec![json!({ "type": "text", "text": text })],
-            };
-            *content = rest.iter().map(|_| json!({ "type": "image" })).chain(text).collect();
-            self.images = rest;
-        } else if parts != self.images.len() || !rest.is_empty() {
-            let found = self.images.len() + rest.len();
-            return Err(Error::Request(format!("the conversation has {parts} parts for images, {found} images came")));
-        }
+        let given = std::mem::take(&mut self.images);
+        // What comes without a part of its own goes before the text, videos after images.
+        let videos = placed(turns, "video", std::mem::take(&mut self.videos), |_| None)?;
+        self.images = placed(turns, "image", given, |part| address(part).map(Image::Url))?;
+        self.videos = videos;
         Ok(())
     }
 }
 
-/// The parts of a turn that are images.
-fn parts_of(turn: &mut Value) -> impl Iterator<Item = &mut Value> {
-    let parts = turn.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten();
-    parts.filter(|part| matches!(part["type"].as_str(), Some("image" | "image_url")))
+/// What parts of a kind stand for, in their order: what one names itself, or else the next that is `given`. If there
+/// are no parts, the user's last turn begins with one for each.
+fn placed<T>(turns: &mut [Value], kind: &str, given: Vec<T>, own: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+    let (mut given, mut found, mut parts) = (given.into_iter(), Vec::new(), 0);
+    for part in turns.iter_mut().flat_map(|turn| parts_of(turn, kind)) {
+        parts += 1;
+        found.extend(own(part).or_else(|| given.next()));
+        // What templates know.
+        *part = json!({ "type": kind });
+    }
+    let rest: Vec<T> = given.collect();
+    if parts == 0 && !rest.is_empty() {
+        let user = turns.iter_mut().rfind(|turn| turn["role"] == "user");
+        let Some(content) = user.and_then(|turn| turn.get_mut("content")) else {
+            return Err(Error::Request(format!("{kind}s need a turn of the user to come with")));
+        };
+        let text = match content.take() {
+            Value::Array(parts) => parts,
+            text => vec![json!({ "type": "text", "text": text })],
+        };
+        *content = rest.iter().map(|_| json!({ "type": kind })).chain(text).collect();
+        return Ok(rest);
+    }
+    if parts != found.len() || !rest.is_empty() {
+        let came = found.len() + rest.len();
+        return Err(Error::Request(format!("the conversation has {parts} parts for {kind}s, {came} {kind}s came")));
+    }
+    Ok(found)
 }
 
-/// The address that such a part names.
+/// The parts of a turn that are of this kind.
+fn parts_of<'a>(turn: &'a mut Value, kind: &'a str) -> impl Iterator<Item = &'a mut Value> {
+    let parts = turn.get_mut("content").and_then(Value::as_array_mut).into_iter().flatten();
+    parts.filter(move |part| part["type"].as_str().is_some_and(|t| t == kind || t.strip_suffix("_url") == Some(kind)))
+}
+
+/// The address that an image's part names.
 fn address(part: &Value) -> Option<String> {
     let named = [&part["image_url"]["url"], &part["image_url"], &part["url"], &part["image"]];
     let found = named.into_iter().find_map(Value::as_str)?;

@@ -27,7 +27,7 @@ pub use generate::{
     GenerateCompletionInfo, GenerateParameters, Generation, GenerationComponents, GenerationStream, PromptCache,
     StopReason,
 };
-pub use image::Image;
+pub use image::{Image, Video};
 pub use input::{LmInput, UserInput};
 pub use load::Target;
 pub use model::{

@@ -399,12 +399,21 @@ impl Attend {
         let pieces = match self.cache {
             CacheFormat::F16 if self.is_aligned() => include_str!("../wgsl/attend/pieces.wgsl").to_string(),
             CacheFormat::F16 => include_str!("../wgsl/attend/pieces_unaligned.wgsl").to_string(),
-            CacheFormat::Affine { bits, group } => {
+            CacheFormat::Affine { bits, group, mixed } => {
                 let value_dim = if self.latent { self.dk } else { self.dv };
-                let sizes = [("BITS", bits), ("GROUP", group), ("VALUE_DIM", value_dim)];
+                let sizes = [("BITS", bits), ("GROUP", group), ("VALUE_DIM", value_dim), ("MIXED", mixed.into())];
                 let sizes = sizes.map(|(name, n)| (name, n.to_string()));
                 render(include_str!("../wgsl/attend/pieces_affine.wgsl"), &sizes)
             }
+        };
+        let places = match self.cache {
+            CacheFormat::Affine { mixed: true, .. } => {
+                let [key, value] = [self.dk, self.dv].map(|dim| self.kv_heads * CacheFormat::F16.words(dim));
+                let (all, values_at) = if self.latent { (key, 0) } else { (key + value, key) };
+                let sizes = [("FULL_WORDS", all.to_string()), ("FULL_VALUES_AT", values_at.to_string())];
+                render(include_str!("../wgsl/attend/places_mixed.wgsl"), &sizes)
+            }
+            _ => include_str!("../wgsl/attend/places.wgsl").to_string(),
         };
         let at = |view: &View| format!("{}u + row * {}u + head * {}u", view.offset, view.row, view.head);
         let flag = |on: bool| u32::from(on).to_string();
@@ -412,7 +421,7 @@ impl Attend {
             ("BINDINGS", bindings.declarations()),
             ("STEP", step_functions()),
             ("SIZES", consts(&shape) + &consts(sizes) + include_str!("../wgsl/attend/sizes.wgsl")),
-            ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + &pieces),
+            ("CACHE", include_str!("../wgsl/attend/cache.wgsl").to_string() + &pieces + &places),
             ("SEQUENCE_END", include_str!("../wgsl/attend/sequence_end.wgsl").to_string()),
             ("Q_AT", at(&self.q)),
             ("OUT_AT", at(&self.out)),

@@ -14,6 +14,8 @@ pub enum CacheFormat {
         bits: u32,
         /// Elements that share a scale; a multiple of 32.
         group: u32,
+        /// Whether pages with [`crate::step::FULL_PAGE`] are f16: the first ones of each sequence.
+        mixed: bool,
     },
 }
 
@@ -22,7 +24,7 @@ impl CacheFormat {
     pub fn words(self, dim: u32) -> u32 {
         match self {
             CacheFormat::F16 => dim / 2,
-            CacheFormat::Affine { bits, group } => dim * bits / 32 + dim / group,
+            CacheFormat::Affine { bits, group, .. } => dim * bits / 32 + dim / group,
         }
     }
 
@@ -30,7 +32,7 @@ impl CacheFormat {
     pub fn fits(self, dim: u32) -> bool {
         match self {
             CacheFormat::F16 => dim.is_multiple_of(2),
-            CacheFormat::Affine { bits, group } => {
+            CacheFormat::Affine { bits, group, .. } => {
                 [2, 4, 8].contains(&bits) && group > 0 && group.is_multiple_of(32) && dim.is_multiple_of(group)
             }
         }

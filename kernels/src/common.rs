@@ -27,6 +27,7 @@ pub(crate) fn step_functions() -> String {
         ("OUTPUT_SEED", step::OUTPUT_SEED),
         ("OUTPUT_COUNTER", step::OUTPUT_COUNTER),
         ("PAGE", step::PAGE),
+        ("FULL_SLOT", step::FULL_SLOT),
     ];
     consts(&names) + include_str!("../wgsl/step.wgsl")
 }

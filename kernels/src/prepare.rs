@@ -2,7 +2,7 @@
 
 use crate::common::{Lanes, step_functions};
 use crate::template::{Bindings, float, render};
-use crate::{CacheFormat, Caps, Extent, Kernel, View};
+use crate::{CacheFormat, Caps, Extent, Kernel, View, step};
 
 /// Makes queries, keys and values out of projections, in one dispatch.
 ///
@@ -117,27 +117,42 @@ impl Prepare {
             parts.push(("q", q, render(include_str!("../wgsl/prepare/store_q.wgsl"), &[("OUT_AT", at)])));
         }
         if let Some((k, v)) = &self.kv {
-            let words = |part: &Heads| self.cache.words(part.view.dim);
-            let keys = k.view.heads * words(k);
-            let slot = keys + v.as_ref().map_or(0, |v| v.view.heads * words(v));
-            let (store, bits, group) = match self.cache {
-                CacheFormat::F16 => (include_str!("../wgsl/prepare/store_cache.wgsl"), 16, 1),
-                CacheFormat::Affine { bits, group } => (include_str!("../wgsl/prepare/store_affine.wgsl"), bits, group),
-            };
-            let parts_of_kv = std::iter::once(("k", k, 0)).chain(v.as_ref().map(|v| ("v", v, keys)));
-            for (role, part, first) in parts_of_kv {
-                let values = [
-                    ("SLOT_WORDS", slot.to_string()),
-                    ("FIRST_WORD", first.to_string()),
-                    ("HEAD_WORDS", words(part).to_string()),
-                    ("DIM", part.view.dim.to_string()),
-                    ("BITS", bits.to_string()),
-                    ("GROUP", group.to_string()),
-                ];
-                parts.push((role, part, render(store, &values)));
-            }
+            let slot = format!("row_word(row, ROW_SLOT) * {}u", words_of(self.cache, k, v.as_ref()));
+            parts.push(("k", k, self.store(k, None, &slot)));
+            parts.extend(v.as_ref().map(|v| ("v", v, self.store(v, Some(k), &slot))));
         }
         parts
+    }
+
+    /// The statements that store a head of a key, or of a value behind the `keys` of its slot.
+    fn store(&self, part: &Heads, keys: Option<&Heads>, slot: &str) -> String {
+        let in_form = |form: CacheFormat, slot: &str| {
+            let (store, bits, group) = match form {
+                CacheFormat::F16 => (include_str!("../wgsl/prepare/store_cache.wgsl"), 16, 1),
+                CacheFormat::Affine { bits, group, .. } => {
+                    (include_str!("../wgsl/prepare/store_affine.wgsl"), bits, group)
+                }
+            };
+            let first = keys.map_or(0, |k| words_of(form, k, None));
+            let values = [
+                ("SLOT_AT", slot.to_string()),
+                ("FIRST_WORD", first.to_string()),
+                ("HEAD_WORDS", form.words(part.view.dim).to_string()),
+                ("DIM", part.view.dim.to_string()),
+                ("BITS", bits.to_string()),
+                ("GROUP", group.to_string()),
+            ];
+            render(store, &values)
+        };
+        let CacheFormat::Affine { mixed: true, .. } = self.cache else { return in_form(self.cache, slot) };
+        let Some((k, v)) = &self.kv else { return String::new() };
+        let [page, full] = [self.cache, CacheFormat::F16].map(|form| words_of(form, k, v.as_ref()));
+        let full_slot = format!(
+            "(row_word(row, ROW_SLOT) - FULL_SLOT) / PAGE * {}u + row_word(row, ROW_SLOT) % PAGE * {full}u",
+            step::PAGE * page
+        );
+        let (full, rest) = (in_form(CacheFormat::F16, &full_slot), in_form(self.cache, slot));
+        format!("if (row_word(row, ROW_SLOT) >= FULL_SLOT) {{\n{full}}} else {{\n{rest}}}\n")
     }
 
     fn function(&self, role: &str, part: &Heads, store: &str) -> String {
@@ -214,4 +229,9 @@ fn calls(parts: &[(&'static str, &Heads, String)]) -> String {
         text
     };
     parts.iter().map(call).collect()
+}
+
+/// Words of a slot, or of its keys.
+fn words_of(form: CacheFormat, keys: &Heads, values: Option<&Heads>) -> u32 {
+    std::iter::once(keys).chain(values).map(|part| part.view.heads * form.words(part.view.dim)).sum()
 }

@@ -68,3 +68,8 @@ pub const OUTPUT_COUNTER: u32 = 4;
 
 /// Tokens in one page of the cache.
 pub const PAGE: u32 = 16;
+/// Flag in a page table: the page is in f16, though the cache quantizes. It begins where a page of this number does, and
+/// takes as many as it needs.
+pub const FULL_PAGE: u32 = 1 << 27;
+/// What that makes of the page's slots.
+pub const FULL_SLOT: u32 = FULL_PAGE * PAGE;

@@ -44,12 +44,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (back <= here) {
             x = inputs(row - back, pair);
         } else {
-            x = unpack2x16float(cache[slot_of(table, position - back) * PAIRS + pair]);
+            x = unpack2x16float(cache[slot_of(table, position - back) % FULL_SLOT * PAIRS + pair]);
         }
         sum += x * taps(pair, TAPS - 1u - back);
     }
     store(row, 2u * pair, sum.x);
     store(row, 2u * pair + 1u, sum.y);
     // The largest f16: beyond it a cached value would be infinite.
-    cache[row_word(row, ROW_SLOT) * PAIRS + pair] = pack2x16float(clamp(own, vec2(-65504.0), vec2(65504.0)));
+    cache[row_word(row, ROW_SLOT) % FULL_SLOT * PAIRS + pair] = pack2x16float(clamp(own, vec2(-65504.0), vec2(65504.0)));
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Mxfp4Config
 from transformers.utils import logging
 
 HERE = Path(__file__).parent
@@ -61,6 +61,28 @@ def random_value(name, start, generator, gains):
     return noise * gain / start[0].numel() ** 0.5 if start.dim() == 2 else noise * gain / start.shape[-1] ** 0.5
 
 
+LEVELS = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+LEVELS = torch.cat([LEVELS, -LEVELS])
+
+
+def mxfp4(matrix):
+    """[.., k] in MXFP4: values, codes two to a byte [.., k / 32, 16], and the exponents of scales [.., k / 32]."""
+    groups = matrix.float().unflatten(-1, (-1, 32))
+    exponents = groups.abs().amax(-1, keepdim=True).log2().floor() - 2
+    codes = (groups[..., None] / 2 ** exponents[..., None] - LEVELS).abs().argmin(-1)
+    values, codes = (LEVELS[codes] * 2**exponents).flatten(-2), codes.to(torch.uint8)
+    return values, codes[..., ::2] | codes[..., 1::2] << 4, (exponents.squeeze(-1) + 127).to(torch.uint8)
+
+
+def pack(folder, suffixes):
+    """Experts as gpt-oss has them: the transpose of what `transformers` computes with, in MXFP4."""
+    tensors = load_file(folder / "model.safetensors")
+    for name in [n for n in tensors if n.endswith(suffixes)]:
+        _, blocks, scales = mxfp4(tensors.pop(name).mT)
+        tensors |= {f"{name}_blocks": blocks.contiguous(), f"{name}_scales": scales.contiguous()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 class Transformers:
     """A model of `transformers`."""
 
@@ -87,7 +109,9 @@ class Transformers:
     @staticmethod
     def load(folder):
         loaded = Transformers.__new__(Transformers)
-        loaded.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").eval()
+        packed = "quantization_config" in json.loads((folder / "config.json").read_text())
+        unpack = {"quantization_config": Mxfp4Config(dequantize=True)} if packed else {}
+        loaded.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager", **unpack).float().eval()
         return loaded
 
 
@@ -161,6 +185,8 @@ def draw(engine, config, case):
         generator = torch.Generator().manual_seed(seed)
         for name, tensor in model.tensors().items():
             value = random_value(name, start[name], generator, case.get("gains", {}))
+            if name.endswith(case.get("mxfp4", ())):
+                value = mxfp4(value.mT)[0].mT
             tensor.copy_(value.to(case["dtype"]))
         ids = torch.randint(3, case.get("vocabulary", BASE["vocab_size"]), (PROMPT,), generator=generator).tolist()
         logits, tokens, margins = greedy(model, ids)
@@ -209,6 +235,10 @@ def make(model_type, name, case):
     model.save(folder, case["dtype"])
     if "rename" in case:
         rename(folder / "model.safetensors", case["rename"])
+    if "mxfp4" in case:
+        pack(folder, case["mxfp4"])
+        others = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+        config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": others}
     if not case.get("saved"):
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     again = (engine.load(folder).logits(ids) - logits).abs().max().item()

@@ -23,8 +23,8 @@ HERE = Path(__file__).parent
 
 # For each type that GGUF has, the cases that it can express.
 CASES = """
-cohere/plain cohere2/every_fourth deepseek_v2/greedy deepseek_v3/interleaved ernie4_5/biases ernie4_5/plain exaone4/every_fourth exaone4/full gemma/plain gemma2/by_head
-gemma3_text/every_sixth glm4/plain glm4/unbiased glm4_moe/plain gpt_oss/plain granite/multipliers hunyuan_v1_dense/biases internlm2/plain lfm2/layer_types llama/biases
+apertus/plain cohere/plain cohere2/every_fourth deepseek_v2/greedy deepseek_v3/interleaved ernie4_5/biases ernie4_5/plain exaone4/every_fourth exaone4/full gemma/plain gemma2/by_head
+gemma3_text/every_sixth gemma3n_text/shared glm4/plain glm4/unbiased glm4_moe/plain gpt_oss/plain granite/multipliers hunyuan_v1_dense/biases internlm2/plain lfm2/layer_types llama/biases
 llama/llama3_rope llama/mistral_full llama/tied llama/yarn minicpm/plain mixtral/plain olmo/plain olmo2/plain olmoe/plain phi/wide phi3/long phi3/partial
 qwen2/plain qwen2_moe/shared qwen3/wide_heads qwen3_moe/plain seed_oss/biases seed_oss/plain smollm3/every_fourth starcoder2/plain
 """.split()

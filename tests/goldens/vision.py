@@ -71,7 +71,8 @@ def randomize(model, seed, gains):
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
-    "{% if p.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ p.text }}{% endif %}"
+    "{% if p.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif p.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ p.text }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
@@ -112,7 +113,7 @@ def qwen2_vl():
     processor = Qwen2VLProcessor(
         image_processor=Qwen2VLImageProcessorPil(max_pixels=11000, min_pixels=3136),
         tokenizer=t,
-        video_processor=Qwen2VLVideoProcessor(),
+        video_processor=Qwen2VLVideoProcessor(min_pixels=784, max_pixels=3136),
         chat_template=CHATML,
     )
     return config, processor, {"embed": 1.0, "lm_head": 3.0}
@@ -171,7 +172,7 @@ def greedy(model, batch, kind=0):
         best = row.topk(2).values
         tokens.append(int(row.argmax()))
         margins.append(float(best[0] - best[1]))
-        if tokens[-1] == model.config.image_token_id:
+        if tokens[-1] in (model.config.image_token_id, getattr(model.config, "video_token_id", None)):
             return tokens, [0.0]
         more = torch.tensor([[tokens[-1]]])
         batch["input_ids"] = torch.cat([batch["input_ids"], more], 1)

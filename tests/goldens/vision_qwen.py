@@ -44,7 +44,8 @@ def models(tokenizer, template, tokens):
         text = {"num_hidden_layers": 2, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]}}
         vision = {"depth": 3, "hidden_size": 24, "num_heads": 2, "intermediate_size": 40, "window_size": 32, "fullatt_block_indexes": [1]}
         t, config = parts("qwen2_5_vl", text, vision)
-        processor = Qwen2_5_VLProcessor(image_processor(), t, Qwen2VLVideoProcessor(), chat_template=template)
+        films = Qwen2VLVideoProcessor(patch_size=PATCH, min_pixels=256, max_pixels=3000)
+        processor = Qwen2_5_VLProcessor(image_processor(), t, films, chat_template=template)
         return config, processor, {"embed": 1.0, "lm_head": 3.0}
 
     def qwen3_vl():
@@ -63,7 +64,8 @@ def models(tokenizer, template, tokens):
         }
         t, config = parts("qwen3_vl", text, vision)
         half = [0.5, 0.5, 0.5]
-        processor = Qwen3VLProcessor(image_processor(image_mean=half, image_std=half), t, Qwen3VLVideoProcessor(), chat_template=template)
+        films = Qwen3VLVideoProcessor(patch_size=PATCH, size={"shortest_edge": 1024, "longest_edge": 12_000})
+        processor = Qwen3VLProcessor(image_processor(image_mean=half, image_std=half), t, films, chat_template=template)
         return config, processor, {"embed": 1.0, "lm_head": 3.0}
 
     return {"qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl}

@@ -137,7 +137,8 @@ def gemma3():
 SMOLVLM = (
     "<|im_start|>{% for m in messages %}{{ m.role | capitalize }}"
     "{% if m.content is string %}: {{ m.content }}{% else %}{% if m.content[0].type == 'image' %}:{% else %}: {% endif %}"
-    "{% for p in m.content %}{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}"
+    "{% for p in m.content %}{% if p.type == 'image' %}<image>{% elif p.type == 'video' %}<video>{% else %}{{ p.text }}{% endif %}"
+    "{% endfor %}{% endif %}"
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
@@ -166,7 +167,8 @@ def idefics3(kind="idefics3", image_size=28, scale=2):
         from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
 
         images_ = SmolVLMImageProcessorPil(**sizes)
-        processor = SmolVLMProcessor(images_, t, SmolVLMVideoProcessor(), image_seq_len=tokens, chat_template=SMOLVLM)
+        films = SmolVLMVideoProcessor(max_image_size=sizes["max_image_size"], video_sampling={"fps": 1, "max_frames": 4, "video_size": sizes["size"]})
+        processor = SmolVLMProcessor(images_, t, films, image_seq_len=tokens, chat_template=SMOLVLM)
     cases = {**CASES, "whole": [["cup", "cat", "?"]]}
     return config, processor, {"gains": {"embed": 1.0, "lm_head": 3.0}, "plus_one": False, "cases": cases, "merge": scale}
 
@@ -315,5 +317,6 @@ def write(model):
     print(model, f"seed {seed}, margin {worst:.3f}, moves", [round(g[7], 2) for g in goldens.values()], flush=True)
 
 
-for name in sys.argv[1:] or MODELS:
-    write(name)
+if __name__ == "__main__":
+    for name in sys.argv[1:] or MODELS:
+        write(name)

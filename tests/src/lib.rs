@@ -1,5 +1,6 @@
 //! What several integration tests share.
 
+pub mod allocations;
 pub mod apart;
 pub mod canonical;
 pub mod cpu;

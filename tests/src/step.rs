@@ -74,7 +74,25 @@ impl Step {
         step
     }
 
-    /// The cache slot of a position.
+    /// The same with the first pages of each sequence in full, each in place of `run` others.
+    pub fn with_full(mut self, count: usize, run: u32) -> Step {
+        let mut next = (self.slots / PAGE).next_multiple_of(run);
+        for page in self.pages.iter_mut().flat_map(|pages| pages.iter_mut().take(count)) {
+            *page = next | FULL_PAGE;
+            next += run;
+        }
+        self.slots = next * PAGE;
+        for r in 0..self.rows.len() {
+            let Row { sequence, position } = self.rows[r];
+            self.set(r, ROW_SLOT, self.slot(sequence, position));
+        }
+        let table: Vec<u32> = self.pages.concat();
+        let at = self.words[PAGES_AT as usize] as usize;
+        self.words[at..at + table.len()].copy_from_slice(&table);
+        self
+    }
+
+    /// The cache slot of a position, flagged where its page is in full.
     pub fn slot(&self, sequence: usize, position: u32) -> u32 {
         self.pages[sequence][(position / PAGE) as usize] * PAGE + position % PAGE
     }

@@ -1,5 +1,6 @@
 //! Low-rank adapters, against what their makers compute: see tests/goldens/adapters.py.
 
+use safetensors::{Dtype, tensor::TensorView};
 use std::path::{Path, PathBuf};
 use tamarack::{
     Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
@@ -124,6 +125,75 @@ async fn they_come_and_go_and_are_fused() {
         assert!(container.adapters().await.expect("adapters").is_empty());
         check(None, &expected).await;
     }
+}
+
+/// In f32, where nothing but the order of sums differs.
+#[tokio::test]
+async fn what_is_fused_is_what_was_applied() {
+    for name in ["peft_lora", "peft_rslora", "peft_dora", "mlx_lora", "mlx_dora"] {
+        let (ids, _) = golden(&adapter(name));
+        let container = load(Device::Reference, &base(name), &[name]).await.expect("loads");
+        check_fused(&container, name, &ids).await;
+    }
+}
+
+async fn check_fused(container: &ModelContainer, name: &str, ids: &[u32]) {
+    let plain = logits(container, None, ids).await.expect("runs");
+    let applied = logits(container, Some(name), ids).await.expect("runs");
+    assert!(applied.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.1), "{name} changes something");
+    container.fuse_adapter(name).await.expect("fuses");
+    assert_close(&format!("{name}, fused"), &logits(container, None, ids).await.expect("runs"), &applied, 1e-4);
+}
+
+/// An adapter of one module, in MLX's layout.
+fn write_adapter(folder: &Path, module: &str, [outputs, inputs]: [usize; 2]) {
+    let values = |n: usize| (0..n).flat_map(|i| ((i * 37 % 23) as f32 / 23.0 - 0.5).to_le_bytes()).collect::<Vec<u8>>();
+    let parts = [("lora_a", vec![inputs, 2]), ("lora_b", vec![2, outputs])];
+    let parts = parts.map(|(name, shape)| (format!("{module}.{name}"), values(shape.iter().product()), shape));
+    let view = |shape: &[usize], bytes| TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("sizes agree");
+    let tensors = parts.iter().map(|(name, bytes, shape)| (name, view(shape, bytes)));
+    let file = safetensors::serialize(tensors, None).expect("serialises");
+    std::fs::write(folder.join("adapters.safetensors"), file).expect("written");
+    let config = r#"{"fine_tune_type": "lora", "lora_parameters": {"scale": 2}}"#;
+    std::fs::write(folder.join("adapter_config.json"), config).expect("written");
+}
+
+async fn shape(container: &ModelContainer, tensor: &'static str) -> [usize; 2] {
+    let find = move |context: &mut tamarack::ModelContext| {
+        let mut all = context.model.parameters();
+        all.find(|(name, _)| name.ends_with(tensor)).and_then(|(_, shape)| shape.try_into().ok())
+    };
+    container.perform(find).await.expect("runs").expect(tensor)
+}
+
+/// A tower's layers may be called as the text's are, and an adapter is the text's.
+#[tokio::test]
+async fn towers_stay_as_they_are() {
+    let _ = tamarack_plugins::LINKED;
+    let configuration = ModelConfiguration::directory(models::folder("goldens/vision/gemma3"));
+    let options = LoadOptions::default().device(Device::Reference).context(64);
+    let container = tamarack::load_container(&configuration, options).await.expect("loads");
+    let tensor = "language_model.model.layers.0.self_attn.q_proj.weight";
+    let (parent, module) = (tempfile::tempdir().expect("a folder"), "layers.0.self_attn.q_proj");
+    write_adapter(parent.path(), module, shape(&container, tensor).await);
+    let name = container.load_adapter(parent.path()).await.expect("loads");
+    let values = async |name: &'static str| container.perform(move |c| c.model.parameter(name)).await.expect("values");
+    let before = values(tensor).await.expect("is there");
+    check_fused(&container, &name, &[2, 9, 30, 4]).await;
+    assert_ne!(values(tensor).await.expect("is there"), before);
+}
+
+#[tokio::test]
+async fn what_is_used_elsewhere_is_not_fused() {
+    let folder = models::tiny("llama").into_iter().find(|p| p.ends_with("tied")).expect("a model");
+    let container = load(Device::Reference, &folder, &[]).await.expect("loads");
+    let parent = tempfile::tempdir().expect("a folder");
+    write_adapter(parent.path(), "model.embed_tokens", shape(&container, "embed_tokens.weight").await);
+    let name = container.load_adapter(parent.path()).await.expect("loads");
+    let applied = logits(&container, Some(&name), &[5, 9]).await.expect("runs");
+    let e = container.fuse_adapter(&name).await.expect_err("the embedding would change").to_string();
+    assert!(e.contains("cannot be fused: the model uses model.embed_tokens.weight elsewhere"), "{e}");
+    assert_eq!(logits(&container, Some(&name), &[5, 9]).await.expect("it is still there"), applied);
 }
 
 #[tokio::test]

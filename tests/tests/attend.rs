@@ -60,17 +60,19 @@ impl Case {
         let mut kv = vec![f32::NAN; step.slots as usize * slot_elements];
         for (i, sequence) in step.sequences.iter().enumerate() {
             for position in 0..sequence.context {
-                let at = step.slot(i, position) as usize * slot_elements;
+                let at = (step.slot(i, position) % step::FULL_SLOT) as usize * slot_elements;
                 let values = random((i * 100_000) as u64 + u64::from(position) + 3, slot_elements);
                 kv[at..][..slot_elements].copy_from_slice(&values);
             }
         }
         let sizes = Cache { groups, dk, dv, latent: attend.latent, format: attend.cache, ..Cache::default() };
         let mut cache = vec![u32::MAX; step.slots as usize * sizes.words()];
-        for (words, values) in cache.chunks_exact_mut(sizes.words()).zip(kv.chunks_exact_mut(slot_elements)) {
-            if values.iter().all(|v| !v.is_nan()) {
-                sizes.pack(values, words);
-                sizes.unpack(words, values);
+        for (i, sequence) in step.sequences.iter().enumerate() {
+            for slot in (0..sequence.context).map(|position| step.slot(i, position)) {
+                let values = &mut kv[(slot % step::FULL_SLOT) as usize * slot_elements..][..slot_elements];
+                let (place, form) = sizes.place(slot as usize);
+                form.pack(values, &mut cache[place.clone()]);
+                form.unpack(&cache[place], values);
                 // Kernels see values of any cache as f16.
                 values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32());
             }
@@ -88,7 +90,7 @@ impl Case {
         for (r, row) in step.rows.iter().enumerate() {
             let window = attend.window.filter(|_| step.word(r, step::ROW_WHOLE) == 0);
             let lo = window.map_or(0, |w| (row.position + 1).saturating_sub(w));
-            let at = |p: usize| step.slot(row.sequence, p as u32) as usize * slot_elements;
+            let at = |p: usize| (step.slot(row.sequence, p as u32) % step::FULL_SLOT) as usize * slot_elements;
             let key = |p, g| &kv[at(p) + g * dk..][..dk];
             let value = |p, g| &kv[at(p) + values_at + g * dv..][..dv];
             let q = &q[r * heads * dk..][..heads * dk];
@@ -192,19 +194,29 @@ fn values_that_are_the_beginnings_of_keys() {
 
 #[test]
 fn quantized_caches() {
-    let shapes = [(6, 2, 64, 96, 8, 32), (4, 1, 128, 128, 4, 64), (2, 2, 128, 128, 2, 128)];
-    for (heads, kv_heads, dk, dv, bits, group) in shapes {
-        let attend = Attend { cache: CacheFormat::Affine { bits, group }, ..spec((heads, kv_heads, dk, dv)) };
-        let case = Case::new(attend, step(&[(1, 1), (70, 1)], 2, 48));
+    let shapes = [
+        (6, 2, 64, 96, 8, 32, false),
+        (4, 1, 128, 128, 4, 64, false),
+        (2, 2, 128, 128, 2, 128, false),
+        (4, 2, 64, 32, 4, 32, true),
+    ];
+    for (heads, kv_heads, dk, dv, bits, group, mixed) in shapes {
+        let cache = CacheFormat::Affine { bits, group, mixed };
+        let attend = Attend { cache, ..spec((heads, kv_heads, dk, dv)) };
+        let begin = |step: Step| if mixed { step.with_full(2, 16 / bits) } else { step };
+        let case = Case::new(attend, begin(step(&[(1, 1), (70, 1)], 2, 48)));
         case.check_vector();
         case.check_split();
-        Case::new(case.attend, step(&[(40, 21), (3, 3)], 1, 0)).check_tiled(|caps| *caps);
+        Case::new(case.attend, begin(step(&[(40, 21), (3, 3)], 1, 0))).check_tiled(|caps| *caps);
     }
-    let cache = CacheFormat::Affine { bits: 8, group: 64 };
-    let latent = Attend { latent: true, cache, ..spec((4, 1, 192, 128)) };
-    let case = Case::new(latent, step(&[(1, 1), (70, 1)], 2, 48));
-    case.check_vector();
-    case.check_split();
+    for mixed in [false, true] {
+        let cache = CacheFormat::Affine { bits: 8, group: 64, mixed };
+        let latent = Attend { latent: true, cache, ..spec((4, 1, 192, 128)) };
+        let step = step(&[(1, 1), (70, 1)], 2, 48);
+        let case = Case::new(latent, if mixed { step.with_full(1, 2) } else { step });
+        case.check_vector();
+        case.check_split();
+    }
 }
 
 #[test]

@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tamarack::{
-    LlmModelFactory, LoadOptions, ModelConfiguration,
+    Device, LlmModelFactory, LoadOptions, ModelConfiguration, Phase,
     hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES},
     plugins::Registry,
 };
+use tamarack_tests::tiny;
 
 /// The SHA-256 of 300,000 sevens, which is the etag of such a file, as the hub has it.
 const SUM: &str = "08f166476de183f7a1b2874d544d37912aaf8d19b92013e1aafe233ba231024a";
-/// Names the stand-in to a process that only downloads.
+/// Has a process only download, from the hub that its environment names.
 const CHILD: &str = "TAMARACK_TEST_HUB";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -39,6 +40,16 @@ impl Answer {
         self.headers.push((name, value.into()));
         self
     }
+}
+
+/// What is in `org/name`: everywhere the same, but in one that can be loaded.
+fn files_of(name: &str) -> BTreeMap<&'static str, Vec<u8>> {
+    if name != "model" {
+        return files();
+    }
+    let folder = tiny::chat_model();
+    let names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    names.map(|name| (name, std::fs::read(folder.path().join(name)).unwrap())).into()
 }
 
 fn files() -> BTreeMap<&'static str, Vec<u8>> {
@@ -115,6 +126,11 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
                 std::thread::sleep(std::time::Duration::from_millis(25));
             }
         }
+        // Nothing more comes, and nobody hangs up.
+        _ if large && first && range.is_none() && path.contains("/stalled/") => {
+            stream.write_all(&answer.body[..100_000]).ok()?;
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        }
         _ => stream.write_all(&answer.body).ok()?,
     }
     Some(())
@@ -129,9 +145,9 @@ fn answer(method: &str, path: &str, authorized: bool) -> Answer {
         }
         [.., "org", "missing", _, _] => Answer::new(404, "").with("x-error-code", "RepoNotFound"),
         [.., "org", "forbidden", _, _] => Answer::new(403, "{\"error\": \"no scope\"}"),
-        ["api", "models", "org", _, "tree", "main" | COMMIT] => {
+        ["api", "models", "org", name, "tree", "main" | COMMIT] => {
             let entry = |(path, content): (&str, Vec<u8>)| serde_json::json!({ "type": "file", "oid": "0", "path": path, "size": content.len() });
-            let entries: Vec<_> = files().into_iter().map(entry).collect();
+            let entries: Vec<_> = files_of(name).into_iter().map(entry).collect();
             Answer::new(200, serde_json::to_vec(&entries).unwrap())
         }
         ["api", "models", "org", name, "revision", "main"] => {
@@ -144,7 +160,7 @@ fn answer(method: &str, path: &str, authorized: bool) -> Answer {
             Answer::new(307, "").with("location", format!("/org/tiny/resolve/{}", rest.join("/")))
         }
         ["org", "gated", "resolve", ..] => Answer::new(403, "").with("x-error-code", "GatedRepo"),
-        ["org", name, "resolve", COMMIT | "main", file @ ..] => match files().remove(file.join("/").as_str()) {
+        ["org", name, "resolve", COMMIT | "main", file @ ..] => match files_of(name).remove(file.join("/").as_str()) {
             // A proxy that lets everybody know about files and hands out something else.
             Some(_) if *name == "broken" && method == "GET" => Answer::new(403, "<html>"),
             Some(content) => {
@@ -199,6 +215,33 @@ async fn files_arrive_in_the_common_cache_and_stay_usable_offline() {
 
     let gone = Hub::builder().endpoint("http://127.0.0.1:1").cache_dir(cache.path()).offline(false).build().unwrap();
     assert_eq!(gone.snapshot("org/tiny", None, TOKENIZER_FILES, quiet).await.unwrap(), folder);
+}
+
+/// From the first byte to the last kernel, on a device that compiles some.
+#[tokio::test]
+async fn progress_goes_through_all_phases() {
+    let _ = tamarack_plugins::LINKED;
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let options = LoadOptions::default().hub(stand_in.hub(cache.path())).device(Device::Named("0".to_owned()));
+    let (options, mut progress) = options.context(64).progress_stream();
+    let factory = LlmModelFactory::new(Registry::linked());
+    let container = factory.load_container(&ModelConfiguration::hub("org/model"), options).await.unwrap();
+    drop(container);
+    let mut all = Vec::new();
+    while let Some(p) = progress.next().await {
+        all.push(p);
+    }
+    let mut phases: Vec<Phase> = all.iter().map(|p| p.phase).collect();
+    phases.dedup();
+    assert_eq!(phases, [Phase::Download, Phase::Load, Phase::Compile]);
+    for phase in phases {
+        let of: Vec<_> = all.iter().filter(|p| p.phase == phase).collect();
+        assert!(of.is_sorted_by_key(|p| p.done) && of.iter().all(|p| !p.file.is_empty() && p.total > 0), "{of:?}");
+        assert_eq!(of.last().unwrap().fraction_completed(), 1.0, "{of:?}");
+    }
+    let bytes: usize = files_of("model").values().map(Vec::len).sum();
+    let download = all.iter().rfind(|p| p.phase == Phase::Download).unwrap();
+    assert_eq!(download.total as usize, bytes);
 }
 
 /// A model that no plugin serves costs its configuration, not its weights.
@@ -302,6 +345,21 @@ async fn what_broke_off_is_continued() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_is_given_up() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).token("t0ken").offline(false);
+    let hub = hub.timeout(std::time::Duration::from_millis(500)).build().unwrap();
+    let began = std::time::Instant::now();
+    let error = hub.snapshot("org/stalled", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.starts_with("org/stalled: ") && began.elapsed().as_secs() < 30, "{error}");
+    // What had come is not asked for again.
+    stand_in.take_requests();
+    let folder = hub.snapshot("org/stalled", None, MODEL_FILES, quiet).await.unwrap();
+    assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
+    assert_eq!(ranges(&stand_in.take_requests()).len(), 1);
+}
+
+#[tokio::test]
 async fn what_was_tampered_with_does_not_stay() {
     let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
     let hub = stand_in.hub(cache.path());
@@ -316,16 +374,15 @@ async fn what_was_tampered_with_does_not_stay() {
 /// Not a test: what `download_in_a_process` runs.
 #[tokio::test]
 async fn child() {
-    let Ok(setting) = std::env::var(CHILD) else { return };
-    let (url, cache) = setting.split_once('|').unwrap();
-    let hub = Hub::builder().endpoint(url).cache_dir(cache).token("t0ken").offline(false).build().unwrap();
-    hub.snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap();
+    if std::env::var_os(CHILD).is_some() {
+        Hub::new().unwrap().snapshot("org/slow", None, MODEL_FILES, quiet).await.unwrap();
+    }
 }
 
 fn download_in_a_process(stand_in: &StandIn, cache: &Path) -> std::process::Child {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "child"]).env(CHILD, format!("{}|{}", stand_in.url, cache.display()));
-    child.stdout(std::process::Stdio::null()).spawn().unwrap()
+    child.args(["--exact", "child"]).env(CHILD, "").env("HF_ENDPOINT", &stand_in.url).env("HF_HUB_CACHE", cache);
+    child.env("HF_TOKEN", "t0ken").env("HF_HUB_OFFLINE", "0").stdout(std::process::Stdio::null()).spawn().unwrap()
 }
 
 #[tokio::test]

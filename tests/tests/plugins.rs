@@ -319,20 +319,36 @@ fn rights_and_kinds_of_files_are_checked() {
     assert_eq!(source(&registry.find("llama").unwrap()), Source::File(link.clone()), "a link is followed");
 
     fs::remove_file(&paths[0]).unwrap();
-    refused(links.path(), "No such file");
+    refused(links.path(), "No such file or directory (os error 2): mend the path, or take the link to nothing away");
     fs::create_dir(&paths[0]).unwrap();
     refused(open.path(), "is not a regular file");
     fs::remove_dir(&paths[0]).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(&paths[0]).unwrap();
     refused(open.path(), "is not a regular file");
 
-    refused(&link.with_extension("absent"), "No such file");
+    refused(&link.with_extension("absent"), "No such file or directory (os error 2): mend the path");
     let file = links.path().join("file");
     fs::write(&file, "").unwrap();
-    refused(&file, "Not a directory");
+    refused(&file, "Not a directory (os error 20): name the directory");
     chmod(open.path(), 0o000);
     // The super user reads everything, and finds the socket.
     refused(open.path(), if fs::read_dir(open.path()).is_ok() { "is not a regular file" } else { "Permission denied" });
+}
+
+/// Even for the super user, who may read what nobody else may.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_cannot_be_read_is_refused_with_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memory.so");
+    // A regular file whose first page is nowhere.
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    let e = reason_in(directory.path());
+    assert!(e.ends_with("(os error 5): copy it here again, or take it away"), "{e}");
+    fs::remove_file(&path).unwrap();
+    // As long as it says, and nothing in it.
+    fs::File::create(&path).unwrap().set_len((256 << 20) + 1).unwrap();
+    assert_eq!(reason_in(directory.path()), "is longer than 256 MiB, no plugin is: take it away, or strip it");
 }
 
 #[test]

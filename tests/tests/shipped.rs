@@ -9,9 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 use tamarack::plugins::{Found, Registry};
+use tamarack_api::{
+    API, Config, Graph,
+    plugin::{RecordRequest, call, record_graph},
+    registered, tensors,
+};
 use tamarack_plugins as _;
-use tamarack_tests::plugins::library;
+use tamarack_tests::{
+    allocations::{Counting, allocations},
+    plugins::library,
+};
 use tempfile::TempDir;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// What `tamarack plugins --json` prints: the model types of each architecture, by package and name.
 fn listed(registry: &Registry) -> BTreeMap<String, Value> {
@@ -78,22 +89,53 @@ fn five_hundred_bad_files_among_all_libraries_take_less_than_a_second() {
     assert!(with_bad < alone + Duration::from_secs(1), "{with_bad:?}, without them {alone:?}");
 }
 
-/// As many layers as Llama 3.1 405B has, and DeepSeek-V3, which has more tensors than any other model here: 46 thousand
-/// names cross the boundary there and back.
+/// DeepSeek-V3, which has more tensors than any other model here: 45 thousand names cross the boundary.
+fn deepseek() -> Value {
+    json!({
+        "model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+        "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "vocab_size": 129280,
+        "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3,
+        "n_group": 8, "topk_group": 4, "max_position_embeddings": 4096,
+    })
+}
+
+/// Beside that of its 2,600 operations, which are decoded one by one.
+#[test]
+fn tensors_cross_the_boundary_without_an_allocation_each() {
+    let config = deepseek();
+    let plugin = registered().into_iter().find(|r| r.package == "tamarack-deepseek").expect("linked").architecture;
+    let index = tensors(plugin, &Config::from(config.clone())).expect("tensors");
+    let (here, there) = (index.clone(), index.clone());
+    let (recorded, linked) = allocations(|| {
+        let mut graph = record_graph(plugin, "text", &Config::from(config.clone()), here).expect("a graph");
+        graph.check().expect("sound");
+        graph
+    });
+    let ((request, reply, loaded), crossing) = allocations(|| {
+        let (architecture, graph, config) = (plugin.declaration().name, "text".to_owned(), config.clone());
+        let request = RecordRequest { architecture, graph, config, index: &there, api: Some(API) };
+        let request = serde_json::to_vec(&request).expect("a request");
+        let reply = call("record", &request).expect("a reply");
+        let loaded = Graph::decode_for(&reply, there).expect("a graph");
+        (request.len(), reply.len(), loaded)
+    });
+    assert!(recorded == loaded);
+    let more = crossing.saturating_sub(linked);
+    println!("{request} bytes out, {reply} in; {linked} allocations linked, {more} more across the boundary");
+    assert!(linked > index.len(), "nothing is counted");
+    assert!(more < index.len() / 4, "{more} allocations more, for {} tensors", index.len());
+    assert!(reply < 40 * index.len(), "{reply} bytes");
+}
+
+/// As many layers as Llama 3.1 405B has, and as many tensors as any.
 #[test]
 fn the_largest_models_are_recorded_by_a_library_in_no_time() {
     let llama = json!({
         "model_type": "llama", "hidden_size": 16384, "intermediate_size": 53248, "num_hidden_layers": 126,
         "num_attention_heads": 128, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 4096,
     });
-    let deepseek = json!({
-        "model_type": "deepseek_v3", "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
-        "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "vocab_size": 129280,
-        "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3,
-        "n_group": 8, "topk_group": 4, "max_position_embeddings": 4096,
-    });
     for (package, config, tensors, most) in
-        [("tamarack-llama", llama, 1_100, 50), ("tamarack-deepseek", deepseek, 45_000, 3_000)]
+        [("tamarack-llama", llama, 1_100, 50), ("tamarack-deepseek", deepseek(), 45_000, 500)]
     {
         let model_type = config["model_type"].as_str().expect("a name");
         let linked = Registry::linked().find(model_type).expect("linked");

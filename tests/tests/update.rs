@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use tamarack::{
     Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
-    StopReason,
+    StopReason, VlmModelFactory,
     checkpoint::{Checkpoint, Tensor},
     exec::MemoryUse,
-    model::{Parameters, Verify},
+    model::{GenericModelFactory, KvQuantize, ModelKind, Parameters, Verify},
     plugins::Registry,
 };
 use tamarack_tests::{
@@ -207,16 +207,47 @@ fn close(found: u64, estimate: u64) -> bool {
 async fn memory_is_what_was_estimated() {
     for folder in [tiny("llama/biases"), tiny("mlx/4bit_g64"), models::smollm2()] {
         for device in devices() {
-            let options = options(device);
-            let configuration = ModelConfiguration::parse(&folder.to_string_lossy());
-            let estimate = factory().estimate(&configuration, &options).expect("an estimate");
-            let container = factory().load_container(&configuration, options).await.expect("it loads");
-            let found = container.memory().await.expect("memory");
-            let name = format!("{} on {}: {found:?}, {estimate:?}", folder.display(), container.device());
-            let MemoryUse { weights, kv, workspace } = estimate;
-            assert!(close(found.total(), estimate.total()), "{name}");
-            assert!(close(found.weights, weights) && found.kv == kv && close(found.workspace, workspace), "{name}");
-            assert!(kv > 0, "{name}");
+            check_memory(&LlmModelFactory::new(Registry::linked()), &folder, options(device)).await;
         }
     }
+}
+
+/// With all that options add to a model.
+#[tokio::test]
+async fn memory_of_all_parts_is_what_was_estimated() {
+    let factory = factory();
+    for device in devices() {
+        let tied = ModelConfiguration::directory(tiny("llama/tied"));
+        let alone = check_memory(&factory, &tiny("llama/tied"), options(device.clone())).await;
+        let both = check_memory(&factory, &tiny("llama/tied"), options(device.clone()).draft(tied)).await;
+        assert_eq!(both, alone + alone, "a draft model counts");
+        let quantized = options(device.clone()).quantize("4:32".parse().expect("sound"));
+        check_memory(&factory, &tiny("llama/tied"), quantized).await;
+        let adapted = options(device.clone()).adapter(tiny("adapters/peft_dora")).adapter(tiny("adapters/peft_lora"));
+        check_memory(&factory, &tiny("llama/biases"), adapted).await;
+        for start in [0, 64] {
+            let kv = KvQuantize { start, ..("4:32".parse().expect("sound")) };
+            check_memory(&factory, &tiny("mlx/8bit_g128"), options(device.clone()).kv(kv)).await;
+        }
+        let sees = models::folder("goldens/vision/qwen2_vl");
+        check_memory(&VlmModelFactory::new(Registry::linked()), &sees, options(device)).await;
+    }
+}
+
+async fn check_memory<K: ModelKind>(
+    factory: &GenericModelFactory<K>,
+    folder: &Path,
+    options: LoadOptions,
+) -> MemoryUse {
+    let _ = tamarack_plugins::LINKED;
+    let configuration = ModelConfiguration::parse(&folder.to_string_lossy());
+    let estimate = factory.estimate(&configuration, &options).expect("an estimate");
+    let container = factory.load_container(&configuration, options).await.expect("it loads");
+    let found = container.memory().await.expect("memory");
+    let name = format!("{} on {}: {found:?}, {estimate:?}", folder.display(), container.device());
+    let MemoryUse { weights, kv, workspace } = estimate;
+    assert!(close(found.total(), estimate.total()), "{name}");
+    assert!(close(found.weights, weights) && found.kv == kv && close(found.workspace, workspace), "{name}");
+    assert!(kv > 0, "{name}");
+    found
 }

@@ -56,10 +56,12 @@ pub struct Declaration {
     pub reasoning_format: Option<String>,
     /// Tokens that end a turn beside those that the files name.
     pub extra_stop_tokens: Vec<String>,
-    /// A chat template that replaces the checkpoint's.
+    /// The chat template of models whose files have none.
     pub chat_template: Option<String>,
     /// Whether it implements [`Architecture::vision`]. Since api 1.2.
     pub sees: bool,
+    /// Whether it takes videos, see [`crate::ProcessRequest::videos`]. Since api 1.4.
+    pub watches: bool,
 }
 
 impl Declaration {

@@ -1,23 +1,10 @@
-//! Encoding and decoding of graphs. What a plugin sends is believed in nothing: it is decoded, its
-//! references checked, and every shape inferred again.
+//! What a plugin sends is believed in nothing: references are checked, and every shape is inferred again.
 
-use crate::{API, Dim, Error, Graph, Node, Op, Result, Sym, WeightExpr, infer, recorder::MAX_NODES};
+use crate::{Dim, Error, Graph, Node, Op, Result, Sym, WeightExpr, infer, recorder::MAX_NODES};
 
 const MAX_ELEMENTS: usize = 1 << 40;
 
 impl Graph {
-    /// The graph as it crosses the boundary.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self).map_err(|e| Error(format!("the graph cannot be encoded: {e}")))
-    }
-
-    /// Reads and checks what a plugin sent.
-    pub fn decode(bytes: &[u8]) -> Result<Graph> {
-        let mut graph: Graph = serde_json::from_slice(bytes).or_else(|_| decode_or_explain(bytes))?;
-        graph.check()?;
-        Ok(graph)
-    }
-
     /// Checks every reference and infers every shape.
     pub fn check(&mut self) -> Result<()> {
         if self.nodes.len() > MAX_NODES || self.weights.len() > MAX_NODES {
@@ -104,26 +91,5 @@ impl Graph {
             (Some(_), Some(1..=0x7fff_ffff)) => Ok(shape),
             _ => Err(format!("the result {shape:?} is not [rows, ..] with constant rest")),
         }
-    }
-}
-
-/// The same on a slower way that knows where in the graph something does not fit.
-fn decode_or_explain(bytes: &[u8]) -> Result<Graph> {
-    let json: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| Error(format!("the graph is not JSON: {e}")))?;
-    let api: (u32, u32) = serde_json::from_value(json["api"].clone()).unwrap_or(API);
-    serde_path_to_error::deserialize(json).map_err(|e| too_new(api, &e.to_string()))
-}
-
-fn too_new((major, minor): (u32, u32), message: &str) -> Error {
-    let host = format!("{}.{}", API.0, API.1);
-    let named = |kind: &str| message.split(kind).nth(1).and_then(|m| m.split('`').next());
-    let unknown = |what, name| {
-        Error(format!("needs {what} `{name}` (api {major}.{minor}), this host has api {host}: update the host"))
-    };
-    match (named("unknown variant `"), named("unknown field `")) {
-        (Some(op), _) if (major, minor) > API => unknown("op", op),
-        (_, Some(field)) if (major, minor) > API => unknown("field", field),
-        _ => Error(format!("the graph (api {major}.{minor}) does not fit api {host}: {message}")),
     }
 }

@@ -112,8 +112,7 @@ fn missing(keys: &[&str], what: &str) -> Error {
 /// Declares a struct that is read from `config.json`.
 ///
 /// Each field is `name: type`, with `as "key"` where the file spells it otherwise (several spellings:
-/// `as "a" | "b"`), and `= default` where it may be absent. A default may use the fields above it and
-/// `config`. Null counts as `None` for an `Option` that is present, and as absent otherwise.
+/// `as "a" | "b"`), and `= default` where it may be absent. A default may use the fields above it. Null counts as `None` for an `Option` that is present, and as absent otherwise.
 ///
 /// ```
 /// use tamarack_api::*;

@@ -4,7 +4,7 @@ use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 3);
+pub const API: (u32, u32) = (1, 4);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -440,8 +440,7 @@ pub struct WeightNode {
 }
 
 /// What one architecture recorded for one checkpoint.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Graph {
     /// The vocabulary's version that the plugin was built with.
     pub api: (u32, u32),
@@ -452,7 +451,6 @@ pub struct Graph {
     /// Rotary embeddings.
     pub ropes: Vec<RopeSpec>,
     /// Ops of the plugin's own. Since api 1.1.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub custom: Vec<CustomOp>,
     /// Source lines, for errors and profiles.
     pub places: Vec<String>,

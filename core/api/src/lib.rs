@@ -38,9 +38,12 @@ mod check;
 mod config;
 mod custom;
 mod dim;
+mod encoding;
 mod error;
 mod graph;
+mod index;
 mod infer;
+mod media;
 mod moe;
 mod plain;
 pub mod plugin;
@@ -49,6 +52,7 @@ mod recorder;
 mod rope;
 mod siglip;
 mod tensor;
+mod video;
 mod vision;
 mod weights;
 
@@ -60,18 +64,20 @@ pub use error::{Error, Result};
 pub use graph::{
     API, Activation, AttentionSpec, CacheSpec, Graph, Node, NodeId, Op, RopeId, WeightExpr, WeightId, WeightNode,
 };
+pub use index::Index;
+pub use media::{Blocks, Medium, in_time, smart_resize, smart_resize_frames};
 pub use moe::{
     ExpertSpec, Experts, Gate, GroupScore, Groups, Others, Route, RouteSpec, Scoring, moe_experts, moe_route,
 };
 pub use plain::{Plain, PlainRow};
 pub use recipe::{Filter, Recipe, RecipeOp, Value};
-pub use recorder::{Index, record, record_tower, record_with_images, tensors};
+pub use recorder::{record, record_tower, record_with_images, tensors};
 pub use rope::{DynamicRope, LongRope, Pairing, RopeSpec};
 pub use siglip::Siglip;
 pub use tensor::{Kv, Step, Tensor, attention, concat, kv, latent_attention, segment_attention, window_attention};
+pub use video::{Frames, Sampling, VideoInfo};
 pub use vision::{
-    CLIP_MEAN, CLIP_STD, ImageOptions, Medium, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep,
-    VisionLanguage, smart_resize,
+    CLIP_MEAN, CLIP_STD, ImageOptions, ProcessRequest, Processed, ProcessorConfig, TextModel, TowerStep, VisionLanguage,
 };
 pub use weights::{Conv1d, Embedding, LatentHeads, LayerNorm, Linear, RmsNorm, Weight, Weights, Xielu};
 

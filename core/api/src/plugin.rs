@@ -8,8 +8,11 @@
 pub use crate::plain::{PlainRequest, from_bytes, to_bytes};
 
 use crate::{
-    API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, VisionLanguage, record, record_tower,
-    record_with_images, registered, tensors,
+    API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, VisionLanguage,
+    encoding::NUMBERS,
+    index::Names,
+    recorder::{Recorder, text, tower},
+    registered, tensors,
 };
 use abi_stable::{
     export_root_module,
@@ -42,7 +45,7 @@ pub struct Described {
 
 /// Asks an architecture to record a model.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct RecordRequest {
+pub struct RecordRequest<I = Index> {
     /// The architecture's name in its library.
     pub architecture: String,
     /// Which graph: `text`; `text with images`, that of a vision-language model; `tower`.
@@ -50,7 +53,10 @@ pub struct RecordRequest {
     /// `config.json`.
     pub config: serde_json::Value,
     /// The checkpoint's tensors.
-    pub index: Index,
+    pub index: I,
+    /// The vocabulary's version that the host was built with. Since api 1.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api: Option<(u32, u32)>,
 }
 
 /// Asks an architecture of a vision-language model for its text model, or to process a prompt.
@@ -97,10 +103,12 @@ pub fn call(entry: &str, request: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn call_record(request: &[u8]) -> Result<Vec<u8>, String> {
-    let request: RecordRequest = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
+    let request: RecordRequest<Names> = serde_json::from_slice(request).map_err(|e| format!("request: {e}"))?;
+    let recorder = Recorder::new(request.index);
     let architecture = architecture(&request.architecture)?;
-    let graph = record_graph(architecture, &request.graph, &Config::from(request.config), request.index)?;
-    graph.encode().map_err(|e| e.0)
+    let recorded = recorded(architecture, &request.graph, &Config::from(request.config), recorder)?;
+    let numbers = if request.api >= Some(NUMBERS) { recorded.numbers() } else { Vec::new() };
+    recorded.graph.encode_with(&numbers).map_err(|e| e.0)
 }
 
 /// Records the graph of this name, see [`RecordRequest::graph`].
@@ -110,10 +118,19 @@ pub fn record_graph(
     config: &Config,
     index: Index,
 ) -> Result<Graph, String> {
+    recorded(architecture, graph, config, Recorder::new(index)).map(|r| r.graph)
+}
+
+fn recorded(
+    architecture: &dyn Architecture,
+    graph: &str,
+    config: &Config,
+    recorder: Recorder,
+) -> Result<Recorder, String> {
     match (graph, architecture.vision()) {
-        ("text", _) => record(architecture, config, index),
-        ("text with images", _) => record_with_images(architecture, config, index),
-        ("tower", Some(model)) => record_tower(model, config, index),
+        ("text", _) => text(architecture, config, recorder),
+        ("text with images", _) => text(architecture, config, recorder.with_images()),
+        ("tower", Some(model)) => tower(model, config, recorder),
         _ => return Err(format!("has no graph `{graph}`")),
     }
     .map_err(|e| e.0)

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A value of a recipe: 0 is the image, upright and decoded, and n what the n-th step makes.
+/// A value of a recipe: 0 is the image, upright and decoded, and n what the n-th step makes. Of a video it is its
+/// frames, each of which goes through every step.
 pub type Value = usize;
 
 /// How pixels between pixels are found. All of them widen when they shrink an image (antialiasing), as Pillow's do.
@@ -68,9 +69,9 @@ pub enum RecipeOp {
         /// Of red, green and blue.
         std: [f32; 3],
     },
-    /// Adds rows of patches to those of the image: [channels, frames, patch, patch] each, a still image being repeated for
-    /// every frame. `merge` times `merge` patches that become one token are adjacent, and those blocks come in the order
-    /// of reading.
+    /// Adds rows of patches to those of the image: [channels, frames, patch, patch] each, the last frame, or a still
+    /// image, being repeated where there are none left. `merge` times `merge` patches that become one token are
+    /// adjacent, and those blocks come in the order of reading.
     Patchify {
         /// Of what: something normalized.
         of: Value,

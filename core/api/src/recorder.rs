@@ -1,7 +1,9 @@
 //! The graph that a thread is recording, and everything that went wrong on the way.
 
 use crate::{
-    API, Architecture, Config, Dim, Error, Graph, Node, NodeId, Op, Result, Sym, WeightExpr, WeightId, WeightNode,
+    API, Architecture, Config, Dim, Error, Graph, Index, Node, NodeId, Op, Result, Sym, WeightExpr, WeightId,
+    WeightNode,
+    index::{Names, Numbers, hash},
     infer,
     tensor::{Step, Tensor},
     vision::{TowerStep, VisionLanguage},
@@ -9,12 +11,10 @@ use crate::{
 };
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
+    mem::discriminant,
     panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind},
 };
-
-/// The names and shapes of a checkpoint's tensors.
-pub type Index = BTreeMap<String, Vec<usize>>;
 
 /// The handle of what failed. Everything made of it fails too, silently: the first error is told.
 pub(crate) const POISON: u32 = u32::MAX;
@@ -40,18 +40,21 @@ pub(crate) type Shape = Vec<Dim>;
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub graph: Graph,
-    pub index: Index,
+    names: Names,
+    /// The weight that each tensor has become, by its number.
+    used: Vec<Option<WeightId>>,
     /// Whether a tensor that is asked for and absent is taken to be there.
-    pub open: bool,
+    open: bool,
+    /// Those that were.
+    pub made_up: Index,
     /// Whether image embeddings are put among those of tokens.
     pub images: bool,
-    pub used: BTreeSet<String>,
     pub ignored: Vec<String>,
     errors: Vec<String>,
     is_misfit: bool,
     calls: usize,
     places: HashMap<String, u32>,
-    weights: HashMap<String, WeightId>,
+    weights: Numbers,
 }
 
 thread_local!(static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) });
@@ -69,6 +72,17 @@ pub(crate) fn with<R>(f: impl FnOnce(&mut Recorder) -> R) -> R {
 }
 
 impl Recorder {
+    pub fn new(names: impl Into<Names>) -> Recorder {
+        let names = names.into();
+        let graph = Graph { api: API, ..Graph::default() };
+        Recorder { graph, used: vec![None; names.len()], names, ..Recorder::default() }
+    }
+
+    /// For a model that may see.
+    pub fn with_images(self) -> Recorder {
+        Recorder { images: true, ..self }
+    }
+
     /// Counts a call, and says whether there may be another one.
     fn goes_on(&mut self) -> bool {
         self.calls += 1;
@@ -112,11 +126,60 @@ impl Recorder {
         if expr.parts().contains(&POISON) {
             return POISON;
         }
-        let weights = &mut self.graph.weights;
-        *self.weights.entry(format!("{expr:?} {shape:?}")).or_insert_with(|| {
-            weights.push(WeightNode { expr, shape });
-            weights.len() as WeightId - 1
+        let node = WeightNode { expr, shape };
+        match self.weights.find(hash_of(&node), |id| self.graph.weights[id as usize] == node) {
+            Ok(id) => id,
+            Err(free) => {
+                let id = self.add(node);
+                self.weights.insert(free, id);
+                id
+            }
+        }
+    }
+
+    fn add(&mut self, node: WeightNode) -> WeightId {
+        self.graph.weights.push(node);
+        self.graph.weights.len() as WeightId - 1
+    }
+
+    /// The shape of a tensor of the checkpoint.
+    pub fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        let made_up = || self.made_up.get(name).map(Vec::as_slice);
+        self.names.find(name).map(|n| self.names.shape(n)).or_else(made_up)
+    }
+
+    /// A tensor of the checkpoint, of exactly this shape.
+    pub fn tensor(&mut self, name: String, shape: &[usize]) -> WeightId {
+        match self.shape_of(&name) {
+            Some(found) if found == shape => {}
+            None if self.open => drop(self.made_up.insert(name.clone(), shape.to_vec())),
+            Some(found) => {
+                let message = format!("{name}: expected {shape:?} by config.json, file has {found:?}");
+                self.misfit(message);
+                return POISON;
+            }
+            None => {
+                self.misfit(format!("{name}: expected {shape:?} by config.json, absent from the file"));
+                return POISON;
+            }
+        }
+        let Some(number) = self.names.find(&name) else {
+            return self.weight(WeightExpr::Tensor(name), shape.to_vec());
+        };
+        self.used[number].unwrap_or_else(|| {
+            let id = self.add(WeightNode { expr: WeightExpr::Tensor(name), shape: shape.to_vec() });
+            self.used[number] = Some(id);
+            id
         })
+    }
+
+    /// The number in the index of each weight that is a tensor.
+    pub fn numbers(&self) -> Vec<Option<u32>> {
+        let mut numbers = vec![None; self.graph.weights.len()];
+        for (number, id) in self.used.iter().enumerate() {
+            id.iter().for_each(|id| numbers[*id as usize] = Some(number as u32));
+        }
+        numbers
     }
 
     fn place(&mut self, at: &Location<'_>) -> u32 {
@@ -127,13 +190,13 @@ impl Recorder {
         })
     }
 
-    fn finish(mut self, output: NodeId, is_tower: bool) -> Result<(Graph, Index)> {
+    fn finish(mut self, output: NodeId, is_tower: bool) -> Result<Recorder> {
         self.graph.output = output;
         if self.errors.is_empty() {
             self.note_unused();
             self.note_output(is_tower);
         }
-        if self.errors.is_empty() { Ok((self.graph, self.index)) } else { Err(self.error()) }
+        if self.errors.is_empty() { Ok(self) } else { Err(self.error()) }
     }
 
     /// Everything that went wrong, as one error.
@@ -158,9 +221,11 @@ impl Recorder {
 
     fn note_unused(&mut self) {
         let ignored = |name: &str| self.ignored.iter().any(|glob| matches(glob, name));
-        let unused: Vec<&String> = self.index.keys().filter(|k| !self.used.contains(*k) && !ignored(k)).collect();
+        let is_unused = |n: &usize| self.used[*n].is_none() && !ignored(self.names.name(*n));
+        let unused: Vec<usize> = (0..self.names.len()).filter(is_unused).collect();
         if let [first, ..] = unused[..] {
-            let (n, all, shape) = (unused.len(), self.index.len(), &self.index[first]);
+            let (n, all) = (unused.len(), self.names.len());
+            let (first, shape) = (self.names.name(first), self.names.shape(first));
             let message = format!(
                 "the architecture does not use {n} of the checkpoint's {all} tensors, the first is {first} {shape:?}: \
                  the model may be of another kind, or the plugin must `ignore` them"
@@ -193,37 +258,51 @@ fn matches(glob: &str, name: &str) -> bool {
     }
 }
 
+/// What equal weights have in common.
+fn hash_of(WeightNode { expr, shape }: &WeightNode) -> u64 {
+    let own = match expr {
+        WeightExpr::Tensor(name) => hash(name),
+        WeightExpr::Slice { dim, start, .. } => hash((dim, start)),
+        WeightExpr::AddScalar(_, by) | WeightExpr::MulScalar(_, by) => by.to_bits().into(),
+        WeightExpr::Rearrange { dims, axes, .. } => hash((dims, axes)),
+        WeightExpr::Stack(_) | WeightExpr::Concat(_) | WeightExpr::Reshape(_) | WeightExpr::Transpose(_) => 0,
+    };
+    hash((discriminant(expr), expr.parts(), shape, own))
+}
+
 /// Records one architecture for one configuration and the tensors of one checkpoint.
 pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    let recorder = Recorder { index, ..Recorder::default() };
-    run(text_of(architecture, config), false, recorder).map(|(graph, _)| graph)
+    text(architecture, config, Recorder::new(index)).map(|r| r.graph)
 }
 
 /// Records the text model of a vision-language model: where [`Step::merge_embeddings`] is called, images come in.
 pub fn record_with_images(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    let recorder = Recorder { index, images: true, ..Recorder::default() };
-    run(text_of(architecture, config), false, recorder).map(|(graph, _)| graph)
+    text(architecture, config, Recorder::new(index).with_images()).map(|r| r.graph)
 }
 
 /// Records the tower of a vision-language model.
 pub fn record_tower(model: &dyn VisionLanguage, config: &Config, index: Index) -> Result<Graph> {
-    let recorder = Recorder { index, ..Recorder::default() };
-    run(|| model.tower(config, &Weights::root(), &TowerStep::new()), true, recorder).map(|(graph, _)| graph)
+    tower(model, config, Recorder::new(index)).map(|r| r.graph)
 }
 
 /// The tensors that an architecture uses for a configuration, without what is optional: what a checkpoint made up
 /// for it has to hold.
 pub fn tensors(architecture: &dyn Architecture, config: &Config) -> Result<Index> {
-    let recorder = Recorder { open: true, ..Recorder::default() };
-    run(text_of(architecture, config), false, recorder).map(|(_, index)| index)
+    text(architecture, config, Recorder { open: true, ..Recorder::new(Names::default()) }).map(|r| r.made_up)
 }
 
-fn text_of(architecture: &dyn Architecture, config: &Config) -> impl FnOnce() -> Result<Tensor> {
-    || architecture.text(config, &Weights::root(), &Step::begin())
+/// Records a text model.
+pub(crate) fn text(architecture: &dyn Architecture, config: &Config, recorder: Recorder) -> Result<Recorder> {
+    run(|| architecture.text(config, &Weights::root(), &Step::begin()), false, recorder)
 }
 
-fn run(model: impl FnOnce() -> Result<Tensor>, is_tower: bool, recorder: Recorder) -> Result<(Graph, Index)> {
-    RECORDER.set(Some(Recorder { graph: Graph { api: API, ..Graph::default() }, ..recorder }));
+/// Records a tower.
+pub(crate) fn tower(model: &dyn VisionLanguage, config: &Config, recorder: Recorder) -> Result<Recorder> {
+    run(|| model.tower(config, &Weights::root(), &TowerStep::new()), true, recorder)
+}
+
+fn run(model: impl FnOnce() -> Result<Tensor>, is_tower: bool, recorder: Recorder) -> Result<Recorder> {
+    RECORDER.set(Some(recorder));
     // A panic leaves the recorder behind; the next recording replaces it.
     let output = catch_unwind(AssertUnwindSafe(model));
     let recorder = RECORDER.take().unwrap_or_default();

@@ -2,10 +2,12 @@
 //!
 //! A plugin sees sizes of images and never a pixel: it says what the host does with them.
 
-use crate::{Config, Error, Filter, Op, Recipe, RecipeOp, Result, Tensor, Weights, tensor::push};
+use crate::{
+    Config, Error, Filter, Medium, Op, RecipeOp, Result, Sampling, Tensor, VideoInfo, Weights, tensor::push,
+    video::expand,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// The mean of CLIP's pixels, arXiv:2103.00020.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -17,8 +19,9 @@ pub trait VisionLanguage: Send + Sync {
     /// Who records the text model.
     fn text(&self, config: &Config) -> Result<TextModel>;
 
-    /// Records the tower: from [`TowerStep::patches`] to embeddings [patches / n, dim], in the order of the image tokens, or
-    /// [patches / n, parts * dim] where the text model takes several parts, see [`crate::Step::add_embeddings`].
+    /// Records the tower: from [`TowerStep::patches`] to embeddings [patches / n, dim], in the order of the image
+    /// tokens, or [patches / n, parts * dim] where the text model takes several parts, see
+    /// [`crate::Step::add_embeddings`].
     fn tower(&self, config: &Config, weights: &Weights, step: &TowerStep) -> Result<Tensor>;
 
     /// What is done with a prompt and its images.
@@ -27,6 +30,7 @@ pub trait VisionLanguage: Send + Sync {
 
 /// The text model of a vision-language model, which another architecture records.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TextModel {
     /// Served by which architecture.
     pub model_type: String,
@@ -42,8 +46,8 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// The text model under the usual names, and those of MLX: `text_config`, or what old files have at the root, says what
-    /// it is. A tower's tensors begin with one of `tower`.
+    /// The text model under the usual names, and those of MLX: `text_config`, or what old files have at the root, says
+    /// what it is. A tower's tensors begin with one of `tower`.
     pub fn new(model_type: &str, config: &Config, tower: &[&str]) -> TextModel {
         let root = config.json();
         let mut text = if root["text_config"].is_object() { root["text_config"].clone() } else { root.clone() };
@@ -73,7 +77,8 @@ impl TextModel {
         }
     }
 
-    /// With these fields where the configuration lacks them: files leave out what their class has as a default. Since api 1.3.
+    /// With these fields where the configuration lacks them: files leave out what their class has as a default. Since
+    /// api 1.3.
     pub fn defaults(mut self, fields: Value) -> TextModel {
         if let (Some(own), Value::Object(fields)) = (self.config.as_object_mut(), fields) {
             for (key, value) in fields {
@@ -126,9 +131,20 @@ pub struct ProcessorConfig {
     pub processor: Value,
     /// `preprocessor_config.json`
     pub preprocessor: Value,
+    /// `video_preprocessor_config.json`. Since api 1.4.
+    #[serde(default)]
+    pub video: Value,
 }
 
 impl ProcessorConfig {
+    /// The same with what is said of videos in place of what is said of images, which it is where nothing is said of
+    /// them. Since api 1.4.
+    pub fn video(&self) -> ProcessorConfig {
+        let nested = &self.processor["video_processor"];
+        let own = [nested, &self.video, &self.preprocessor].into_iter().find(|file| file.is_object());
+        ProcessorConfig { preprocessor: own.cloned().unwrap_or_default(), ..ProcessorConfig::default() }
+    }
+
     /// What is said of images, the newer file winning. Null where nothing is.
     pub fn image(&self, key: &str) -> &Value {
         let newer = &self.processor["image_processor"][key];
@@ -197,8 +213,8 @@ pub struct ImageOptions {
     pub min_pixels: Option<usize>,
     /// Pixels that it has at most.
     pub max_pixels: Option<usize>,
-    /// Whether a large or long image is looked at in parts, too, by models that can: Gemma 3's pan and scan, Idefics 3's
-    /// splitting. None: as the files say. Since api 1.3.
+    /// Whether a large or long image is looked at in parts, too, by models that can: Gemma 3's pan and scan, Idefics
+    /// 3's splitting. None: as the files say. Since api 1.3.
     pub crops: Option<bool>,
 }
 
@@ -215,11 +231,17 @@ pub struct ProcessRequest {
     pub files: ProcessorConfig,
     /// Patches of an image that the tower has room for.
     pub max_patches: usize,
+    /// Videos. Since api 1.4.
+    #[serde(default)]
+    pub videos: Vec<VideoInfo>,
+    /// Which of their frames the user asks for. Since api 1.4.
+    #[serde(default)]
+    pub sampling: Sampling,
 }
 
 impl ProcessRequest {
-    /// The fewest and the most pixels of an image: what the user asks for, or else the files, or else `default`; no more than
-    /// the tower has room for. What files call edges are areas here. Since api 1.3.
+    /// The fewest and the most pixels of an image: what the user asks for, or else the files, or else `default`; no
+    /// more than the tower has room for. What files call edges are areas here. Since api 1.3.
     pub fn pixels(&self, default: [usize; 2], patch: usize) -> Result<[usize; 2]> {
         let file = |name, edge: &str, default| {
             let edge = self.files.image("size")[edge].as_u64();
@@ -232,119 +254,27 @@ impl ProcessRequest {
 
     /// The prompt with each `marker` replaced by what `text` makes of its image.
     pub fn expand(&self, marker: &str, text: impl Fn(usize) -> String) -> Result<String> {
-        let parts: Vec<&str> = self.prompt.split(marker).collect();
-        let (places, images) = (parts.len() - 1, self.images.len());
-        if places != images {
-            return Err(Error(format!(
-                "the prompt has {places} places for images (`{marker}`), and {images} images came with it: \
-                 one of them for each"
-            )));
-        }
-        let rest = parts[1..].iter().enumerate().map(|(i, part)| text(i) + part);
-        Ok(parts[0].to_owned() + &rest.collect::<String>())
+        expand(&self.prompt, marker, "images", self.images.len(), text)
     }
 }
 
 /// What becomes of a prompt and its images.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Processed {
     /// The prompt with as many image tokens as the tower makes embeddings. The host tokenizes it, all at once.
     pub prompt: String,
     /// The token that stands for an embedding.
     pub image_token: u32,
-    /// In the order of their tokens.
+    /// In the order of their tokens; where videos have a token of their own, theirs among themselves.
     pub media: Vec<Medium>,
+    /// The token that stands for an embedding of a video, if it is another one. Since api 1.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub video_token: Option<u32>,
     /// Whether all of the prompt's tokens see each other, whatever a window says. Since api 1.3.
     #[serde(default)]
     pub is_prefix: bool,
     /// Whether the tokenizer puts special tokens around the prompt. None: as around the one that came. Since api 1.3.
     #[serde(default)]
     pub add_special: Option<bool>,
-}
-
-/// How one image is prepared, and what the tower and the text model need to know of it.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Medium {
-    /// Which of the request's images.
-    pub image: usize,
-    /// What is done with its pixels.
-    pub recipe: Recipe,
-    /// Frames, and rows and columns of patches: for people.
-    pub grid: [usize; 3],
-    /// How many tokens it has.
-    pub tokens: usize,
-    /// Where each of them is, beyond the position that the first one would have as text, in time, row and column. Empty:
-    /// where they would be as text.
-    pub positions: Vec<[u32; 3]>,
-    /// By how much positions grow over all of them; looked at if there are `positions`.
-    pub advance: u32,
-    /// Whether its tokens see each other, and not only those before.
-    pub span: bool,
-    /// How many patches each of its segments has, see [`crate::segment_attention`].
-    pub segments: Vec<usize>,
-    /// Row and column of each patch, for ropes.
-    pub patch_positions: Vec<[u32; 2]>,
-    /// A number for each patch: see [`TowerStep::ids`]. Empty: all 0.
-    pub ids: Vec<u32>,
-    /// The order in which the tower takes the patches, block by block: the first block that it takes is that of token
-    /// `order[0]`. All that is said of patches here is in the order of tokens all the same, and so is what the recipe makes;
-    /// segments and windows are runs in the tower's order. Empty: that of the tokens. Since api 1.3.
-    #[serde(default)]
-    pub order: Vec<u32>,
-    /// How many patches each of its windows has, see [`crate::window_attention`]. Since api 1.3.
-    #[serde(default)]
-    pub windows: Vec<usize>,
-    /// What [`TowerStep::input`] gives, by name, patch after patch. Since api 1.3.
-    #[serde(default)]
-    pub inputs: BTreeMap<String, Vec<f32>>,
-}
-
-/// Rows and columns of patches in the order of [`crate::RecipeOp::Patchify`]: block by block of `merge` times `merge`.
-pub(crate) fn block_major(rows: usize, columns: usize, merge: usize) -> Vec<[u32; 2]> {
-    let (blocks, within) = (columns / merge.max(1), merge * merge);
-    let place = |i: usize| {
-        let (block, i) = (i / within, i % within);
-        [block / blocks * merge + i / merge, block % blocks * merge + i % merge].map(|n| n as u32)
-    };
-    (0..rows * columns).map(place).collect()
-}
-
-impl Medium {
-    /// A still image of so many rows and columns of patches, in one segment, `merge` times `merge` of them a token.
-    pub fn still(image: usize, [rows, columns]: [usize; 2], merge: usize) -> Medium {
-        Medium {
-            image,
-            grid: [1, rows, columns],
-            tokens: rows * columns / (merge * merge).max(1),
-            segments: vec![rows * columns],
-            patch_positions: block_major(rows, columns, merge),
-            ..Medium::default()
-        }
-    }
-
-    /// Its tokens at the rows and columns of what they show, all at one time: multi-axis positions, arXiv:2409.12191.
-    pub fn spread(self, merge: usize) -> Medium {
-        let [rows, columns] = [self.grid[1], self.grid[2]].map(|n| n / merge.max(1));
-        let positions = (0..rows * columns).map(|i| [0, (i / columns) as u32, (i % columns) as u32]).collect();
-        Medium { positions, advance: rows.max(columns) as u32, ..self }
-    }
-}
-
-/// Height and width of an image in whole multiples of `factor`, its pixels between `min` and `max` and its shape as far as
-/// possible its own: `smart_resize` of `transformers`' Qwen2-VL.
-pub fn smart_resize([height, width]: [usize; 2], factor: usize, min: usize, max: usize) -> Result<[usize; 2]> {
-    let (h, w, f) = (height as f64, width as f64, factor as f64);
-    if height == 0 || width == 0 || h.max(w) / h.min(w) > 200.0 {
-        return Err(Error(format!("an image of {width} x {height} pixels: expected sides of a ratio of 200 at most")));
-    }
-    let whole = |side: f64| (side / f).round_ties_even() * f;
-    let (mut rows, mut columns) = (whole(h), whole(w));
-    if rows * columns > max as f64 {
-        let beta = (h * w / max as f64).sqrt();
-        (rows, columns) = (f.max((h / beta / f).floor() * f), f.max((w / beta / f).floor() * f));
-    } else if rows * columns < min as f64 {
-        let beta = (min as f64 / (h * w)).sqrt();
-        (rows, columns) = ((h * beta / f).ceil() * f, (w * beta / f).ceil() * f);
-    }
-    Ok([rows as usize, columns as usize])
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     Op, WeightExpr,
-    recorder::{POISON, Recorder, with},
+    recorder::{POISON, with},
     tensor::{Tensor, push},
 };
 use std::{fmt::Display, panic::Location};
@@ -97,7 +97,7 @@ impl Weights {
     /// Whether the checkpoint holds this tensor.
     pub fn has(&self, name: &str) -> bool {
         let name = self.name(name);
-        with(|r| r.index.contains_key(&name))
+        with(|r| r.shape_of(&name).is_some())
     }
 
     /// The first of these names that the checkpoint holds; the first of all if it holds none.
@@ -119,7 +119,7 @@ impl Weights {
     /// A tensor of exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Weight {
         let name = self.name(name);
-        Weight(with(|r| if r.take(&name, shape) { r.weight(WeightExpr::Tensor(name), shape.to_vec()) } else { POISON }))
+        Weight(with(|r| r.tensor(name, shape)))
     }
 
     /// `name.weight` [n, k], and `name.bias` `[n]` where the checkpoint has one.
@@ -201,7 +201,7 @@ impl Weights {
 
     fn is_shaped(&self, name: &str, shape: &[usize]) -> bool {
         let name = self.name(name);
-        with(|r| r.index.get(&name).is_some_and(|found| found == shape))
+        with(|r| r.shape_of(&name) == Some(shape))
     }
 
     pub(crate) fn optional(&self, name: &str, shape: &[usize]) -> Option<Weight> {
@@ -210,28 +210,6 @@ impl Weights {
 
     fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
-    }
-}
-
-impl Recorder {
-    /// Marks a tensor as used, or notes what is wrong with it.
-    fn take(&mut self, name: &str, shape: &[usize]) -> bool {
-        self.used.insert(name.to_owned());
-        match self.index.get(name) {
-            Some(found) if found == shape => true,
-            None if self.open => {
-                self.index.insert(name.to_owned(), shape.to_vec());
-                true
-            }
-            Some(found) => {
-                self.misfit(format!("{name}: expected {shape:?} by config.json, file has {found:?}"));
-                false
-            }
-            None => {
-                self.misfit(format!("{name}: expected {shape:?} by config.json, absent from the file"));
-                false
-            }
-        }
     }
 }
 

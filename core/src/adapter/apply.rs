@@ -1,6 +1,6 @@
 //! Low-rank products beside those of a program.
 
-use super::{Adapter, LowRank, is_of};
+use super::{Adapter, LowRank, is_of, rows_of};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, Tensor},
@@ -80,7 +80,7 @@ impl Rebuilt<'_> {
             self.program.nodes.push(node);
             return Ok(self.program.nodes.len() - 1);
         };
-        let Some((name, rows)) = self.rows_of(m.weight) else {
+        let Some((name, rows)) = rows_of(&self.program, m.weight) else {
             let id = self.push(node.op.clone(), node.inputs.clone(), &node, None);
             return Ok(id);
         };
@@ -182,19 +182,6 @@ impl Rebuilt<'_> {
         self.tensors.insert(name.clone(), Tensor::from_values(&name, &shape, &values)?);
         self.program.weights.push(WeightNode { expr: WeightExpr::Tensor(name), shape: shape.to_vec() });
         Ok(self.program.weights.len() as WeightId - 1)
-    }
-
-    /// The tensor whose rows a weight is made of, if it is one, and which.
-    fn rows_of(&self, weight: WeightId) -> Option<(String, Range<usize>)> {
-        let node = &self.program.weights[weight as usize];
-        match &node.expr {
-            WeightExpr::Tensor(name) => Some((name.clone(), 0..node.shape[0])),
-            WeightExpr::Slice { of, dim: 0, start } => {
-                let (name, rows) = self.rows_of(*of)?;
-                Some((name, rows.start + start..rows.start + start + node.shape[0]))
-            }
-            _ => None,
-        }
     }
 }
 

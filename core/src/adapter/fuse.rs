@@ -1,19 +1,34 @@
 //! An adapter's weights, added to the model's.
 
-use super::{Adapter, is_of};
+use super::{Adapter, is_of, rows_of};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, Tensor},
+    program::{Op, Program},
 };
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use tamarack_api::WeightId;
 
-/// The weights that a model has with `adapter` in them. What was quantized is so no more.
-pub(crate) fn fused(checkpoint: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<String, Tensor>> {
+/// The weights that a model has with `adapter` in them: those that [`super::apply`] puts its products beside, and no others.
+/// What was quantized is so no more.
+///
+/// # Errors
+/// [`Error::Request`] if one of them is used for something else, too, which an adapter does not change: an embedding, mostly.
+pub(crate) fn fused(program: &Program, checkpoint: &Checkpoint, adapter: &Adapter) -> Result<BTreeMap<String, Tensor>> {
     let mut all = BTreeMap::new();
-    for (module, low) in &adapter.modules {
-        let found = checkpoint.tensors().find(|(name, _)| is_of(name, module));
-        let (name, base) = found.ok_or_else(|| Error::Model(format!("{module}: the model has no such weight")))?;
+    let (products, others) = uses(program);
+    for name in products {
+        let Some((_, low)) = adapter.modules.iter().find(|(module, _)| is_of(&name, module)) else { continue };
+        if others.contains(&name) {
+            let message = format!(
+                "adapter `{}` cannot be fused: the model uses {name} elsewhere, too (tied embeddings), where the adapter \
+                 changes nothing; generations can run with it: GenerateParameters::adapter",
+                adapter.name
+            );
+            return Err(Error::Request(message));
+        }
+        let Some(base) = checkpoint.get(&name) else { continue };
         let cols = base.cols();
         let mut values = vec![0.0; base.rows() * cols];
         values.par_chunks_exact_mut(cols).enumerate().for_each(|(i, row)| {
@@ -21,7 +36,23 @@ pub(crate) fn fused(checkpoint: &Checkpoint, adapter: &Adapter) -> Result<BTreeM
             let factor = low.adapt(i, row);
             row.iter_mut().for_each(|w| *w *= factor);
         });
-        all.insert(name.to_owned(), Tensor::from_values(name, base.shape(), &values)?);
+        let fused = Tensor::from_values(&name, base.shape(), &values)?;
+        all.insert(name, fused);
     }
     Ok(all)
+}
+
+/// The tensors that products multiply by, and those that are used in other ways.
+fn uses(program: &Program) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (matrices, vectors) = program.used_weights();
+    let factor = |op: &Op| if let Op::MatMul(m) = op { Some(m.weight) } else { None };
+    let factors: BTreeSet<WeightId> = program.nodes.iter().filter_map(|n| factor(&n.op)).collect();
+    let is_product = |weight: &&WeightId| factors.contains(weight) && rows_of(program, **weight).is_some();
+    let products = matrices.iter().filter(is_product).filter_map(|w| Some(rows_of(program, *w)?.0)).collect();
+    let others = matrices.iter().filter(|w| !is_product(w)).chain(&vectors);
+    // A tied embedding may be the same weight.
+    let tables =
+        program.nodes.iter().filter_map(|n| if let Op::Embedding { weight, .. } = &n.op { Some(weight) } else { None });
+    let others = others.chain(tables).flat_map(|w| program.weight_names(*w)).map(str::to_owned).collect();
+    (products, others)
 }

@@ -11,8 +11,9 @@ mod fuse;
 pub(crate) use apply::apply;
 pub(crate) use fuse::fused;
 
-use crate::{Error, Result};
-use std::collections::BTreeMap;
+use crate::{Error, Result, program::Program};
+use std::{collections::BTreeMap, ops::Range};
+use tamarack_api::{WeightExpr, WeightId};
 
 /// An adapter as its files have it.
 #[derive(Clone, Debug)]
@@ -74,4 +75,17 @@ fn is_of(weight: &str, module: &str) -> bool {
     let ends =
         |long: &str, short: &str| long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     ends(path, module) || ends(module, path)
+}
+
+/// The tensor whose rows a weight is made of, if it is one, and which.
+fn rows_of(program: &Program, weight: WeightId) -> Option<(String, Range<usize>)> {
+    let node = &program.weights[weight as usize];
+    match &node.expr {
+        WeightExpr::Tensor(name) => Some((name.clone(), 0..node.shape[0])),
+        WeightExpr::Slice { of, dim: 0, start } => {
+            let (name, rows) = rows_of(program, *of)?;
+            Some((name, rows.start + start..rows.start + start + node.shape[0]))
+        }
+        _ => None,
+    }
 }

@@ -74,6 +74,12 @@ impl Slice {
         Some(Slice { mapping: mapping.clone(), range })
     }
 
+    /// The bytes `range` of these, if it has them.
+    pub fn part(&self, range: Range<usize>) -> Option<Slice> {
+        let (start, end) = (self.range.start.checked_add(range.start)?, self.range.start.checked_add(range.end)?);
+        (end <= self.range.end).then(|| Slice::new(&self.mapping, start..end))?
+    }
+
     /// The file these bytes lie in.
     pub fn path(&self) -> &Path {
         self.mapping.path()

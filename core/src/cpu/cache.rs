@@ -3,7 +3,7 @@
 use crate::{exec::PAGE, program::Cache};
 use half::{f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::prelude::*;
-use tamarack_kernels::CacheFormat;
+use tamarack_kernels::{CacheFormat, step::FULL_SLOT};
 
 /// A cache as devices have it: a slot has the keys of all heads, then their values.
 pub(super) enum Kept {
@@ -41,16 +41,26 @@ impl Kept {
     /// Fills a slot. A convolution of an odd number of channels leaves its last value as it is.
     pub fn set(&mut self, cache: &Cache, slot: usize, row: &[f32]) {
         match self {
-            Kept::Halves(all) => all[slot * cache.width()..][..row.len()].convert_from_f32_slice(row),
-            Kept::Packed(all) => cache.pack(row, &mut all[slot * cache.words()..][..cache.words()]),
+            Kept::Halves(all) => {
+                all[slot % FULL_SLOT as usize * cache.width()..][..row.len()].convert_from_f32_slice(row);
+            }
+            Kept::Packed(all) => {
+                let (place, cache) = cache.place(slot);
+                cache.pack(row, &mut all[place]);
+            }
         }
     }
 
     /// What a slot holds, or the beginning of it.
     pub fn slot(&self, cache: &Cache, slot: usize, out: &mut [f32]) {
         match self {
-            Kept::Halves(all) => all[slot * cache.width()..][..out.len()].convert_to_f32_slice(out),
-            Kept::Packed(all) => cache.unpack(&all[slot * cache.words()..][..cache.words()], out),
+            Kept::Halves(all) => {
+                all[slot % FULL_SLOT as usize * cache.width()..][..out.len()].convert_to_f32_slice(out);
+            }
+            Kept::Packed(all) => {
+                let (place, cache) = cache.place(slot);
+                cache.unpack(&all[place], out);
+            }
         }
     }
 

@@ -143,24 +143,31 @@ fn check_media(media: &Media, prompt: &[u32], info: &ModelInfo) -> Result<()> {
         return Err(Error::Request(format!("images were prepared for a prompt of {found} tokens, found {expected}")));
     }
     // Rows of others that generate may come before.
-    let most = info.step_rows.saturating_sub(MOST_OTHERS);
+    let (most, rows) = (info.step_rows.saturating_sub(MOST_OTHERS), info.image_rows);
     let of_prefix: usize = media.images.iter().filter(|_| media.prefix > 0).map(|i| i.tokens.len()).sum();
-    if media.prefix > most || of_prefix > info.image_rows {
-        let (tokens, rows) = (media.prefix, info.image_rows);
+    // An image that no step here has room for: how long one may be, the largest binding of a device says.
+    let elsewhere = || {
+        let device = &info.device;
+        format!("{device} has no room for longer steps of this model: the processor has (`--device cpu`, Device::Cpu)")
+    };
+    if media.prefix > most || of_prefix > rows {
+        let tokens = media.prefix;
+        let is_alone = media.images.iter().any(|i| i.tokens.len() > most.min(rows));
+        let remedy = if is_alone { elsewhere() } else { "shorten it, or take fewer images".to_owned() };
         return Err(Error::Request(format!(
             "a prompt of {tokens} tokens that see each other, {of_prefix} of them images': a step has room for {most}, \
-             and for {rows} of images: shorten it, or take fewer images"
+             and for {rows} of images: {remedy}"
         )));
     }
     for image in &media.images {
-        let (tokens, rows) = (image.tokens.len(), info.image_rows);
+        let tokens = image.tokens.len();
         if tokens > rows {
             return Err(Error::Request(format!("an image of {tokens} tokens: the model has room for {rows}")));
         }
         if image.span && image.range().len() > most {
-            let tokens = image.range().len();
+            let (tokens, elsewhere) = (image.range().len(), elsewhere());
             return Err(Error::Request(format!(
-                "an image of {tokens} tokens that see each other: a step has room for {most}"
+                "an image of {tokens} tokens that see each other: a step has room for {most}: {elsewhere}"
             )));
         }
     }
@@ -184,5 +191,55 @@ fn check_prompt(prompt: &[u32], media: Option<&Media>, has_window: bool, info: &
     match prompt.iter().enumerate().find(|(at, t)| **t as usize >= vocabulary && !is_image(*at)) {
         Some((_, id)) => Err(Error::Request(format!("token {id} is outside the vocabulary of {vocabulary}"))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::{ImagePatches, PlacedImage};
+    use std::sync::Arc;
+
+    /// PaliGemma at 896 pixels has 4096 tokens in an image, all in one step; Gemma's widest rows are 32768 numbers, of
+    /// which a binding of 128 MiB holds 1024.
+    #[test]
+    fn an_image_that_no_step_holds_says_where_one_does() {
+        let info = ModelInfo {
+            model_type: "paligemma".to_owned(),
+            plugin: String::new(),
+            device: "Small GPU".to_owned(),
+            is_software: false,
+            parameters: 0,
+            bytes: 0,
+            vocabulary: 10,
+            context: 8192,
+            step_rows: 1024,
+            image_rows: 8192,
+        };
+        let media = |tokens: u32, is_prefix: bool| {
+            let patches = Arc::new(ImagePatches::new(Vec::new(), &Default::default()));
+            let image = PlacedImage { tokens: (0..tokens).collect(), span: true, video: None, patches };
+            let prefix = if is_prefix { tokens as usize + 4 } else { 0 };
+            Media { positions: vec![[0; 3]; tokens as usize + 4], images: vec![image], prefix, ..Media::default() }
+        };
+        let check = |media: Media| {
+            let prompt = vec![1; media.positions.len()];
+            check_media(&media, &prompt, &info).map_err(|e| e.to_string())
+        };
+        let remedy =
+            "Small GPU has no room for longer steps of this model: the processor has (`--device cpu`, Device::Cpu)";
+        for is_prefix in [true, false] {
+            let e = check(media(4096, is_prefix)).unwrap_err();
+            assert!(e.contains("4096") && e.ends_with(remedy), "{e}");
+            assert_eq!(check(media(400, is_prefix)), Ok(()));
+        }
+        let pair = media(800, true);
+        let pair = Media {
+            images: [pair.images.clone(), pair.images].concat(),
+            prefix: 1604,
+            positions: vec![[0; 3]; 1604],
+            ..Media::default()
+        };
+        assert!(check(pair).unwrap_err().ends_with("take fewer images"));
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    exec::{Capacity, PAGE, Sequence, Step, StepResult},
+    exec::{Capacity, PAGE, Pool, Sequence, Step, StepResult},
     generate::StopReason,
     model::Model,
 };
@@ -128,7 +128,8 @@ impl Scheduler {
         while let Some(slot) = self.slots.last() {
             let Some(mut task) = self.waiting.pop_front() else { return };
             task.set_draft(model.draft.is_some());
-            let promised: usize = self.running.iter().map(|r| r.task.pages_wanted(&r.sequence, 0) + 1).sum();
+            let promised: usize =
+                self.running.iter().map(|r| r.task.pages_wanted(&r.sequence, 0, &model.pool) + 1).sum();
             let adapter = match model.adapter_number(task.adapter()) {
                 Ok(adapter) => adapter,
                 Err(e) => {
@@ -137,9 +138,10 @@ impl Scheduler {
                 }
             };
             let sequence = task.begin(*slot, adapter, &mut model.pool);
-            let wanted = task.pages_wanted(&sequence, 1);
-            while wanted + promised > model.pool.free() && model.reclaim() {}
-            if wanted + promised <= model.pool.free() {
+            let (wanted, to_come) = (task.pages_wanted(&sequence, 1, &model.pool), task.to_come(&sequence, 1));
+            let fits = |pool: &Pool| wanted + promised <= pool.free() && !pool.lacks(&sequence, to_come);
+            while !fits(&model.pool) && model.reclaim() {}
+            if fits(&model.pool) {
                 self.slots.pop();
                 task.begun(&sequence);
                 self.running.push(Running { id: self.next_id, task, sequence });
@@ -152,7 +154,7 @@ impl Scheduler {
             if !self.running.is_empty() {
                 return self.waiting.push_front(task);
             }
-            let (least, free) = (task.pages_alone(), model.pool.free());
+            let (least, free) = (task.pages_alone(&model.pool), model.pool.free());
             if least <= free { self.waiting.push_front(task) } else { task.fail(no_room(least, free)) }
         }
     }
@@ -193,7 +195,7 @@ impl Scheduler {
             };
             let room = Room { rows, outputs: outputs - step.outputs.len(), known };
             let Some(feed) = task.feed(sequence, room) else { continue };
-            while sequence.pages_wanted(feed.tokens.len()) > model.pool.free() && model.reclaim() {}
+            while model.pool.lacks(sequence, feed.tokens.len()) && model.reclaim() {}
             let first = feed.tokens.len() - feed.draws.len();
             let draw = |i: usize| feed.draws.get(i.checked_sub(first)?).copied();
             if step.push(sequence, &mut model.pool, &feed.tokens, draw) {
@@ -225,7 +227,7 @@ impl Scheduler {
         let task = self.remove(self.running.len() - 1, model);
         task.check_in(None);
         if self.running.is_empty() {
-            let error = no_room(task.pages_alone(), model.pool.free());
+            let error = no_room(task.pages_alone(&model.pool), model.pool.free());
             task.fail(error);
         } else {
             self.waiting.push_front(task);

@@ -3,7 +3,7 @@
 use super::{Request, request::Window, sampler::Chooser};
 use crate::{
     Error, Result,
-    exec::{Draw, Media, PAGE, Pool, Sequence, Token},
+    exec::{Draw, Media, Pool, Sequence, Token},
     generate::{GenerateCompletionInfo, Generation, PromptCache, StopReason},
     text::Piece,
 };
@@ -176,16 +176,21 @@ impl Task {
     }
 
     /// Pages that it needs, beyond those that it has, for what it knows and `more` tokens.
-    pub fn pages_wanted(&self, sequence: &Sequence, more: usize) -> usize {
+    pub fn pages_wanted(&self, sequence: &Sequence, more: usize, pool: &Pool) -> usize {
+        pool.wanted(sequence, self.to_come(sequence, more))
+    }
+
+    /// Tokens that it needs places for, at a time.
+    pub fn to_come(&self, sequence: &Sequence, more: usize) -> usize {
         let tokens = self.tokens.len().saturating_sub(sequence.fed()) + more;
         let most = self.window().map_or(usize::MAX, |w| (w.most + w.chunk).saturating_sub(sequence.len()));
-        sequence.pages_wanted(tokens.min(most))
+        tokens.min(most)
     }
 
     /// Pages that it needs at the least to begin with nothing.
-    pub fn pages_alone(&self) -> usize {
+    pub fn pages_alone(&self, pool: &Pool) -> usize {
         let tokens = self.tokens.len() + 1;
-        self.window().map_or(tokens, |w| tokens.min(w.most + w.chunk)).div_ceil(PAGE)
+        pool.lead().pages_for(self.window().map_or(tokens, |w| tokens.min(w.most + w.chunk)))
     }
 
     /// Tokens of its prompt that go into a step with so many rows left, as far as it is up to its parameters.

@@ -9,7 +9,7 @@ pub fn pack(format: CacheFormat, head: &[f32], words: &mut [u32]) {
         let bits = |v: f32| u32::from(f16::from_f32(v.clamp(-65504.0, 65504.0)).to_bits());
         bits(low) | bits(high) << 16
     };
-    let CacheFormat::Affine { bits, group } = format else {
+    let CacheFormat::Affine { bits, group, .. } = format else {
         return words.iter_mut().zip(head.chunks_exact(2)).for_each(|(w, v)| *w = pair(v[0], v[1]));
     };
     let top = ((1u32 << bits) - 1) as f32;
@@ -31,7 +31,7 @@ pub fn pack(format: CacheFormat, head: &[f32], words: &mut [u32]) {
 
 /// What [`pack`] kept.
 pub fn unpack(format: CacheFormat, words: &[u32], head: &mut [f32]) {
-    let CacheFormat::Affine { bits, group } = format else {
+    let CacheFormat::Affine { bits, group, .. } = format else {
         return head.chunks_exact_mut(2).zip(words).for_each(|(out, w)| out.copy_from_slice(&unpair(*w)));
     };
     let (codes, pairs) = words.split_at(head.len() * bits as usize / 32);
@@ -55,7 +55,7 @@ mod tests {
     fn codes_are_half_a_step_away_at_most() {
         let head: Vec<f32> = (0..128).map(|i| ((i * 37 % 128) as f32 - 40.0) / 16.0).collect();
         for (bits, group) in [(2, 32), (4, 64), (8, 128), (8, 32)] {
-            let format = CacheFormat::Affine { bits, group };
+            let format = CacheFormat::Affine { bits, group, mixed: false };
             assert!(format.fits(128) && !format.fits(group / 2));
             let mut words = vec![0; format.words(128) as usize];
             pack(format, &head, &mut words);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn equal_values_stay() {
-        let format = CacheFormat::Affine { bits: 4, group: 32 };
+        let format = CacheFormat::Affine { bits: 4, group: 32, mixed: false };
         let (mut words, mut back) = (vec![0; format.words(32) as usize], [0.0; 32]);
         pack(format, &[2.5; 32], &mut words);
         unpack(format, &words, &mut back);

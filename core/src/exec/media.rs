@@ -122,13 +122,15 @@ impl fmt::Debug for ImagePatches {
     }
 }
 
-/// An image in a prompt.
+/// An image in a prompt, or a moment of a video.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacedImage {
     /// The prompt's tokens that stand for its rows, in order.
     pub tokens: Vec<u32>,
     /// Whether they see each other, and not only those before.
     pub span: bool,
+    /// Which of the prompt's videos it is of, if those have a token of their own.
+    pub video: Option<usize>,
     /// The image.
     pub patches: Arc<ImagePatches>,
 }
@@ -141,7 +143,7 @@ impl PlacedImage {
     }
 }
 
-/// The images of a prompt, and where its tokens are, as ropes see them.
+/// The images of a prompt, moments of videos among them, and where its tokens are, as ropes see them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Media {
     /// The position of each of the prompt's tokens, in time, row and column.
@@ -205,13 +207,19 @@ impl Media {
         first..first.max(self.images.partition_point(|i| i.range().start < part.end))
     }
 
-    /// Where images are, and which. A prompt whose tokens see each other is like one: nothing of it holds for another.
+    /// Where images are, and which, positions included: those of a video depend on how fast it is. A prompt whose tokens see each other is like one: nothing of it holds for another.
     pub fn keys(&self, tokens: &[u32]) -> Vec<(Range<usize>, ImageHash)> {
-        let images = self.images.iter().map(|i| (i.range(), i.patches.hash()));
+        let images = self.images.iter().map(|image| {
+            let range = image.range();
+            let mut hash = Sha256::new_with_prefix(image.patches.hash());
+            let positions = self.positions.get(range.clone()).unwrap_or_default();
+            hash.update(bytemuck::cast_slice::<u32, u8>(positions.as_flattened()));
+            (range, ImageHash::from(hash.finalize()))
+        });
         let prefix = (self.prefix > 0).then(|| {
             let mut hash = Sha256::new();
             hash.update(bytemuck::cast_slice::<u32, u8>(tokens.get(..self.prefix).unwrap_or(tokens)));
-            images.clone().for_each(|(_, image)| hash.update(image));
+            images.clone().for_each(|(_, image): (_, ImageHash)| hash.update(image));
             (0..self.prefix, hash.finalize().into())
         });
         prefix.into_iter().chain(images).collect()
@@ -288,7 +296,7 @@ mod tests {
 
     fn image(tokens: Range<u32>, span: bool) -> PlacedImage {
         let patches = Arc::new(ImagePatches::new(Vec::new(), &Medium::default()));
-        PlacedImage { tokens: tokens.collect(), span, patches }
+        PlacedImage { tokens: tokens.collect(), span, video: None, patches }
     }
 
     #[test]
@@ -330,7 +338,7 @@ mod tests {
         assert_eq!(rows(image.step()), expected(ids, [0, 1, 2, 3, 4, 5].map(|i| (i, 6))));
         assert_eq!(rows(image.windows_step()), expected(ids, [(0, 4), (1, 4), (2, 4), (3, 4), (0, 2), (1, 2)]));
         let media = Media {
-            images: vec![PlacedImage { tokens: vec![5, 6, 8], span: false, patches: Arc::new(image) }],
+            images: vec![PlacedImage { tokens: vec![5, 6, 8], span: false, video: None, patches: Arc::new(image) }],
             ..Media::default()
         };
         assert_eq!([5, 6, 7, 8].map(|token| media.row(token)), [Some((0, 1)), Some((0, 2)), None, Some((0, 0))]);

@@ -9,10 +9,11 @@ mod sequence;
 pub use kept::{pack, unpack};
 pub use media::{ImageHash, ImagePatches, ImageStore, Media, PlacedImage};
 pub use rope::rope_table;
-pub use sequence::{Draw, Pool, Sequence};
+pub use sequence::{Draw, Lead, Pool, Sequence};
 
 use crate::{Result, checkpoint::Checkpoint};
 use std::collections::BTreeSet;
+use tamarack_kernels::step::FULL_PAGE;
 
 /// Tokens in one page of the cache.
 pub const PAGE: usize = tamarack_kernels::step::PAGE as usize;
@@ -24,7 +25,8 @@ pub struct Step {
     pub rows: Vec<Row>,
     /// The rows whose logits are wanted, in the order of their rows.
     pub outputs: Vec<Output>,
-    /// Page tables of the step's sequences, one after the other: physical pages.
+    /// Page tables of the step's sequences, one after the other: physical pages, those in full flagged
+    /// ([`tamarack_kernels::step::FULL_PAGE`]).
     pub pages: Vec<u32>,
 }
 
@@ -112,6 +114,18 @@ pub struct MemoryUse {
     pub workspace: u64,
 }
 
+impl std::ops::Add for MemoryUse {
+    type Output = MemoryUse;
+
+    fn add(self, other: MemoryUse) -> MemoryUse {
+        MemoryUse {
+            weights: self.weights + other.weights,
+            kv: self.kv + other.kv,
+            workspace: self.workspace + other.workspace,
+        }
+    }
+}
+
 impl MemoryUse {
     /// With what a tower takes, and the rows that it has made.
     pub(crate) fn with_tower(self, tower: MemoryUse, images: u64) -> MemoryUse {
@@ -195,7 +209,7 @@ pub trait Executor: Send {
 }
 
 impl Step {
-    /// Where row `r` keeps its key and value: slots are numbered through all pages.
+    /// Where row `r` keeps its key and value: slots are numbered through all pages, and flagged as they are.
     pub fn slot(&self, row: &Row) -> usize {
         self.slot_at(row, row.index as usize)
     }
@@ -223,7 +237,7 @@ impl Step {
             }
             for index in [row.index, row.end.saturating_sub(1)] {
                 let page = self.pages.get(row.table as usize + index as usize / PAGE);
-                if row.end <= row.index || page.is_none_or(|p| *p as usize >= capacity.pages) {
+                if row.end <= row.index || page.is_none_or(|p| (*p % FULL_PAGE) as usize >= capacity.pages) {
                     return wrong(format!("position {index} of a sequence has no page"));
                 }
             }

@@ -1,12 +1,44 @@
 //! Sequences in the cache, and putting their rows into steps.
 
 use super::{Media, Output, PAGE, Row, Step, Token};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+use tamarack_kernels::step::FULL_PAGE;
 
 /// The pages that no sequence holds.
 #[derive(Debug)]
 pub struct Pool {
     free: Vec<u32>,
+    lead: Lead,
+}
+
+/// The first pages of each sequence, where they are in f16 though the cache quantizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// How many.
+    pub pages: usize,
+    /// Adjacent pages that one of them takes; the first is a multiple of it.
+    pub run: usize,
+}
+
+impl Default for Lead {
+    fn default() -> Lead {
+        Lead { pages: 0, run: 1 }
+    }
+}
+
+impl Lead {
+    /// Pages that so many tokens of a sequence take.
+    pub fn pages_for(&self, tokens: usize) -> usize {
+        let all = tokens.div_ceil(PAGE);
+        all + self.pages.min(all) * (self.run - 1)
+    }
+
+    /// Tokens of one sequence that go into so many pages.
+    pub fn tokens_in(&self, pages: usize) -> usize {
+        let full = self.pages.min(pages / self.run);
+        let rest = if full == self.pages { pages - full * self.run } else { 0 };
+        (full + rest) * PAGE
+    }
 }
 
 /// One sequence's place in the cache.
@@ -44,7 +76,73 @@ pub struct Draw {
 impl Pool {
     /// All of `pages` pages, free.
     pub fn new(pages: usize) -> Pool {
-        Pool { free: (0..pages as u32).rev().collect() }
+        Pool::with_lead(pages, Lead::default())
+    }
+
+    /// The same, where sequences begin with pages in full.
+    pub fn with_lead(pages: usize, lead: Lead) -> Pool {
+        Pool { free: (0..pages as u32).rev().collect(), lead }
+    }
+
+    /// How sequences begin.
+    pub fn lead(&self) -> Lead {
+        self.lead
+    }
+
+    /// Pages that `more` tokens of a sequence take beyond those that it holds: in full, and others.
+    fn entries(&self, sequence: &Sequence, more: usize) -> (usize, usize) {
+        let held = sequence.pages.len();
+        let all = (sequence.len() + more).div_ceil(PAGE).saturating_sub(held);
+        let full = self.lead.pages.saturating_sub(held).min(all);
+        (full, all - full)
+    }
+
+    /// The same, all together.
+    pub fn wanted(&self, sequence: &Sequence, more: usize) -> usize {
+        let (full, others) = self.entries(sequence, more);
+        full * self.lead.run + others
+    }
+
+    /// Whether there are too few for `more` tokens of a sequence.
+    pub fn lacks(&self, sequence: &Sequence, more: usize) -> bool {
+        let (full, others) = self.entries(sequence, more);
+        full * self.lead.run + others > self.free.len() || (full > 0 && full > self.runs().len())
+    }
+
+    /// Runs of free pages that can be one in full.
+    fn runs(&self) -> Vec<u32> {
+        if self.lead.pages == 0 {
+            return Vec::new();
+        }
+        let (run, mut count) = (self.lead.run as u32, BTreeMap::new());
+        self.free.iter().for_each(|page| *count.entry(page / run).or_insert(0) += 1);
+        count.into_iter().filter(|(_, pages)| *pages == run).map(|(at, _)| at * run).collect()
+    }
+
+    /// Gives a sequence pages for `more` tokens, if there are enough.
+    fn extend(&mut self, sequence: &mut Sequence, more: usize) -> bool {
+        if self.lacks(sequence, more) {
+            return false;
+        }
+        let ((full, others), run) = (self.entries(sequence, more), self.lead.run as u32);
+        if full > 0 {
+            // Others break runs at the other end.
+            let taken: Vec<u32> = self.runs().into_iter().rev().take(full).collect();
+            self.free.retain(|page| !taken.contains(&(page / run * run)));
+            sequence.pages.extend(taken.iter().map(|page| page | FULL_PAGE));
+        }
+        sequence.pages.extend(self.free.drain(self.free.len() - others..).rev());
+        true
+    }
+
+    fn put(&mut self, pages: impl DoubleEndedIterator<Item = u32>) {
+        let run = self.lead.run as u32;
+        for page in pages.rev() {
+            match page.checked_sub(FULL_PAGE) {
+                Some(first) => self.free.extend((first..first + run).rev()),
+                None => self.free.push(page),
+            }
+        }
     }
 
     /// Pages left.
@@ -54,7 +152,7 @@ impl Pool {
 
     /// Takes a sequence's pages back.
     pub fn release(&mut self, sequence: Sequence) {
-        self.free.extend(sequence.pages.into_iter().rev());
+        self.put(sequence.pages.into_iter());
     }
 }
 
@@ -114,7 +212,7 @@ impl Sequence {
         }
         self.length -= cut as u32;
         let kept = self.len().div_ceil(PAGE).min(self.pages.len());
-        pool.free.extend(self.pages.drain(kept..).rev());
+        pool.put(self.pages.drain(kept..));
         true
     }
 
@@ -130,9 +228,8 @@ impl Sequence {
 
     /// A sequence whose `length` tokens are to be written into the cache from elsewhere; `None` if there are too few pages.
     pub fn reserve(length: usize, admitted: usize, pool: &mut Pool) -> Option<Sequence> {
-        let first = pool.free.len().checked_sub(length.div_ceil(PAGE))?;
-        let pages = pool.free.drain(first..).rev().collect();
-        Some(Sequence { length: length as u32, pages, ..Sequence::new(0, admitted) })
+        let mut sequence = Sequence::new(0, admitted);
+        pool.extend(&mut sequence, length).then_some(Sequence { length: length as u32, ..sequence })
     }
 
     /// Gives it images; where it begins with others, those must be the same.
@@ -162,11 +259,6 @@ impl Sequence {
         let end = media.end(at) as u32 - self.dropped;
         Row { end, is_whole: at < media.prefix, position: media.position(at), image, ..text }
     }
-
-    /// Pages that `more` tokens would take beyond those it holds.
-    pub fn pages_wanted(&self, more: usize) -> usize {
-        (self.len() + more).div_ceil(PAGE).saturating_sub(self.pages.len())
-    }
 }
 
 impl Step {
@@ -179,11 +271,9 @@ impl Step {
         tokens: &[Token],
         draw: impl Fn(usize) -> Option<Draw>,
     ) -> bool {
-        let wanted = sequence.pages_wanted(tokens.len());
-        if wanted > pool.free.len() {
+        if !pool.extend(sequence, tokens.len()) {
             return false;
         }
-        sequence.pages.extend(pool.free.drain(pool.free.len() - wanted..).rev());
         let (table, first) = (self.pages.len() as u32, self.rows.len() as u32);
         self.pages.extend(&sequence.pages);
         for (i, token) in tokens.iter().enumerate() {
@@ -237,6 +327,29 @@ mod tests {
         a.rotate(1, 2 * PAGE);
         assert!(!a.truncate(PAGE, &mut pool), "what stood there is gone");
         assert_eq!(a.fed(), 3 * PAGE);
+    }
+
+    #[test]
+    fn sequences_begin_with_pages_in_full() {
+        let lead = Lead { pages: 2, run: 4 };
+        assert_eq!([0, 1, PAGE, 2 * PAGE, 5 * PAGE].map(|n| lead.pages_for(n)), [0, 4, 4, 8, 11]);
+        assert_eq!([3, 4, 7, 8, 11].map(|n| lead.tokens_in(n)), [0, PAGE, PAGE, 2 * PAGE, 5 * PAGE]);
+        let mut pool = Pool::with_lead(16, lead);
+        let (mut a, mut b) = (Sequence::new(0, 0), Sequence::new(1, 0));
+        let feed = |sequence: &mut Sequence, pool: &mut Pool, n: usize| {
+            Step::default().push(sequence, pool, &vec![Token::Id(1); n], |_| None)
+        };
+        assert_eq!(pool.wanted(&a, 3 * PAGE), 9);
+        assert!(feed(&mut a, &mut pool, 3 * PAGE));
+        assert_eq!((a.pages(), pool.free()), (&[12 | FULL_PAGE, 8 | FULL_PAGE, 0][..], 7));
+        assert!(feed(&mut b, &mut pool, 1) && b.pages() == [4 | FULL_PAGE]);
+        // Three are free, and no four of them in a row.
+        assert!(pool.lacks(&b, PAGE) && !feed(&mut b, &mut pool, PAGE) && !pool.lacks(&a, 3 * PAGE));
+        assert!(a.truncate(PAGE + 1, &mut pool) && a.pages().len() == 2 && pool.free() == 4);
+        assert!(feed(&mut b, &mut pool, PAGE) && b.pages() == [4 | FULL_PAGE, FULL_PAGE]);
+        pool.release(a);
+        pool.release(b);
+        assert_eq!((pool.free(), pool.runs().len()), (16, 4));
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod select;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use hf_hub::HFClient;
@@ -31,6 +32,9 @@ pub const MODEL_FILES: &[&str] = &["*.safetensors", "*.json", "*.jinja", "*.txt"
 /// What its tokenizer alone takes.
 pub const TOKENIZER_FILES: &[&str] = &["*.json", "*.jinja", "*.txt", "*.model"];
 
+/// How long a connection may say nothing, where nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Access to a hub. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Hub {
@@ -45,6 +49,7 @@ pub struct HubBuilder {
     endpoint: Option<String>,
     token: Option<String>,
     offline: Option<bool>,
+    timeout: Option<Duration>,
 }
 
 /// A file of a repository and its size in bytes.
@@ -79,9 +84,20 @@ impl HubBuilder {
         self
     }
 
+    /// How long a connection may say nothing before it counts as cut off. Otherwise `HF_HUB_DOWNLOAD_TIMEOUT`, in seconds,
+    /// or half a minute.
+    pub fn timeout(mut self, timeout: Duration) -> HubBuilder {
+        self.timeout = Some(timeout);
+        self
+    }
+
     /// Fails when the endpoint is no URL.
     pub fn build(self) -> Result<Hub> {
-        let mut client = HFClient::builder().user_agent(concat!("tamarack/", env!("CARGO_PKG_VERSION")));
+        const AGENT: &str = concat!("tamarack/", env!("CARGO_PKG_VERSION"));
+        let timeout = self.timeout.or_else(timeout_by_environment).unwrap_or(TIMEOUT);
+        let http = reqwest::Client::builder().user_agent(AGENT).connect_timeout(timeout).read_timeout(timeout).build();
+        let http = http.map_err(|error| Error::Hub(format!("cannot set up the hub client: {error}")))?;
+        let mut client = HFClient::builder().user_agent(AGENT).client(http);
         if let Some(folder) = self.cache_dir {
             client = client.cache_dir(folder);
         }
@@ -94,6 +110,11 @@ impl HubBuilder {
         let client = client.build().map_err(|error| Error::Hub(format!("cannot set up the hub client: {error}")))?;
         Ok(Hub { client, offline: self.offline.unwrap_or_else(offline_by_environment) })
     }
+}
+
+fn timeout_by_environment() -> Option<Duration> {
+    let seconds: f64 = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())
 }
 
 fn offline_by_environment() -> bool {

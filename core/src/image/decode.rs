@@ -2,8 +2,11 @@
 
 use super::Pixels;
 use crate::{Error, Result};
-use image::{ImageDecoder, ImageReader, Limits};
-use std::{io::Cursor, path::Path};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, metadata::Orientation};
+use std::{
+    io::{BufRead, Cursor, Seek},
+    path::Path,
+};
 
 /// Bytes of a file.
 pub(super) const MAX_BYTES: u64 = 64 << 20;
@@ -14,6 +17,12 @@ const MAX_ALLOC: u64 = 1 << 30;
 
 /// The bytes of a file, which is not read if it is too large.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    check_file(path)?;
+    std::fs::read(path).map_err(|e| Error::io(path, e))
+}
+
+/// Refuses what is no file, or too large a one.
+pub(super) fn check_file(path: &Path) -> Result<()> {
     let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if !size.is_file() {
         return Err(Error::file(path, "expected an image, found no file"));
@@ -22,32 +31,69 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
         let (found, most) = (size.len() >> 20, MAX_BYTES >> 20);
         return Err(Error::file(path, format!("expected an image of at most {most} MiB, found {found} MiB")));
     }
-    std::fs::read(path).map_err(|e| Error::io(path, e))
+    Ok(())
 }
 
-/// The pixels of an image, upright, in red, green and blue; of an animation the first frame. `name` says in errors which it is.
-pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Pixels> {
+/// Checks how many pixels a header claims.
+pub(super) fn check_size(name: &str, [width, height]: [u32; 2]) -> Result<()> {
+    match u64::from(width) * u64::from(height) {
+        1..=MAX_PIXELS => Ok(()),
+        _ => {
+            Err(Error::file(name, format!("an image of {width} x {height} pixels: expected 1 to {MAX_PIXELS} of them")))
+        }
+    }
+}
+
+/// What a decoder may take.
+pub(super) fn limits() -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_ALLOC);
+    limits
+}
+
+/// That an image cannot be decoded.
+pub(super) fn damaged(name: &str, e: &dyn std::fmt::Display) -> Error {
+    Error::file(name, format!("the image is damaged: {e}"))
+}
+
+/// A decoder that has read a header, and how the image is turned.
+fn header<'a>(name: &str, file: impl BufRead + Seek + 'a) -> Result<(impl ImageDecoder + 'a, Orientation)> {
     let wrong = |what: String| Error::file(name, what);
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| wrong(e.to_string()))?;
+    let reader = ImageReader::new(file).with_guessed_format().map_err(|e| wrong(e.to_string()))?;
     if reader.format().is_none() {
         return Err(wrong("expected a JPEG, PNG, WebP, GIF or BMP image, found neither".to_owned()));
     }
-    let mut decoder = reader.into_decoder().map_err(|e| wrong(format!("the image is damaged: {e}")))?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > MAX_PIXELS {
-        return Err(wrong(format!("an image of {width} x {height} pixels: expected 1 to {MAX_PIXELS} of them")));
-    }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_ALLOC);
-    decoder.set_limits(limits).map_err(|e| wrong(e.to_string()))?;
+    let mut decoder = reader.into_decoder().map_err(|e| damaged(name, &e))?;
+    check_size(name, decoder.dimensions().into())?;
+    decoder.set_limits(limits()).map_err(|e| wrong(e.to_string()))?;
     // What is no orientation is none.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut image =
-        image::DynamicImage::from_decoder(decoder).map_err(|e| wrong(format!("the image is damaged: {e}")))?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((decoder, orientation))
+}
+
+/// Height and width of an image, upright, of which only the header is read.
+pub(super) fn size(name: &str, file: impl BufRead + Seek) -> Result<[usize; 2]> {
+    let (decoder, orientation) = header(name, file)?;
+    let [width, height] = <[u32; 2]>::from(decoder.dimensions()).map(|n| n as usize);
+    let is_turned = matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    );
+    Ok(if is_turned { [width, height] } else { [height, width] })
+}
+
+/// The pixels of an image, upright, in red, green and blue; of an animation the first frame. `name` says in errors
+/// which it is.
+pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Pixels> {
+    let (decoder, orientation) = header(name, Cursor::new(bytes))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(name, &e))?;
     image.apply_orientation(orientation);
-    // What is transparent shows what lies below, as in `load_image` of `transformers`.
+    Ok(pixels(image))
+}
+
+/// What is transparent shows what lies below, as in `load_image` of `transformers`.
+pub(super) fn pixels(image: DynamicImage) -> Pixels {
     let image = image.into_rgb8();
     let [width, height] = [image.width(), image.height()].map(|n| n as usize);
-    Ok(Pixels { width, height, rgb: image.into_raw() })
+    Pixels { width, height, rgb: image.into_raw() }
 }

@@ -1,16 +1,19 @@
-//! Images: decoded, prepared by a plugin's recipe, and placed among the tokens of a prompt.
+//! Images and videos: decoded, prepared by a plugin's recipe, and placed among the tokens of a prompt.
 
 mod decode;
 mod fetch;
+mod place;
 mod prepare;
 mod recipe;
 mod resize;
+mod video;
 
 pub(crate) use prepare::{Processor, fetch_all};
-pub use tamarack_api::ImageOptions;
+pub use tamarack_api::{ImageOptions, Sampling};
+pub use video::{Video, VideoSource};
 
 use crate::{Error, Result};
-use std::path::PathBuf;
+use std::{io::Cursor, path::PathBuf};
 
 /// An image of a prompt, wherever it is.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,6 +48,21 @@ impl Image {
             Image::Bytes(_) => "image".to_owned(),
             Image::Url(url) => url.chars().take(80).collect(),
             Image::Pixels(_) => "pixels".to_owned(),
+        }
+    }
+
+    /// Its height and width, upright: what its header claims.
+    fn size(&self) -> Result<[usize; 2]> {
+        let name = self.name();
+        match self {
+            Image::Path(path) => {
+                decode::check_file(path)?;
+                let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+                decode::size(&name, std::io::BufReader::new(file))
+            }
+            Image::Bytes(bytes) => decode::size(&name, Cursor::new(bytes)),
+            Image::Url(url) => decode::size(&name, Cursor::new(fetch::data(url)?)),
+            Image::Pixels(pixels) => Ok([pixels.height, pixels.width]),
         }
     }
 

@@ -1,13 +1,15 @@
-//! From a prompt with images to tokens, positions and patches.
+//! From a prompt with images and videos to tokens, positions and patches.
 
 use super::{
-    Image, Pixels,
+    Image, Pixels, Sampling, VideoSource,
     fetch::fetched,
+    place::place,
     recipe::{self, Prepared},
+    video::Opened,
 };
 use crate::{
     Error, LmInput, Result, UserInput,
-    exec::{ImagePatches, Media, PlacedImage},
+    exec::{ImagePatches, Media},
     input::Prompt,
     model::UserInputProcessor,
     plugins::Found,
@@ -16,7 +18,12 @@ use crate::{
 use rayon::prelude::*;
 use serde_json::Value;
 use std::sync::Arc;
-use tamarack_api::{ImageOptions, Medium, ProcessRequest, Processed, ProcessorConfig};
+use tamarack_api::{ImageOptions, Medium, ProcessRequest, ProcessorConfig};
+
+/// Bytes of all patches of a prompt.
+const MAX_BYTES: u64 = 4 << 30;
+/// Pixels of frames that are held together.
+const MAX_MOMENT: u64 = 400_000_000;
 
 /// What prepares images for a model, and what its tower takes.
 #[derive(Clone)]
@@ -33,86 +40,136 @@ pub(crate) struct Processor {
     pub windowed: bool,
 }
 
-/// Decoded, and what it is called.
-type Named = (String, Pixels);
+/// What a prompt came with: decoded images and what they are called, and videos of which headers were read.
+struct Sources {
+    images: Vec<(String, Pixels)>,
+    videos: Vec<Opened>,
+}
 
 /// Gets the images of the web that a conversation names.
 pub(crate) async fn fetch_all(mut input: UserInput) -> Result<UserInput> {
-    input.place_images()?;
+    input.place_media()?;
     for image in &mut input.images {
         *image = fetched(image.clone()).await?;
+    }
+    // A closure that lives on while it waits would keep callers from moving to other threads.
+    for video in &mut input.videos {
+        let VideoSource::Frames(frames) = &mut video.source else { continue };
+        for image in frames {
+            *image = fetched(image.clone()).await?;
+        }
     }
     Ok(input)
 }
 
 impl UserInputProcessor for Processor {
     fn prepare(&self, mut input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
-        input.place_images()?;
-        let UserInput { prompt, tools, additional_context, images, image_options } = input;
+        input.place_media()?;
+        let UserInput { prompt, tools, additional_context, images, image_options, videos, sampling } = input;
+        if !videos.is_empty() && !self.plugin.declaration().watches {
+            let model_type = self.config["model_type"].as_str().unwrap_or_default();
+            return Err(Error::Request(format!("{model_type} takes no videos: give it frames as images")));
+        }
+        sampling.check().map_err(|e| Error::Request(e.0))?;
         let offered = (!tools.is_empty()).then_some(&tools[..]);
         let (prompt, is_chat) = match prompt {
             Prompt::Messages(turns) => (tokenizer.render_chat(&turns, offered, true, &additional_context)?, true),
             Prompt::Raw(text) => ((text, true), false),
         };
-        if images.is_empty() {
+        if images.is_empty() && videos.is_empty() {
             let tokens = tokenizer.encode(&prompt.0, prompt.1)?;
             return Ok(LmInput { tokens, tools, is_chat, media: None });
         }
         let decode = |image: Image| Ok((image.name(), image.decode()?));
-        let images = images.into_par_iter().map(decode).collect::<Result<Vec<Named>>>()?;
-        let (tokens, media) = self.prepare_images(tokenizer, prompt, images, image_options)?;
+        let images = images.into_par_iter().map(decode).collect::<Result<_>>()?;
+        let videos = videos.into_iter().map(Opened::open).collect::<Result<_>>()?;
+        let (tokens, media) =
+            self.prepare_media(tokenizer, prompt, Sources { images, videos }, (image_options, sampling))?;
         Ok(LmInput { tokens, tools, is_chat, media: Some(Arc::new(media)) })
     }
 }
 
 impl Processor {
     /// Expands the prompt, tokenizes it, and prepares what the tower takes.
-    fn prepare_images(
+    fn prepare_media(
         &self,
         tokenizer: &Tokenizer,
         (prompt, add_special): (String, bool),
-        images: Vec<Named>,
-        options: ImageOptions,
+        sources: Sources,
+        (options, sampling): (ImageOptions, Sampling),
     ) -> Result<(Vec<u32>, Media)> {
         let request = ProcessRequest {
             prompt,
-            images: images.iter().map(|(_, p)| [p.height, p.width]).collect(),
+            images: sources.images.iter().map(|(_, p)| [p.height, p.width]).collect(),
             options,
             files: self.files.clone(),
             max_patches: self.most,
+            videos: sources.videos.iter().map(|v| v.info).collect(),
+            sampling,
         };
         let processed = self.plugin.process(&self.config, request)?;
         for medium in &processed.media {
-            self.check(medium, &images)?;
+            self.check(medium, &sources)?;
         }
+        self.check_all(&processed.media, &sources)?;
         let tokens = tokenizer.encode(&processed.prompt, processed.add_special.unwrap_or(add_special))?;
-        let mut media = place(&tokens, &processed)?;
-        // Parts of an image begin alike: what they have in common is done once.
-        let parts: Vec<&[Medium]> = processed.media.chunk_by(|a, b| a.image == b.image).collect();
-        let prepare = |parts: &[Medium]| {
-            let (name, pixels) = &images[parts[0].image];
-            let wrong = |e: String| Error::Plugin(format!("{name}: {}: {e}", self.plugin.origin()));
-            let prepared = recipe::run(parts, pixels.clone(), self.width).map_err(wrong)?;
-            let patches = |(p, medium): (Prepared, _)| (Arc::new(ImagePatches::new(p.patches, medium)), p.seen);
-            Ok(prepared.into_iter().zip(parts).map(patches).collect::<Vec<_>>())
-        };
-        let prepared: Result<Vec<_>> = parts.into_par_iter().map(prepare).collect();
-        for (image, (patches, pixels)) in media.images.iter_mut().zip(prepared?.into_iter().flatten()) {
-            image.patches = patches;
-            media.seen.extend(pixels);
+        let (mut media, order) = place(&tokens, &processed)?;
+        // Parts of an image begin alike: what they have in common is done once. Frames of a video are decoded one by
+        // one.
+        let parts: Vec<&[Medium]> = processed.media.chunk_by(|a, b| (a.image, a.video) == (b.image, b.video)).collect();
+        let prepared = parts.into_par_iter().map(|parts| match parts[0].video {
+            Some(video) => self.frames(&sources.videos[video], parts),
+            None => {
+                let (name, pixels) = &sources.images[parts[0].image];
+                self.run(name, parts, vec![pixels.clone()])
+            }
+        });
+        let prepared = prepared.collect::<Result<Vec<Vec<_>>>>()?;
+        let mut prepared: Vec<_> = prepared.into_iter().flatten().map(Some).collect();
+        for (image, index) in media.images.iter_mut().zip(order) {
+            if let Some((patches, seen)) = prepared[index].take() {
+                image.patches = patches;
+                media.seen.extend(seen);
+            }
         }
         Ok((tokens, media))
     }
 
+    /// What the tower takes of an image's parts, or of a moment of a video, and what it sees.
+    fn run(&self, name: &str, parts: &[Medium], frames: Vec<Pixels>) -> Result<Vec<(Arc<ImagePatches>, Vec<Pixels>)>> {
+        let wrong = |e: String| Error::Plugin(format!("{name}: {}: {e}", self.plugin.origin()));
+        let prepared = recipe::run(parts, frames, self.width).map_err(wrong)?;
+        let patches = |(p, medium): (Prepared, _)| (Arc::new(ImagePatches::new(p.patches, medium)), p.seen);
+        Ok(prepared.into_iter().zip(parts).map(patches).collect())
+    }
+
+    /// The same of all moments of a video, of whose frames no more are held than those of one moment.
+    fn frames(&self, video: &Opened, moments: &[Medium]) -> Result<Vec<(Arc<ImagePatches>, Vec<Pixels>)>> {
+        let mut wanted: Vec<usize> = moments.iter().flat_map(|m| &m.frames).copied().collect();
+        wanted.dedup();
+        let (mut decoded, mut places) = (video.decode(&wanted)?, wanted.iter());
+        let mut last = None;
+        let mut all = Vec::with_capacity(moments.len());
+        for moment in moments {
+            let mut frames = Vec::with_capacity(moment.frames.len());
+            for place in &moment.frames {
+                if last.as_ref().is_none_or(|(at, _)| at != place) {
+                    let gone = || Error::file(&video.name, "frames are missing that were there before");
+                    last = places.next().copied().zip(Some(decoded.next().ok_or_else(gone)??));
+                }
+                frames.extend(last.iter().map(|(_, frame)| frame.clone()));
+            }
+            all.extend(self.run(&video.name, std::slice::from_ref(moment), frames)?);
+        }
+        Ok(all)
+    }
+
     /// Refuses what the plugin says of an image if it does not fit together, or not into the tower.
-    fn check(&self, medium: &Medium, images: &[Named]) -> Result<()> {
-        let Some((name, pixels)) = images.get(medium.image) else {
-            let (found, count) = (medium.image, images.len());
-            return Err(Error::Plugin(format!("{}: there is no image {found} of {count}", self.plugin.origin())));
-        };
+    fn check(&self, medium: &Medium, sources: &Sources) -> Result<()> {
+        let (name, [height, width]) = self.source(medium, sources)?;
         let count = medium.segments.iter().try_fold(0usize, |n, s| n.checked_add(*s)).unwrap_or(usize::MAX);
         if count > self.most {
-            let (most, Pixels { width, height, .. }) = (self.most, pixels);
+            let most = self.most;
             return Err(Error::Request(format!(
                 "{name}: {width} x {height} pixels make {count} patches, the tower has room for {most}: set max_pixels"
             )));
@@ -147,122 +204,58 @@ impl Processor {
             "{name}: {origin}: {count} patches, {merge} of which make one row, do not fit {tokens} tokens and what is said of each"
         )))
     }
-}
 
-/// Finds the tokens of every image, and counts positions.
-fn place(tokens: &[u32], processed: &Processed) -> Result<Media> {
-    let (found, expected) = (
-        tokens.iter().filter(|t| **t == processed.image_token).count(),
-        processed.media.iter().try_fold(0usize, |n, m| n.checked_add(m.tokens)).unwrap_or(usize::MAX),
-    );
-    if found != expected {
-        let token = processed.image_token;
-        return Err(Error::Request(format!(
-            "the prompt has {found} image tokens ({token}), its images make {expected}: does its text spell one out, or \
-             does the tokenizer lack it?"
-        )));
-    }
-    let prefix = if processed.is_prefix { tokens.len() } else { 0 };
-    let (mut media, mut next) = (Media { prefix, ..Media::default() }, 0u32);
-    let mut rest = processed.media.iter().filter(|m| m.tokens > 0);
-    let mut image: Option<(&Medium, u32)> = None;
-    for (i, token) in tokens.iter().enumerate() {
-        if *token != processed.image_token {
-            media.positions.push([next; 3]);
-            next = next.saturating_add(1);
-            continue;
+    /// What a medium is of, and its height and width.
+    fn source<'a>(&self, medium: &Medium, sources: &'a Sources) -> Result<(&'a str, [usize; 2])> {
+        let (images, videos, origin) = (sources.images.len(), sources.videos.len(), self.plugin.origin());
+        let Some(video) = medium.video else {
+            let image = sources.images.get(medium.image).map(|(name, p)| (name.as_str(), [p.height, p.width]));
+            let found = medium.image;
+            return image.ok_or_else(|| Error::Plugin(format!("{origin}: there is no image {found} of {images}")));
+        };
+        let Opened { name, info, .. } = sources
+            .videos
+            .get(video)
+            .ok_or_else(|| Error::Plugin(format!("{origin}: there is no video {video} of {videos}")))?;
+        let last = medium.frames.last().copied().filter(|last| *last < info.frames && medium.frames.is_sorted());
+        if last.is_none() {
+            let (frames, count) = (&medium.frames, info.frames);
+            return Err(Error::Plugin(format!(
+                "{name}: {origin}: expected places of its {count} frames in their order, found {frames:?}"
+            )));
         }
-        if image.is_none()
-            && let Some(medium) = rest.next()
-        {
-            image = Some((medium, next));
-            let patches = Arc::new(ImagePatches::new(Vec::new(), &Medium::default()));
-            media.images.push(PlacedImage { tokens: Vec::new(), span: medium.span, patches });
+        let held = info.size[0] as u64 * info.size[1] as u64 * medium.frames.len() as u64;
+        if held > MAX_MOMENT {
+            let count = medium.frames.len();
+            return Err(Error::Request(format!(
+                "{name}: {count} frames of {} x {} pixels are seen together: expected {MAX_MOMENT} pixels at most, make \
+                 the frames smaller",
+                info.size[1], info.size[0]
+            )));
         }
-        let (Some((medium, first)), Some(placed)) = (image, media.images.last_mut()) else { continue };
-        let row = placed.tokens.len();
-        placed.tokens.push(i as u32);
-        match medium.positions.get(row) {
-            Some(position) => media.positions.push(position.map(|p| first.saturating_add(p))),
-            None => {
-                media.positions.push([next; 3]);
-                next = next.saturating_add(1);
-            }
-        }
-        if placed.tokens.len() == medium.tokens {
-            if !medium.positions.is_empty() {
-                next = first.saturating_add(medium.advance);
-            }
-            image = None;
-        }
-    }
-    media.next = next;
-    Ok(media)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tamarack_api::smart_resize;
-
-    /// What `transformers` gives for random sizes and mixes: see tests/goldens/vision.py.
-    fn table(name: &str) -> Vec<Value> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/goldens/vision/tables.json");
-        let tables: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        tables[name].as_array().unwrap().clone()
+        Ok((name, info.size))
     }
 
-    #[test]
-    fn sizes_are_those_of_transformers() {
-        for row in table("smart_resize") {
-            let row: Vec<usize> = serde_json::from_value(row).unwrap();
-            let found = smart_resize([row[0], row[1]], row[2], row[3], row[4]).unwrap();
-            assert_eq!(found, row[5..], "{row:?}");
+    /// Refuses more than this machine should hold, before any frame is decoded, and videos that go back in time.
+    fn check_all(&self, media: &[Medium], sources: &Sources) -> Result<()> {
+        let patches: usize = media.iter().flat_map(|m| &m.segments).sum();
+        let bytes = patches as u64 * self.width as u64 * 4;
+        if bytes > MAX_BYTES {
+            let [found, most] = [bytes, MAX_BYTES].map(|n| n >> 20);
+            return Err(Error::Request(format!(
+                "{} images and {} videos are {found} MiB of patches: expected {most} MiB at most, set max_pixels, or \
+                 look at fewer frames",
+                sources.images.len(),
+                sources.videos.len()
+            )));
         }
-        for wrong in [[0, 5], [5, 0], [1, 201], [402, 2]] {
-            assert!(smart_resize(wrong, 28, 3136, 1 << 20).is_err(), "{wrong:?}");
+        let goes_back = |w: &[Medium]| {
+            w[0].video.is_some() && w[0].video == w[1].video && w[1].frames[0] < w[0].frames[w[0].frames.len() - 1]
+        };
+        if media.windows(2).any(goes_back) {
+            let origin = self.plugin.origin();
+            return Err(Error::Plugin(format!("{origin}: moments of a video have to be in their order")));
         }
-    }
-
-    #[test]
-    fn positions_of_random_mixes_are_those_of_transformers() {
-        for mix in table("mixes") {
-            let grids: Vec<[usize; 3]> = serde_json::from_value(mix["grids"].clone()).unwrap();
-            let tokens: Vec<u32> = serde_json::from_value(mix["tokens"].clone()).unwrap();
-            let expected: Vec<[u32; 3]> = serde_json::from_value(mix["positions"].clone()).unwrap();
-            let media = grids.iter().map(|[_, h, w]| Medium::still(0, [*h, *w], 2).spread(2)).collect();
-            let image_token = mix["image_token"].as_u64().unwrap() as u32;
-            let media = place(&tokens, &Processed { image_token, media, ..Processed::default() }).unwrap();
-            assert_eq!(media.positions, expected, "{grids:?}");
-            assert_eq!(media.next, expected.last().unwrap()[0] + 1);
-        }
-    }
-
-    #[test]
-    fn positions_are_those_of_qwen2_vl() {
-        // Two words, an image of 2 x 3, a word, an image without positions of its own, a word.
-        let wide = Medium::still(0, [4, 6], 2).spread(2);
-        let plain = Medium { tokens: 2, ..Medium::default() };
-        let processed = Processed { image_token: 9, media: vec![wide, plain], ..Processed::default() };
-        let tokens = [1, 2, 9, 9, 9, 9, 9, 9, 3, 9, 9, 4];
-        let media = place(&tokens, &processed).unwrap();
-        let expected = [
-            [0; 3],
-            [1; 3],
-            [2, 2, 2],
-            [2, 2, 3],
-            [2, 2, 4],
-            [2, 3, 2],
-            [2, 3, 3],
-            [2, 3, 4],
-            [5; 3],
-            [6; 3],
-            [7; 3],
-            [8; 3],
-        ];
-        assert_eq!((media.positions.as_slice(), media.next), (&expected[..], 9));
-        assert_eq!(media.images[1].range(), 9..11);
-        let e = place(&tokens[1..5], &processed).unwrap_err().to_string();
-        assert!(e.starts_with("the prompt has 3 image tokens (9), its images make 8"), "{e}");
+        Ok(())
     }
 }

@@ -6,14 +6,14 @@ use tamarack_api::{Medium, RecipeOp};
 /// Pixels that a step may make: more than any model takes.
 const MAX_PIXELS: usize = 1 << 26;
 
-/// A value of a recipe.
+/// A value of a recipe: an image, or frames of a video, all of one size.
 enum Value {
-    Bytes(Pixels),
-    /// [rows, columns, channels] of so many columns.
+    Bytes(Vec<Pixels>),
+    /// [rows, columns, channels] of so many columns, of each.
     Floats {
         width: usize,
         height: usize,
-        values: Vec<f32>,
+        frames: Vec<Vec<f32>>,
     },
 }
 
@@ -25,10 +25,10 @@ pub(super) struct Prepared {
     pub seen: Vec<Pixels>,
 }
 
-/// Runs the recipes of parts of an image; `width` is that of the tower's patches. Steps that a recipe begins with as the one
-/// before it does are not done again.
-pub(super) fn run(parts: &[Medium], image: Pixels, width: usize) -> Result<Vec<Prepared>, String> {
-    let mut values = vec![Value::Bytes(image)];
+/// Runs the recipes of parts of an image, or of the frames of one moment of a video; `width` is that of the tower's
+/// patches. Steps that a recipe begins with as the one before it does are not done again.
+pub(super) fn run(parts: &[Medium], frames: Vec<Pixels>, width: usize) -> Result<Vec<Prepared>, String> {
+    let mut values = vec![Value::Bytes(frames)];
     let mut done: &[RecipeOp] = &[];
     let mut all = Vec::with_capacity(parts.len());
     for medium in parts {
@@ -56,7 +56,7 @@ pub(super) fn run(parts: &[Medium], image: Pixels, width: usize) -> Result<Vec<P
 
 fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Value, String> {
     let bytes = |of: usize| match values.get(of) {
-        Some(Value::Bytes(pixels)) => Ok(pixels),
+        Some(Value::Bytes(frames)) => Ok(frames),
         _ => Err(format!("expected an image of bytes, {of} is none")),
     };
     let check = |width: usize, height: usize| match width.checked_mul(height) {
@@ -66,45 +66,49 @@ fn step(op: &RecipeOp, values: &[Value], prepared: &mut Prepared) -> Result<Valu
     match op {
         RecipeOp::Resize { of, width, height, filter } => {
             check(*width, *height)?;
-            Ok(Value::Bytes(resize(bytes(*of)?, *width, *height, *filter)))
+            Ok(Value::Bytes(bytes(*of)?.iter().map(|frame| resize(frame, *width, *height, *filter)).collect()))
         }
         RecipeOp::Crop { of, x, y, width, height } => {
             check(*width, *height)?;
-            bytes(*of)?.crop(*x, *y, *width, *height).map(Value::Bytes)
+            let parts = bytes(*of)?.iter().map(|frame| frame.crop(*x, *y, *width, *height));
+            parts.collect::<Result<_, _>>().map(Value::Bytes)
         }
         RecipeOp::Normalize { of, scale, mean, std } => {
-            let pixels = bytes(*of)?;
-            prepared.seen.push(pixels.clone());
+            let frames = bytes(*of)?;
+            prepared.seen.extend_from_slice(frames);
             // As in numpy: the product in f64, rounded, the rest in f32.
             let one = |(i, v): (usize, &u8)| ((f64::from(*v) * scale) as f32 - mean[i % 3]) / std[i % 3];
-            let values = pixels.rgb.iter().enumerate().map(one).collect();
-            Ok(Value::Floats { width: pixels.width, height: pixels.height, values })
+            let [width, height] = frames.first().map_or([0; 2], |f| [f.width, f.height]);
+            let frames = frames.iter().map(|f| f.rgb.iter().enumerate().map(one).collect()).collect();
+            Ok(Value::Floats { width, height, frames })
         }
-        RecipeOp::Patchify { of, patch, merge, frames } => {
-            let Some(Value::Floats { width, height, values }) = values.get(*of) else {
+        RecipeOp::Patchify { of, patch, merge, frames: depth } => {
+            let Some(Value::Floats { width, height, frames }) = values.get(*of) else {
                 return Err(format!("expected a normalized image, {of} is none"));
             };
             let block = patch.checked_mul(*merge).filter(|b| *b > 0);
             let block = block.filter(|b| width.is_multiple_of(*b) && height.is_multiple_of(*b));
             let block =
                 block.ok_or_else(|| format!("{width} x {height} pixels are no {merge}-blocks of {patch}-patches"))?;
-            let size = values.len().checked_mul(*frames).filter(|n| *n <= MAX_PIXELS * 3);
-            prepared.patches.reserve(size.ok_or_else(|| format!("{frames} frames in a patch are too many"))?);
-            for (row, column) in (0..height / block).flat_map(|r| (0..width / block).map(move |c| (r, c))) {
-                for within in 0..merge * merge {
-                    let y = row * block + within / merge * patch;
-                    let x = column * block + within % merge * patch;
-                    for channel in 0..3 {
-                        for _ in 0..*frames {
+            let deep = frames.len().checked_next_multiple_of(*depth).filter(|n| *n > 0);
+            let size = deep.and_then(|n| (width * height * 3).checked_mul(n)).filter(|n| *n <= MAX_PIXELS * 3);
+            prepared.patches.reserve(size.ok_or_else(|| format!("{depth} frames in a patch are too many, or none"))?);
+            for moment in frames.chunks(*depth) {
+                let at = |frame: usize| &moment[frame.min(moment.len() - 1)];
+                for (row, column) in (0..height / block).flat_map(|r| (0..width / block).map(move |c| (r, c))) {
+                    for within in 0..merge * merge {
+                        let y = row * block + within / merge * patch;
+                        let x = column * block + within % merge * patch;
+                        for (channel, frame) in (0..3).flat_map(|c| (0..*depth).map(move |frame| (c, frame))) {
                             for line in y..y + patch {
-                                let line = values[(line * width + x) * 3..].iter().skip(channel).step_by(3);
+                                let line = at(frame)[(line * width + x) * 3..].iter().skip(channel).step_by(3);
                                 prepared.patches.extend(line.take(*patch));
                             }
                         }
                     }
                 }
             }
-            Ok(Value::Floats { width: 0, height: 0, values: Vec::new() })
+            Ok(Value::Floats { width: 0, height: 0, frames: Vec::new() })
         }
     }
 }
@@ -135,12 +139,29 @@ mod tests {
             part(&[resize(0, 6), resize(1, 8), resize(2, 4)]),
             part(&[resize(0, 4)]),
         ];
-        let together = run(&parts, image.clone(), 12).unwrap();
+        let together = run(&parts, vec![image.clone()], 12).unwrap();
         for (part, found) in parts.iter().zip(together) {
-            let alone = run(std::slice::from_ref(part), image.clone(), 12).unwrap().remove(0);
+            let alone = run(std::slice::from_ref(part), vec![image.clone()], 12).unwrap().remove(0);
             assert_eq!((found.patches, found.seen), (alone.patches, alone.seen));
         }
-        let e = run(&[part(&[resize(0, 6), crop(1, 3)])], image, 12).err().unwrap();
+        let e = run(&[part(&[resize(0, 6), crop(1, 3)])], vec![image], 12).err().unwrap();
         assert!(e.starts_with("step 1 of its recipe: 4 x 4 pixels at 3, 0 are not inside 6 x 4"), "{e}");
+    }
+    #[test]
+    fn frames_lie_behind_each_other_in_patches() {
+        let frame = |v: u8| Pixels { width: 2, height: 1, rgb: vec![v, v + 1, v + 2, v + 3, v + 4, v + 5] };
+        let recipe = vec![
+            RecipeOp::Normalize { of: 0, scale: 1.0, mean: [0.0; 3], std: [1.0; 3] },
+            RecipeOp::Patchify { of: 1, patch: 1, merge: 1, frames: 2 },
+        ];
+        let moments = Medium { recipe, segments: vec![2, 2], ..Medium::default() };
+        let prepared = run(std::slice::from_ref(&moments), vec![frame(0), frame(10), frame(20)], 6).unwrap().remove(0);
+        let expected =
+            [[0, 10, 1, 11, 2, 12], [3, 13, 4, 14, 5, 15], [20, 20, 21, 21, 22, 22], [23, 23, 24, 24, 25, 25]];
+        assert_eq!(prepared.patches, expected.as_flattened().iter().map(|v| *v as f32).collect::<Vec<f32>>());
+        assert_eq!(prepared.seen.len(), 3);
+        let none = RecipeOp::Patchify { of: 1, patch: 1, merge: 1, frames: 0 };
+        let none = Medium { recipe: vec![moments.recipe[0].clone(), none], ..moments };
+        assert!(run(&[none], vec![frame(0)], 6).err().unwrap().contains("0 frames in a patch"));
     }
 }

@@ -1,5 +1,5 @@
-//! Resizing, bit for bit as Pillow's `Image.resize` up to version 12: a pass over columns, then one over rows, each of which
-//! rounds to bytes, with weights in fixed point.
+//! Resizing, bit for bit as Pillow's `Image.resize` up to version 12: a pass over columns, then one over rows, each of
+//! which rounds to bytes, with weights in fixed point.
 
 use super::Pixels;
 use rayon::prelude::*;

@@ -114,7 +114,7 @@ fn planned(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<Planned> {
-    let pages = pages(options.context, checkpoint.config())?;
+    let pages = cache_pages(options, checkpoint.config())?;
     let mut program = shortened(program, checkpoint);
     options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     // Tokens that see each other go into one step, beside those of others who generate.
@@ -216,7 +216,18 @@ fn shortened(program: Program, checkpoint: &Checkpoint) -> Program {
     program
 }
 
-/// Pages of the cache.
+/// Pages of the cache: a sequence as long as the context fits, whatever its first pages take.
+fn cache_pages(options: &LoadOptions, config: &Value) -> Result<usize> {
+    let (lead, pages) = (options.lead(), pages(options.context, config)?);
+    Ok(lead.pages_for(pages * PAGE).next_multiple_of(lead.run))
+}
+
+/// Tokens that the cache holds.
+pub(super) fn context(options: &LoadOptions, config: &Value) -> Result<usize> {
+    Ok(options.lead().tokens_in(cache_pages(options, config)?))
+}
+
+/// Pages of a context.
 fn pages(context: Option<usize>, config: &Value) -> Result<usize> {
     let made_for =
         config.get("max_position_embeddings").or_else(|| config.pointer("/text_config/max_position_embeddings"));

@@ -69,13 +69,28 @@ fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
     Ok(Recorded { checkpoint, source, plugin, parts })
 }
 
-/// What the model at `path` will take of its device's memory.
-pub(crate) fn estimate(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<MemoryUse> {
+/// What the model at `path` will take of its device's memory, beside the draft model at another.
+pub(crate) fn estimate(
+    sources: &[Source],
+    path: &Path,
+    draft: Option<&Path>,
+    options: &LoadOptions,
+) -> Result<MemoryUse> {
     let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
     let adapters = adapters(options)?;
     let (text, tensors) = adapter::apply(parts.text, &checkpoint, &adapters)?;
-    device::estimate(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
+    let context = device::context(options, checkpoint.config())?;
+    let own = device::estimate(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))?;
+    match draft {
+        Some(draft) => Ok(own + estimate(sources, draft, None, &of_draft(options, context))?),
+        None => Ok(own),
+    }
+}
+
+/// How a draft model is loaded beside a model with such a context.
+fn of_draft(options: &LoadOptions, context: usize) -> LoadOptions {
+    LoadOptions { context: Some(context), adapters: Vec::new(), draft: None, ..options.clone() }
 }
 
 /// The adapters that a model is loaded with.
@@ -111,11 +126,15 @@ pub(crate) fn load(
 
     let kind = configuration.override_tokenizer.as_deref();
     let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
+    let tokenizer = match &plugin.declaration().chat_template {
+        Some(template) => tokenizer.map(|t| t.with_default_template(template)),
+        None => tokenizer,
+    };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
     let adapters = adapters(options)?;
     let executor = executor(text.clone(), tower.clone(), &checkpoint, &adapters, options, &configuration.name);
-    let mut model = Model::new(executor.map_err(|e| e.of_model(path))?);
+    let mut model = Model::new(executor.map_err(|e| e.of_model(path))?).with_lead(options.lead());
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();
@@ -127,7 +146,7 @@ pub(crate) fn load(
         parameters: checkpoint.tensors().map(|(_, t)| t.shape().iter().map(|d| *d as u64).product::<u64>()).sum(),
         bytes: checkpoint.tensors().map(|(_, t)| t.bytes()).sum(),
         vocabulary: model.vocabulary(),
-        context: capacity.pages * crate::exec::PAGE,
+        context: options.lead().tokens_in(capacity.pages),
         step_rows: capacity.rows,
         image_rows: model.executor.image_rows(),
     };
@@ -168,7 +187,7 @@ pub(crate) fn add_draft(
     path: &Path,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let options = LoadOptions { context: Some(shared.info.context), adapters: Vec::new(), ..options.clone() };
+    let options = of_draft(options, shared.info.context);
     let (draft, about) = load(sources, configuration, path, None, &options)?;
     let words = ["Hello, world", "fn main() {}", " 1234 été"];
     let [own, theirs] = [&shared.tokenizer, &about.tokenizer].map(|t| {

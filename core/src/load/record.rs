@@ -100,7 +100,7 @@ fn renamed(mut graph: Graph, names: &HashMap<String, String>) -> Graph {
     graph
 }
 
-/// The files beside the checkpoint that say how images are prepared.
+/// The files beside the checkpoint that say how images and videos are prepared.
 fn processor_config(folder: &Path) -> Result<ProcessorConfig> {
     let read = |name: &str| {
         let path = folder.join(name);
@@ -110,5 +110,9 @@ fn processor_config(folder: &Path) -> Result<ProcessorConfig> {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("expected JSON: {e}")))
     };
-    Ok(ProcessorConfig { processor: read("processor_config.json")?, preprocessor: read("preprocessor_config.json")? })
+    Ok(ProcessorConfig {
+        processor: read("processor_config.json")?,
+        preprocessor: read("preprocessor_config.json")?,
+        video: read("video_preprocessor_config.json")?,
+    })
 }

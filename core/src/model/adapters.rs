@@ -41,16 +41,17 @@ impl Model {
         self.rebuild(self.files()?, others)
     }
 
-    /// Adds an adapter to the model's own weights for good, as long as it is loaded, and takes it away. Weights that were
-    /// quantized are so no more where the adapter changes them.
+    /// Adds an adapter to the model's own weights for good, as long as it is loaded, and takes it away: the model computes
+    /// from then on what it computed with the adapter. Weights that were quantized are so no more where the adapter changes
+    /// them.
     ///
     /// # Errors
-    /// As for [`Model::unload_adapter`].
+    /// As for [`Model::unload_adapter`], or a weight that it changes is an embedding, too, which it does not change.
     pub fn fuse_adapter(&mut self, name: &str) -> Result<()> {
         let (adapter, others) = self.without(name)?;
-        let checkpoint = self.files()?;
-        let fused = adapter::fused(&checkpoint, &adapter)?;
-        self.rebuild(checkpoint.with(fused), others)
+        let files = self.files.as_ref().ok_or_else(no_files)?;
+        let fused = adapter::fused(&files.program, &files.checkpoint, &adapter)?;
+        self.rebuild(files.checkpoint.with(fused), others)
     }
 
     pub(crate) fn adapter_number(&self, name: Option<&str>) -> Result<u32> {
@@ -65,7 +66,7 @@ impl Model {
 
     fn files(&self) -> Result<Checkpoint> {
         let files = self.files.as_ref().map(|f| f.checkpoint.clone());
-        files.ok_or_else(|| Error::Request("adapters: the model has no files".to_owned()))
+        files.ok_or_else(no_files)
     }
 
     /// Puts the model on its device anew, with these weights and adapters.
@@ -78,6 +79,10 @@ impl Model {
         self.is_changed = true;
         Ok(())
     }
+}
+
+fn no_files() -> Error {
+    Error::Request("adapters: the model has no files".to_owned())
 }
 
 impl ModelContainer {

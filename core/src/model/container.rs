@@ -172,18 +172,18 @@ impl ModelContainer {
     /// Makes tokens of a conversation or a text.
     ///
     /// # Errors
-    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images also [`Error::Io`] and
+    /// [`Error::Text`] if there is no tokenizer, or the chat template refuses; with images or videos also [`Error::Io`] and
     /// [`Error::File`] if one cannot be read, and [`Error::Request`] if the model takes none, or not so many or so large ones.
     pub async fn prepare(&self, input: UserInput) -> Result<LmInput> {
         let tokenizer = self.tokenizer()?;
         let input = image::fetch_all(input).await?;
-        if input.images.is_empty() {
+        if input.images.is_empty() && input.videos.is_empty() {
             return self.0.processor.prepare(input, tokenizer);
         }
         // Decoding and resizing take a while.
         let (processor, tokenizer) = (self.0.processor.clone(), tokenizer.clone());
         let done = tokio::task::spawn_blocking(move || processor.prepare(input, &tokenizer)).await;
-        done.unwrap_or_else(|_| Err(Error::Request("preparing an image panicked".to_owned())))
+        done.unwrap_or_else(|_| Err(Error::Request("preparing images panicked".to_owned())))
     }
 
     /// Begins a generation. It runs whether or not the stream is read.
@@ -265,14 +265,28 @@ impl ModelContainer {
         self.tokenizer()?.decode(tokens, false)
     }
 
-    /// The tokens of a conversation that the model is to go on with. [`ModelContainer::prepare`] also takes tools,
-    /// documents and whatever else a chat template reads.
+    /// The tokens of a conversation that the model is to go on with.
     ///
     /// # Errors
     /// [`Error::Text`] if there is no tokenizer, or the chat template refuses.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<Vec<u32>> {
         let turns: Vec<Value> = messages.iter().cloned().map(Value::from).collect();
-        self.tokenizer()?.apply_chat_template(&turns, None, true, &Map::new())
+        self.apply_chat_template_with(&turns, &[], &Map::new())
+    }
+
+    /// The same for turns of any kind, with tools that the model may call, and with whatever else its chat template reads
+    /// (`enable_thinking`, say): all as templates have it.
+    ///
+    /// # Errors
+    /// As for [`ModelContainer::apply_chat_template`].
+    pub fn apply_chat_template_with(
+        &self,
+        messages: &[Value],
+        tools: &[Value],
+        additional_context: &Map<String, Value>,
+    ) -> Result<Vec<u32>> {
+        let tools = (!tools.is_empty()).then_some(tools);
+        self.tokenizer()?.apply_chat_template(messages, tools, true, additional_context)
     }
 }
 

@@ -4,7 +4,7 @@ use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, LmInput, PromptCache, Result,
     adapter::Adapter,
-    exec::{Capacity, Draw, Executor, ImageStore, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
+    exec::{Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
 use std::sync::Arc;
@@ -58,6 +58,12 @@ impl Model {
         let images = ImageStore::new(executor.image_rows());
         let (files, draft) = (None, None);
         Model { executor, pool, files, is_changed: false, adapters: Vec::new(), draft, caches: Vec::new(), images }
+    }
+
+    /// With sequences that begin with pages in full.
+    pub(crate) fn with_lead(self, lead: Lead) -> Model {
+        let pool = Pool::with_lead(self.capacity().pages, lead);
+        Model { pool, ..self }
     }
 
     /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they
@@ -163,9 +169,10 @@ impl Model {
         self.executor.capacity()
     }
 
-    /// What it takes of its device's memory.
+    /// What it takes of its device's memory, its draft model included.
     pub fn memory(&self) -> MemoryUse {
-        self.executor.memory()
+        let own = self.executor.memory();
+        self.draft.as_ref().map_or(own, |draft| own + draft.memory())
     }
 
     /// The device, for people.
@@ -236,7 +243,7 @@ impl Model {
             let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
             let mut step = Step::default();
             let draw = |i: usize| (start + i >= first).then_some(Draw { logits: true, ..Draw::default() });
-            while step.rows.is_empty() && sequence.pages_wanted(ids.len()) > self.pool.free() && self.reclaim() {}
+            while step.rows.is_empty() && self.pool.lacks(sequence, ids.len()) && self.reclaim() {}
             if !step.push(sequence, &mut self.pool, &ids, draw) {
                 let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
                 return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));

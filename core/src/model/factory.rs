@@ -95,14 +95,16 @@ impl<K: ModelKind> GenericModelFactory<K> {
         load_from(vec![self.source()], configuration, options).await
     }
 
-    /// What a model will take of its device's memory, when it is loaded with these options. Reads the headers of its
-    /// files, which have to be on this machine, and blocks while it does.
+    /// What a model will take of its device's memory, when it is loaded with these options: its draft model's is in it. Reads
+    /// the headers of its files, which have to be on this machine, and blocks while it does.
     ///
     /// # Errors
     /// As for [`GenericModelFactory::load_container`], as far as can be known before the weights are read.
     pub fn estimate(&self, configuration: &ModelConfiguration, options: &LoadOptions) -> Result<MemoryUse> {
-        let path = configuration.model_directory(&hub(options)?)?;
-        load::estimate(&[self.source()], &path, options)
+        let hub = hub(options)?;
+        let path = configuration.model_directory(&hub)?;
+        let draft = options.draft.as_ref().map(|draft| draft.model_directory(&hub)).transpose()?;
+        load::estimate(&[self.source()], &path, draft.as_deref(), options)
     }
 
     fn source(&self) -> Source {

@@ -30,20 +30,17 @@ pub trait ModelKind: fmt::Debug + Send + Sync + Sized + 'static {
 
 /// Loads language models.
 pub type LlmModelFactory = GenericModelFactory<Llm>;
-/// Loads vision-language models. No plugin makes one yet: images come with a later version, and until then
-/// this refuses every model by its `model_type`, except those of architectures that the program registers itself.
+/// Loads vision-language models.
 pub type VlmModelFactory = GenericModelFactory<Vlm>;
 /// Which architecture serves which `model_type` of a language model.
 pub type LlmTypeRegistry = ModelTypeRegistry<Llm>;
-/// Which architecture serves which `model_type` of a vision-language model. Empty until one is registered, see
-/// [`VlmModelFactory`].
+/// Which architecture serves which `model_type` of a vision-language model.
 pub type VlmTypeRegistry = ModelTypeRegistry<Vlm>;
 /// Language models that are known by name.
 ///
 /// Its constants of mlx-swift-lm are functions here. What was `ModelRegistry` there is this, or [`VlmRegistry`].
 pub type LlmRegistry = AbstractModelRegistry<Llm>;
-/// Vision-language models that are known by name. Architectures that serve them come with a later version, see
-/// [`VlmModelFactory`].
+/// Vision-language models that are known by name.
 pub type VlmRegistry = AbstractModelRegistry<Vlm>;
 
 static LLM_MODELS: LazyLock<LlmRegistry> = LazyLock::new(|| AbstractModelRegistry::of(preconfigured::LLM));

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Result,
+    exec::{Lead, PAGE},
     program::{Op, Program},
 };
 use std::{fmt, str::FromStr};
@@ -12,8 +13,8 @@ use tamarack_kernels::CacheFormat;
 /// ```
 /// use tamarack::model::KvQuantize;
 ///
-/// assert_eq!("8".parse(), Ok(KvQuantize { bits: 8, group_size: 64 }));
-/// assert_eq!("4:32".parse(), Ok(KvQuantize { bits: 4, group_size: 32 }));
+/// assert_eq!("8".parse(), Ok(KvQuantize { bits: 8, group_size: 64, start: 0 }));
+/// assert_eq!("4:32".parse(), Ok(KvQuantize { bits: 4, group_size: 32, start: 0 }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KvQuantize {
@@ -21,6 +22,8 @@ pub struct KvQuantize {
     pub bits: u32,
     /// Elements of a key or value that share a scale: 32, 64 or 128.
     pub group_size: u32,
+    /// How many of a sequence's first tokens stay in f16, in whole pages: all later ones are quantized.
+    pub start: usize,
 }
 
 impl FromStr for KvQuantize {
@@ -30,7 +33,7 @@ impl FromStr for KvQuantize {
     fn from_str(text: &str) -> Result<KvQuantize, String> {
         let (bits, group) = text.split_once(':').unwrap_or((text, "64"));
         match (bits.parse(), group.parse()) {
-            (Ok(bits @ (2 | 4 | 8)), Ok(group_size @ (32 | 64 | 128))) => Ok(KvQuantize { bits, group_size }),
+            (Ok(bits @ (2 | 4 | 8)), Ok(group_size @ (32 | 64 | 128))) => Ok(KvQuantize { bits, group_size, start: 0 }),
             _ => Err(format!("expected 2, 4 or 8, or with a group of 32, 64 or 128 such as 4:32, found `{text}`")),
         }
     }
@@ -43,10 +46,18 @@ impl fmt::Display for KvQuantize {
 }
 
 impl KvQuantize {
+    /// The pages with which each sequence begins.
+    pub(crate) fn lead(self) -> Lead {
+        match self.start.div_ceil(PAGE) {
+            0 => Lead::default(),
+            pages => Lead { pages, run: (16 / self.bits.clamp(1, 16)) as usize },
+        }
+    }
+
     /// Has all caches that attention looks at quantized.
     pub(crate) fn apply(self, program: &mut Program) -> Result<()> {
         self.to_string().parse::<KvQuantize>().map_err(|e| Error::Request(format!("quantized cache: {e}")))?;
-        let format = CacheFormat::Affine { bits: self.bits, group: self.group_size };
+        let format = CacheFormat::Affine { bits: self.bits, group: self.group_size, mixed: self.start > 0 };
         let attended = |op: &Op| if let Op::Attend { cache, .. } = op { Some(*cache) } else { None };
         for cache in program.nodes.iter().filter_map(|n| attended(&n.op)) {
             let cache = &mut program.caches[cache];

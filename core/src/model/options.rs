@@ -2,6 +2,7 @@
 
 use super::{Device, KvQuantize, ModelConfiguration, Progress};
 use crate::checkpoint::Quantize;
+use crate::exec::Lead;
 use crate::gpu::Precision;
 use crate::hub::Hub;
 use std::{path::PathBuf, sync::Arc};
@@ -23,7 +24,7 @@ pub struct LoadOptions {
     pub precision: Option<Precision>,
     /// Quantizes the float matrices of the model while it loads, as MLX would. `None` leaves them as they are.
     pub quantize: Option<Quantize>,
-    /// Quantizes keys and values in the cache, from the first token on. `None` keeps them in f16. All generations share
+    /// Quantizes keys and values in the cache, from the token on that it says. `None` keeps them in f16. All generations share
     /// the cache's pages, so that this is the model's and not a generation's.
     pub kv: Option<KvQuantize>,
     /// Folders of low-rank adapters, in MLX's layout or PEFT's. Each is called as its folder, and generations choose one:
@@ -39,6 +40,11 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
+    /// How sequences begin in the cache.
+    pub(crate) fn lead(&self) -> Lead {
+        self.kv.map(KvQuantize::lead).unwrap_or_default()
+    }
+
     /// Where it runs.
     pub fn device(mut self, device: Device) -> LoadOptions {
         self.device = device;

@@ -65,7 +65,6 @@ const NINES: &str = "Is 9.9 greater or 9.11?";
 const CHINESE: &str = "Translate the following text into Chinese: Hello, how are you?";
 const HELLO: &str = "Hello, how are you?";
 const DESCRIBE: &str = "Describe the image in English";
-const DETAIL: &str = "Describe this image in detail.";
 const EVENT: &str = "What is the main event in this segment? Describe it in one brief sentence.";
 const HAIKU: &str = "Write a haiku about programming in Rust";
 
@@ -74,12 +73,12 @@ const EOT: &[&str] = &["<|eot_id|>"];
 const IM_END: &[&str] = &["<|im_end|>"];
 const END: &[&str] = &["<|end|>"];
 const END_OF_TURN: &[&str] = &["<end_of_turn>"];
-const TURN: &[&str] = &["<turn|>"];
-const MUSE: &[&str] = &["<|eot|>", "<|end_of_text|>"];
 
 models! { LLM, LlmRegistry:
     code_llama_13b_4bit "mlx-community/CodeLlama-13b-Instruct-hf-4bit-MLX" SORT OWN,
     code_llama_13b "codellama/CodeLlama-13b-Instruct-hf" SORT OWN,
+    deepseek_r1_4bit "mlx-community/DeepSeek-R1-4bit" SPAIN OWN,
+    deepseek_r1 "deepseek-ai/DeepSeek-R1" SPAIN OWN,
     deepseek_r1_7b_4bit "mlx-community/DeepSeek-R1-Distill-Qwen-7B-4bit" NINES OWN,
     deepseek_r1_7b "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B" NINES OWN,
     gemma_2b_quantized "mlx-community/quantized-gemma-2b-it" LETTUCE OWN,
@@ -173,24 +172,22 @@ models! { LLM, LlmRegistry:
 
 models! { VLM, VlmRegistry:
     paligemma_3b_mix_448_8bit "mlx-community/paligemma-3b-mix-448-8bit" DESCRIBE OWN,
+    paligemma_3b_mix_448 "google/paligemma-3b-mix-448" DESCRIBE OWN,
     qwen2_vl_2b_instruct_4bit "mlx-community/Qwen2-VL-2B-Instruct-4bit" DESCRIBE IM_END,
+    qwen2_vl_2b_instruct "Qwen/Qwen2-VL-2B-Instruct" DESCRIBE IM_END,
     qwen2_5_vl_3b_instruct_4bit "mlx-community/Qwen2.5-VL-3B-Instruct-4bit" DESCRIBE IM_END,
+    qwen2_5_vl_3b_instruct "Qwen/Qwen2.5-VL-3B-Instruct" DESCRIBE IM_END,
     qwen3_vl_4b_instruct_4bit "lmstudio-community/Qwen3-VL-4B-Instruct-MLX-4bit" DESCRIBE IM_END,
     qwen3_vl_4b_instruct_8bit "mlx-community/Qwen3-VL-4B-Instruct-8bit" HAIKU IM_END,
+    qwen3_vl_4b_instruct "Qwen/Qwen3-VL-4B-Instruct" DESCRIBE IM_END,
     smolvlm_instruct_4bit "mlx-community/SmolVLM-Instruct-4bit" DESCRIBE OWN,
-    lfm2_5_vl_1_6b_4bit "mlx-community/LFM2.5-VL-1.6B-4bit" NONE OWN,
-    lfm2_vl_1_6b_4bit "mlx-community/LFM2-VL-1.6B-4bit" NONE OWN,
-    mistral3_3b_instruct_4bit "mlx-community/Ministral-3-3B-Instruct-2512-4bit" NONE OWN,
-    gemma3_4b_qat_4bit "mlx-community/gemma-3-4b-it-qat-4bit" DESCRIBE END_OF_TURN,
-    gemma3_12b_qat_4bit "mlx-community/gemma-3-12b-it-qat-4bit" DESCRIBE END_OF_TURN,
-    gemma3_27b_qat_4bit "mlx-community/gemma-3-27b-it-qat-4bit" DESCRIBE END_OF_TURN,
-    gemma4_e2b_it_4bit "mlx-community/gemma-4-e2b-it-4bit" DESCRIBE TURN,
-    gemma4_e4b_it_4bit "mlx-community/gemma-4-e4b-it-4bit" DESCRIBE TURN,
-    gemma4_31b_it_4bit "mlx-community/gemma-4-31b-it-4bit" DESCRIBE TURN,
-    gemma4_26b_a4b_it_4bit "mlx-community/gemma-4-26b-a4b-it-4bit" DESCRIBE TURN,
+    smolvlm_instruct "HuggingFaceTB/SmolVLM-Instruct" DESCRIBE OWN,
     smolvlm "HuggingFaceTB/SmolVLM2-500M-Video-Instruct-mlx" EVENT OWN,
-    fastvlm "mlx-community/FastVLM-0.5B-bf16" DETAIL OWN,
-    qwen3_5_27b_4bit "mlx-community/Qwen3.5-27B-4bit" DESCRIBE IM_END,
-    qwen3_5_35b_a3b_4bit "mlx-community/Qwen3.5-35B-A3B-4bit" DESCRIBE IM_END,
-    muse_glimmer_30b_4bit "mlx-community/Muse-Glimmer-30B-4bit" DESCRIBE MUSE tools Atem,
+    smolvlm2_500m_video_instruct "HuggingFaceTB/SmolVLM2-500M-Video-Instruct" EVENT OWN,
+    gemma3_4b_qat_4bit "mlx-community/gemma-3-4b-it-qat-4bit" DESCRIBE END_OF_TURN,
+    gemma3_4b_qat "google/gemma-3-4b-it-qat-q4_0-unquantized" DESCRIBE END_OF_TURN,
+    gemma3_12b_qat_4bit "mlx-community/gemma-3-12b-it-qat-4bit" DESCRIBE END_OF_TURN,
+    gemma3_12b_qat "google/gemma-3-12b-it-qat-q4_0-unquantized" DESCRIBE END_OF_TURN,
+    gemma3_27b_qat_4bit "mlx-community/gemma-3-27b-it-qat-4bit" DESCRIBE END_OF_TURN,
+    gemma3_27b_qat "google/gemma-3-27b-it-qat-q4_0-unquantized" DESCRIBE END_OF_TURN,
 }

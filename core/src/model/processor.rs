@@ -24,9 +24,12 @@ pub struct LlmUserInputProcessor;
 
 impl UserInputProcessor for LlmUserInputProcessor {
     fn prepare(&self, input: UserInput, tokenizer: &Tokenizer) -> Result<LmInput> {
-        let UserInput { prompt, tools, additional_context, images, .. } = input;
+        let UserInput { prompt, tools, additional_context, images, videos, .. } = input;
         if !images.is_empty() {
             return Err(Error::Request("the model takes no images: choose a vision-language model".to_owned()));
+        }
+        if !videos.is_empty() {
+            return Err(Error::Request("the model takes no videos: choose a vision-language model".to_owned()));
         }
         let offered = (!tools.is_empty()).then_some(&tools[..]);
         let (tokens, is_chat) = match prompt {
@@ -42,10 +45,10 @@ impl UserInputProcessor for LlmUserInputProcessor {
 /// Makes a processor from what `preprocessor_config.json` (or `processor_config.json`) says.
 type Create = dyn Fn(&Value) -> Result<Arc<dyn UserInputProcessor>> + Send + Sync;
 
-/// Which processor serves which `processor_class` of a vision-language model. Language models need none of it.
+/// Which processor serves which `processor_class` of a vision-language model, in place of what its architecture brings
+/// along. Language models need none of it.
 ///
-/// Clones are handles of the same registry. It begins empty: those of vision-language models come with their
-/// architectures, see [`super::VlmModelFactory`].
+/// Clones are handles of the same registry. It begins empty: architectures that take images have a processor of their own.
 #[derive(Clone, Default)]
 pub struct ProcessorTypeRegistry(Arc<RwLock<BTreeMap<String, Arc<Create>>>>);
 

@@ -95,7 +95,7 @@ fn read_pages(model: &mut Model, cache: &PromptCache) -> Result<Contents> {
 fn write_pages(model: &mut Model, cache: &PromptCache, contents: &Contents) -> Result<()> {
     let Contents { tokens, admitted, caches } = contents;
     let length = tokens.len();
-    while length.div_ceil(PAGE) > model.pool.free() && model.reclaim() {}
+    while model.pool.lacks(&Sequence::new(0, 0), length) && model.reclaim() {}
     let sequence = Sequence::reserve(length, *admitted as usize, &mut model.pool);
     let free = model.pool.free() * PAGE;
     let no_room = || Error::Memory(format!("a prompt cache of {length} tokens does not fit: {free} are free"));

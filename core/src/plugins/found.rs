@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use tamarack_api::{
-    Architecture, Config, Declaration, Graph, Index, ProcessRequest, Processed, TextModel, VisionLanguage,
+    API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, Processed, TextModel, VisionLanguage,
     plugin::{RecordRequest, VisionRequest, from_bytes, guarded, record_graph},
 };
 
@@ -136,14 +136,14 @@ impl Found {
                 Ok(graph)
             }
             Code::Library(library) => {
-                let (request, library) = (self.request(graph, config, index)?, library.clone());
+                let (request, library) = (self.request(graph, config, &index)?, library.clone());
                 let there = move || library.call("record", &request);
                 let reply = within(self.0.limit, RECORDING, there).map_err(model)?;
                 if reply.len() > MAX_GRAPH {
                     let (found, most) = (reply.len() >> 20, MAX_GRAPH >> 20);
                     return Err(self.broken(format!("sent a graph of {found} MiB, no model has one of {most} MiB")));
                 }
-                Graph::decode(&reply).map_err(|e| self.broken(e.0))
+                Graph::decode_for(&reply, index).map_err(|e| self.broken(e.0))
             }
         }
         .and_then(|graph| validate_all(&graph).map_err(|e| self.broken(e)).map(|()| graph))
@@ -162,7 +162,7 @@ impl Found {
                 within(self.0.limit, RECORDING, here).map_err(failed)
             }
             Code::Library(library) => {
-                let (request, library) = (self.request("text", config, Index::new())?, library.clone());
+                let (request, library) = (self.request("text", config, &Index::new())?, library.clone());
                 let reply = within(self.0.limit, RECORDING, move || library.call("tensors", &request));
                 serde_json::from_slice(&reply.map_err(failed)?).map_err(|e| failed(format!("its tensors: {e}")))
             }
@@ -219,7 +219,7 @@ impl Found {
                 let library = library.clone();
                 let there = move || library.call(entry, &request);
                 let reply = within(self.0.limit, PROCESSING, there).map_err(failed)?;
-                serde_json::from_slice(&reply).map_err(|e| self.broken(format!("its reply to `{entry}`: {e}")))
+                serde_json::from_slice(&reply).map_err(|e| self.broken(unfit(entry, &e.to_string())))
             }
         }
     }
@@ -254,14 +254,26 @@ impl Found {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    fn request(&self, graph: &str, config: &Value, index: Index) -> Result<Vec<u8>> {
-        let architecture = self.declaration().name.clone();
-        let request = RecordRequest { architecture, graph: graph.to_owned(), config: config.clone(), index };
+    fn request(&self, graph: &str, config: &Value, index: &Index) -> Result<Vec<u8>> {
+        let (architecture, graph, config) = (self.declaration().name.clone(), graph.to_owned(), config.clone());
+        let request = RecordRequest { architecture, graph, config, index, api: Some(API) };
         serde_json::to_vec(&request).map_err(|e| self.broken(format!("the request cannot be encoded: {e}")))
     }
 
     fn broken(&self, message: String) -> Error {
         Error::Plugin(format!("{}: {message}", self.origin()))
+    }
+}
+
+/// What is said of a reply that this host does not understand: all of it counts, so what is unknown is not passed over.
+fn unfit(entry: &str, message: &str) -> String {
+    let named = |kind: &str| message.split(kind).nth(1)?.split('`').next();
+    match named("unknown field `").or_else(|| named("unknown variant `")) {
+        Some(name) => {
+            let (major, minor) = API;
+            format!("needs `{name}` in its reply to `{entry}`, this host has api {major}.{minor}: update the host")
+        }
+        None => format!("its reply to `{entry}`: {message}"),
     }
 }
 
@@ -289,6 +301,7 @@ mod tests {
         assert_eq!((entry.as_str(), request.graph.as_str(), request.architecture.as_str()), ("record", "text", "fake"));
         match request.config["fails"].as_str() {
             Some(message) => RResult::RErr(message.into()),
+            None if request.config["huge"].is_boolean() => RResult::ROk(vec![b' '; MAX_GRAPH + 1].into()),
             None => RResult::ROk(request.config["graph"].to_string().into_bytes().into()),
         }
     }
@@ -303,6 +316,7 @@ mod tests {
         for (config, expected) in [
             (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent".into()),
             (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco".into()),
+            (json!({ "huge": true }), "Plugin: sent a graph of 64 MiB, no model has one of 64 MiB".into()),
             (json!({ "graph": 7 }), format!("Plugin: the graph (api {host}) does not fit api {host}")),
             (graph(json!([]), 0), "Plugin: the output is not logits".into()),
             (
@@ -345,5 +359,40 @@ mod tests {
         assert_eq!(record(json!({})).unwrap().nodes.len(), 4);
         let e = found.record("vision", &json!({}), Index::new()).unwrap_err();
         assert_eq!(e.to_string(), "moody (registered): has no graph `vision`");
+    }
+    /// Answers with what the prompt says.
+    extern "C" fn processor(entry: RStr<'_>, request: RSlice<'_, u8>) -> RResult<RVec<u8>, RString> {
+        let request: VisionRequest = serde_json::from_slice(&request).unwrap();
+        assert_eq!(entry.as_str(), "process");
+        RResult::ROk(request.process.prompt.into_bytes().into())
+    }
+
+    /// A newer plugin may say of a prompt what this host has no idea of: then it is refused, and not half understood.
+    #[test]
+    fn what_is_unknown_in_a_reply_is_not_passed_over() {
+        let code = Code::Library(Arc::new(fake(no_description, processor)));
+        let declaration = Declaration::vlm("fake", &["fake"]);
+        let found = Found::new(declaration, ["", ""], Source::File("/plugins/fake.so".into()), code);
+        let process = |reply: Value| {
+            let request = ProcessRequest { prompt: reply.to_string(), ..ProcessRequest::default() };
+            found.process(&json!({}), request)
+        };
+        let known = serde_json::to_value(Processed::default()).unwrap();
+        assert_eq!(process(known.clone()).unwrap(), Processed::default());
+        let old = json!({ "prompt": "a", "image_token": 7, "media": [] });
+        assert_eq!(process(old).unwrap().image_token, 7, "fields that came later may be missing");
+        let with = |at: &str, field: &str| {
+            let mut reply = known.clone();
+            reply["media"] = json!([tamarack_api::Medium::default()]);
+            reply.pointer_mut(at).unwrap()[field] = json!(true);
+            process(reply).unwrap_err().to_string()
+        };
+        let host = format!("this host has api {}.{}: update the host", API.0, API.1);
+        for (at, field) in [("", "is_dream"), ("/media/0", "sound")] {
+            let e = with(at, field);
+            assert!(e.ends_with(&format!("needs `{field}` in its reply to `process`, {host}")), "{e}");
+        }
+        let e = process(json!({ "prompt": 7 })).unwrap_err().to_string();
+        assert!(e.contains("its reply to `process`: invalid type"), "{e}");
     }
 }

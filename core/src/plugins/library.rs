@@ -3,7 +3,7 @@
 use super::{binary, limit::within};
 use abi_stable::{
     library::{LibraryError, lib_header_from_path},
-    std_types::{RResult, RSlice},
+    std_types::{RResult, RSlice, RVec},
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, io::Read, path::Path, time::Duration};
@@ -35,9 +35,9 @@ impl Library {
     }
 
     /// Runs an entry point of the plugin, which catches its own panics.
-    pub fn call(&self, entry: &str, request: &[u8]) -> Result<Vec<u8>, String> {
+    pub fn call(&self, entry: &str, request: &[u8]) -> Result<RVec<u8>, String> {
         match self.0.call()(entry.into(), RSlice::from_slice(request)) {
-            RResult::ROk(reply) => Ok(reply.into()),
+            RResult::ROk(reply) => Ok(reply),
             RResult::RErr(message) => Err(message.into()),
         }
     }
@@ -98,25 +98,27 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(&target).map_err(unreadable)?;
-    file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_LEN {
+    // A file that grows meanwhile is not read to its end either.
+    if metadata.len() > MAX_LEN || file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(unreadable)? as u64 > MAX_LEN
+    {
         return Err(format!("is longer than {} MiB, no plugin is: take it away, or strip it", MAX_LEN >> 20));
     }
     Ok(bytes)
 }
 
-/// What the system says of a file, and what to do.
-fn unreadable(e: std::io::Error) -> String {
+/// What the system says of a file or directory, and what to do.
+pub fn unreadable(e: std::io::Error) -> String {
     match e.kind() {
-        std::io::ErrorKind::NotFound => format!("{e}: a link to nothing, mend it or take it away"),
+        std::io::ErrorKind::NotFound => format!("{e}: mend the path, or take the link to nothing away"),
         std::io::ErrorKind::PermissionDenied => format!("{e}: give this user the right to read it (chmod u+r)"),
-        _ => e.to_string(),
+        std::io::ErrorKind::NotADirectory => format!("{e}: name the directory that the library is in"),
+        _ => format!("{e}: copy it here again, or take it away"),
     }
 }
 
 /// Refuses a file or directory in which every user of the machine could plant code.
 pub fn refuse_world_writable(path: &Path) -> Result<(), String> {
-    let metadata = fs::metadata(path).map_err(|e| e.to_string())?;
+    let metadata = fs::metadata(path).map_err(unreadable)?;
     #[cfg(unix)]
     if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
         return Err(format!("every user can change {0}: take that right away (chmod o-w {0})", path.display()));
@@ -138,7 +140,7 @@ fn load(_: &Path, bytes: &[u8]) -> Result<PluginRef, String> {
 /// Loads the file itself: Windows locks it for as long as it is loaded.
 #[cfg(not(unix))]
 fn load(path: &Path, _: &[u8]) -> Result<PluginRef, String> {
-    root_module(&path.canonicalize().map_err(|e| e.to_string())?)
+    root_module(&path.canonicalize().map_err(unreadable)?)
 }
 
 /// In the user's cache directory first: `/tmp` is often mounted so that no code can be loaded from it.
@@ -183,7 +185,7 @@ pub(super) mod tests {
         StableAbi,
         abi_stability::abi_checking::check_layout_compatibility,
         prefix_type::PrefixTypeTrait,
-        std_types::{RStr, RString, RVec},
+        std_types::{RStr, RString},
     };
     use tamarack_abi::Plugin;
 

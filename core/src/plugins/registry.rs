@@ -2,7 +2,7 @@
 
 use super::{
     found::{Code, Found, Source},
-    library::{Library, refuse_world_writable},
+    library::{Library, refuse_world_writable, unreadable},
     limit::TIME_LIMIT,
 };
 use crate::{Error, Result};
@@ -214,10 +214,10 @@ impl Registry {
         let only = Registry { plugins: plugins.cloned().collect(), ..self.clone() };
         only.find(model_type).map_err(|e| match self.winner(model_type) {
             Some(other) => {
-                let (origin, is) = (other.origin(), called(other.declaration().kind));
+                let (origin, (is, remedy)) = (other.origin(), called(other.declaration().kind));
+                let (wanted, _) = called(kind);
                 Error::UnsupportedModelType(format!(
-                    "unsupported model_type `{model_type}`: {origin} serves it as a {is}, no plugin as a {}",
-                    called(kind)
+                    "unsupported model_type `{model_type}`: {origin} serves it as a {is}{remedy}, no plugin as a {wanted}"
                 ))
             }
             None if kind == Kind::Vlm && only.plugins.is_empty() => {
@@ -310,11 +310,12 @@ impl Registry {
     }
 }
 
-fn called(kind: Kind) -> &'static str {
+/// What a kind of model is called, and how one is loaded.
+fn called(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::Llm => "language model (load it with LlmModelFactory)",
-        Kind::Vlm => "vision-language model",
-        Kind::Embedder => "model of embeddings",
+        Kind::Llm => ("language model", " (load it with LlmModelFactory)"),
+        Kind::Vlm => ("vision-language model", " (load it with VlmModelFactory)"),
+        Kind::Embedder => ("model of embeddings", ""),
     }
 }
 
@@ -326,7 +327,7 @@ fn declaration(architecture: &'static dyn Architecture) -> Result<Declaration> {
 /// The paths in a directory that are named as this system names libraries, sorted.
 pub(super) fn libraries(directory: &Path) -> Result<Vec<PathBuf>, String> {
     refuse_world_writable(directory)?;
-    let entries = fs::read_dir(directory).and_then(|d| d.collect::<Result<Vec<_>, _>>()).map_err(|e| e.to_string())?;
+    let entries = fs::read_dir(directory).and_then(|d| d.collect::<Result<Vec<_>, _>>()).map_err(unreadable)?;
     let named = |path: &PathBuf| path.extension() == Some(env::consts::DLL_EXTENSION.as_ref());
     let mut paths: Vec<PathBuf> = entries.into_iter().map(|e| e.path()).filter(named).collect();
     paths.sort();

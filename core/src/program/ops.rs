@@ -1,8 +1,10 @@
 //! Operations whose description is more than a line.
 
 use super::{Cache, Post};
-use crate::exec;
+use crate::exec::{self, PAGE};
+use std::ops::Range;
 use tamarack_api::WeightId;
+use tamarack_kernels::{CacheFormat, step::FULL_SLOT};
 
 /// y\[h\] = W\[h\] x\[h\], or W\[h\]^T x\[h\]. Latent attention has its keys' half moved to the queries and its
 /// values' half to the result, so that nothing is computed for a cached row again (arXiv:2405.04434, section 2.1.2).
@@ -45,6 +47,15 @@ impl Cache {
     /// Words of a slot on a device.
     pub fn words(&self) -> usize {
         self.heads().map(|dim| self.format.words(dim as u32) as usize).sum()
+    }
+
+    /// Which of its words a slot has, and in which form. Slots of pages in full are flagged, see
+    /// [`tamarack_kernels::step::FULL_SLOT`].
+    pub fn place(&self, slot: usize) -> (Range<usize>, Cache) {
+        let plain = slot % FULL_SLOT as usize;
+        let own = Cache { format: if plain == slot { self.format } else { CacheFormat::F16 }, ..*self };
+        let start = plain / PAGE * PAGE * self.words() + plain % PAGE * own.words();
+        (start..start + own.words(), own)
     }
 
     /// The elements of each key and then of each value of a slot.

@@ -2,7 +2,7 @@
 
 use crate::program::Cache;
 use std::borrow::Cow;
-use tamarack_kernels::CacheFormat;
+use tamarack_kernels::{CacheFormat, step::FULL_SLOT};
 
 /// A cache: plain f32 where a device has f16, and words as a device has them where it quantizes.
 pub(super) enum Kept {
@@ -35,10 +35,10 @@ impl Kept {
     /// What a slot holds.
     pub fn slot(&self, slot: usize) -> Cow<'_, [f32]> {
         match self {
-            Kept::Plain { width, values } => Cow::Borrowed(&values[slot * width..][..*width]),
+            Kept::Plain { width, values } => Cow::Borrowed(&values[slot % FULL_SLOT as usize * width..][..*width]),
             Kept::Packed { cache, words } => {
-                let mut row = vec![0.0; cache.width()];
-                cache.unpack(&words[slot * cache.words()..][..cache.words()], &mut row);
+                let (mut row, (place, cache)) = (vec![0.0; cache.width()], cache.place(slot));
+                cache.unpack(&words[place], &mut row);
                 Cow::Owned(row)
             }
         }
@@ -48,8 +48,13 @@ impl Kept {
     pub fn set(&mut self, slot: usize, row: &[f32]) {
         match self {
             // A convolution of an odd number of channels leaves the last value of its slot.
-            Kept::Plain { width, values } => values[slot * *width..][..row.len()].copy_from_slice(row),
-            Kept::Packed { cache, words } => cache.pack(row, &mut words[slot * cache.words()..][..cache.words()]),
+            Kept::Plain { width, values } => {
+                values[slot % FULL_SLOT as usize * *width..][..row.len()].copy_from_slice(row);
+            }
+            Kept::Packed { cache, words } => {
+                let (place, cache) = cache.place(slot);
+                cache.pack(row, &mut words[place]);
+            }
         }
     }
 }

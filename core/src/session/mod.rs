@@ -7,7 +7,8 @@ pub use stream::SessionStream;
 pub use tool::Tool;
 
 use crate::{
-    Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput, image::ImageOptions,
+    Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput,
+    image::{ImageOptions, Sampling, Video},
     text::Message,
 };
 use serde_json::{Map, Value, json};
@@ -15,8 +16,8 @@ use std::{collections::BTreeMap, path::Path};
 
 /// A conversation with a model. Each answer sees all turns before it, of which nothing is computed twice.
 ///
-/// A turn counts once its answer is complete: one that was cancelled, or that failed, leaves the conversation as it was. Any
-/// number of sessions may share a container.
+/// A turn counts once its answer is complete: one that was cancelled, or that failed, leaves the conversation as it
+/// was. Any number of sessions may share a container.
 ///
 /// ```no_run
 /// # async fn example(container: tamarack::ModelContainer) -> tamarack::Result<()> {
@@ -36,10 +37,18 @@ pub struct ChatSession {
     tools: Vec<Tool>,
     context: Map<String, Value>,
     cache: PromptCache,
-    /// Those of the history, and those that come with the next turn.
-    images: Vec<Image>,
-    next_images: Vec<Image>,
+    /// What is in the history, and what comes with the next turn.
+    media: Vec<Medium>,
+    next_media: Vec<Medium>,
     image_options: ImageOptions,
+    sampling: Sampling,
+}
+
+/// What a turn comes with beside its text.
+#[derive(Clone)]
+enum Medium {
+    Image(Image),
+    Video(Video),
 }
 
 impl ChatSession {
@@ -53,15 +62,26 @@ impl ChatSession {
             parameters: GenerateParameters::default(),
             tools: Vec::new(),
             context: Map::new(),
-            images: Vec::new(),
-            next_images: Vec::new(),
+            media: Vec::new(),
+            next_media: Vec::new(),
             image_options: ImageOptions::default(),
+            sampling: Sampling::default(),
         }
     }
 
     /// An image that comes with the next turn of the user.
     pub fn add_image(&mut self, image: impl Into<Image>) {
-        self.next_images.push(image.into());
+        self.next_media.push(Medium::Image(image.into()));
+    }
+
+    /// A video likewise.
+    pub fn add_video(&mut self, video: impl Into<Video>) {
+        self.next_media.push(Medium::Video(video.into()));
+    }
+
+    /// Forgets images and videos that were to come with the next turn.
+    pub fn forget_media(&mut self) {
+        self.next_media.clear();
     }
 
     /// What the model is told before everything else, the system prompt.
@@ -99,6 +119,11 @@ impl ChatSession {
         &mut self.image_options
     }
 
+    /// Which frames of videos are looked at, of those of earlier turns too.
+    pub fn sampling_mut(&mut self) -> &mut Sampling {
+        &mut self.sampling
+    }
+
     /// Changes what the model is told before everything else, from the next turn on.
     pub fn set_instructions(&mut self, text: Option<String>) {
         self.instructions = text;
@@ -124,10 +149,11 @@ impl ChatSession {
         &self.cache
     }
 
-    /// Forgets all turns.
+    /// Forgets all turns, and what was to come with the next one.
     pub fn clear(&mut self) {
         self.history.clear();
-        self.images.clear();
+        self.media.clear();
+        self.next_media.clear();
         self.cache.trim(usize::MAX);
     }
 
@@ -148,15 +174,17 @@ impl ChatSession {
     /// # Errors
     /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
     pub async fn stream_response(&mut self, prompt: impl Into<String>) -> Result<SessionStream<'_>> {
-        let parts = self.next_images.iter().map(|_| json!({ "type": "image" }));
+        let kind = |medium: &Medium| if matches!(medium, Medium::Image(_)) { "image" } else { "video" };
+        let parts = self.next_media.iter().map(|medium| json!({ "type": kind(medium) }));
         let parts: Vec<Value> = parts.chain([json!({ "type": "text", "text": prompt.into() })]).collect();
-        match self.next_images.is_empty() {
+        match self.next_media.is_empty() {
             true => self.stream_turns([json!({ "role": "user", "content": parts[0]["text"] })]).await,
             false => self.stream_turns([json!({ "role": "user", "content": parts })]).await,
         }
     }
 
-    /// The same for any turns, of which there may be several: what tools without a handler gave, or parts other than text.
+    /// The same for any turns, of which there may be several: what tools without a handler gave, or parts other than
+    /// text.
     ///
     /// # Errors
     /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
@@ -167,14 +195,14 @@ impl ChatSession {
         SessionStream::begin(self, turns.into_iter().map(Into::into).collect()).await
     }
 
-    /// Writes the conversation to a file, along with what was computed for it. Images are not kept: a conversation with some
-    /// cannot be saved.
+    /// Writes the conversation to a file, along with what was computed for it. Images and videos are not kept: a
+    /// conversation with some cannot be saved.
     ///
     /// # Errors
     /// Those of [`ModelContainer::save_prompt_cache`].
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        if !self.images.is_empty() {
-            return Err(Error::Request("a conversation with images cannot be saved".to_owned()));
+        if !self.media.is_empty() {
+            return Err(Error::Request("a conversation with images or videos cannot be saved".to_owned()));
         }
         let mut texts = BTreeMap::from([("history".to_owned(), Value::from(self.history.clone()).to_string())]);
         texts.extend(self.instructions.clone().map(|text| ("instructions".to_owned(), text)));
@@ -189,7 +217,7 @@ impl ChatSession {
         let path = path.as_ref();
         let (cache, mut texts) = self.container.load_prompt_cache(path).await?;
         let history = texts.remove("history").and_then(|text| serde_json::from_str(&text).ok());
-        self.images.clear();
+        self.media.clear();
         self.history =
             history.ok_or_else(|| Error::file(path, "expected a conversation, found a prompt cache alone"))?;
         self.instructions = texts.remove("instructions");
@@ -203,8 +231,13 @@ impl ChatSession {
         let all = system.into_iter().chain(self.history.iter().chain(turns).cloned());
         let tools = self.tools.iter().map(|tool| tool.schema().clone());
         let mut input = UserInput::messages(all.collect::<Vec<Value>>()).tools(tools);
-        input.images = self.images.iter().chain(&self.next_images).cloned().collect();
-        input.image_options = self.image_options;
+        for medium in self.media.iter().chain(&self.next_media).cloned() {
+            match medium {
+                Medium::Image(image) => input.images.push(image),
+                Medium::Video(video) => input.videos.push(video),
+            }
+        }
+        (input.image_options, input.sampling) = (self.image_options, self.sampling);
         self.context.iter().fold(input, |input, (name, value)| input.context(name, value.clone()))
     }
 }

@@ -60,8 +60,8 @@ impl<'a> SessionStream<'a> {
                         continue;
                     }
                     self.session.history.append(&mut self.turns);
-                    let mut images = std::mem::take(&mut self.session.next_images);
-                    self.session.images.append(&mut images);
+                    let mut media = std::mem::take(&mut self.session.next_media);
+                    self.session.media.append(&mut media);
                     return Some(Ok(Generation::Info(info)));
                 }
                 Ok(_) => {}

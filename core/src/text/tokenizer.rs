@@ -144,6 +144,16 @@ impl Tokenizer {
         template.map_err(|problem| Error::Text(problem.clone()))
     }
 
+    /// With this chat template where the files have none.
+    pub(crate) fn with_default_template(mut self, source: &str) -> Tokenizer {
+        if let Some(inner) = Arc::get_mut(&mut self.0).filter(|inner| inner.template.is_none()) {
+            let template =
+                ChatTemplate::with_names([("default".to_owned(), source.to_owned())].into(), &inner.special_tokens);
+            inner.template = Some(template.map_err(|error| error.to_string()));
+        }
+        self
+    }
+
     /// The token ids of a conversation: rendered by the chat template ([`ChatTemplate::render`]),
     /// or, where the model has none, its plain texts.
     pub fn apply_chat_template(

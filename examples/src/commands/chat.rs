@@ -29,6 +29,7 @@ use tamarack::{GenerateParameters, ModelContainer, StopReason, UserInput, text::
   tamarack chat --model model.gguf                 a conversation; /help says what it understands
   tamarack chat --raw --max-tokens 50 < story.txt  goes on with a text, without a chat template
   tamarack chat --model ./my-vlm --image a.jpg --image b.jpg \"What differs?\"
+  tamarack chat --model ./my-vlm --video wave.gif \"What happens?\"
   tamarack chat --json \"Hello\"                     one JSON event a line
 
 Ctrl-C cancels the answer, twice ends the command. The answer goes to stdout, all else to stderr.")]

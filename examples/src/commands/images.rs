@@ -1,33 +1,48 @@
-//! Arguments about images.
+//! Arguments about images and videos.
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Image, LmInput, ModelContainer, UserInput,
-    image::{ImageOptions, Pixels},
+    ChatSession, Image, LmInput, ModelContainer, UserInput, Video,
+    image::{ImageOptions, Pixels, Sampling},
 };
 
-/// Images that come with a prompt.
+/// Images and videos that come with a prompt.
 #[derive(Args, Clone)]
+#[command(group = ArgGroup::new("media").multiple(true).args(["images", "videos"]))]
 pub struct Images {
     /// An image to ask about: a file, or a https: or data: address; may be given several times
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<String>,
-    /// Pixels that an image has at most once it is prepared, where the model leaves a choice
+    /// A video to ask about: a folder of frames, in the order of their names, or an animated GIF, WebP or PNG; may be given
+    /// several times
+    #[arg(long = "video", value_name = "PATH")]
+    videos: Vec<PathBuf>,
+    /// Frames that a second of the videos has; else as an animation says, or as the model's processor assumes of frames in a
+    /// folder (24)
+    #[arg(long, value_name = "N", requires = "videos")]
+    video_fps: Option<f64>,
+    /// Look at so many frames of a second; else as the model's files say
+    #[arg(long, value_name = "N", requires = "videos", conflicts_with = "sample_frames")]
+    sample_fps: Option<f64>,
+    /// Look at so many frames of a video
+    #[arg(long, value_name = "N", requires = "videos")]
+    sample_frames: Option<usize>,
+    /// Pixels that an image, or a frame, has at most once it is prepared, where the model leaves a choice
     #[arg(long, value_name = "N")]
     max_pixels: Option<usize>,
     /// Whether a large or long image is looked at in parts, too, by models that can: else as the model's files say
     #[arg(long, value_name = "true|false")]
     image_crops: Option<bool>,
-    /// Write what the model sees of the images, after resizing and cutting, to a PNG file
-    #[arg(long, value_name = "FILE", requires = "images")]
+    /// Write what the model sees of images and frames, after resizing and cutting, to a PNG file
+    #[arg(long, value_name = "FILE", requires = "media")]
     dump_image: Option<PathBuf>,
 }
 
 impl Images {
     /// They, wherever they are.
-    pub fn sources(&self) -> impl Iterator<Item = Image> {
+    fn sources(&self) -> impl Iterator<Item = Image> {
         let is_address = |text: &str| ["data:", "https:", "http:"].iter().any(|scheme| text.starts_with(scheme));
         self.images.iter().map(move |text| match is_address(text) {
             true => Image::Url(text.clone()),
@@ -35,15 +50,28 @@ impl Images {
         })
     }
 
+    fn videos(&self) -> impl Iterator<Item = Video> {
+        self.videos.iter().map(|path| Video { fps: self.video_fps, ..Video::from(path) })
+    }
+
     /// How they are prepared.
-    pub fn options(&self) -> ImageOptions {
-        ImageOptions { max_pixels: self.max_pixels, crops: self.image_crops, ..ImageOptions::default() }
+    fn options(&self) -> (ImageOptions, Sampling) {
+        let options = ImageOptions { max_pixels: self.max_pixels, crops: self.image_crops, ..ImageOptions::default() };
+        (options, Sampling { fps: self.sample_fps, frames: self.sample_frames })
+    }
+
+    /// Gives them to the first question of a conversation.
+    pub fn begin(&self, chat: &mut ChatSession) {
+        self.sources().for_each(|image| chat.add_image(image));
+        self.videos().for_each(|video| chat.add_video(video));
+        (*chat.image_options_mut(), *chat.sampling_mut()) = self.options();
     }
 
     /// The prompt with them, prepared, and shown to who asked for it.
     pub async fn prepare(&self, container: &ModelContainer, input: UserInput) -> anyhow::Result<LmInput> {
-        let mut input = self.sources().fold(input, UserInput::image);
-        input.image_options = self.options();
+        let input = self.sources().fold(input, UserInput::image);
+        let mut input = self.videos().fold(input, UserInput::video);
+        (input.image_options, input.sampling) = self.options();
         let input = container.prepare(input).await?;
         let seen = input.media.iter().flat_map(|media| &media.seen);
         for (i, pixels) in seen.enumerate() {

@@ -57,6 +57,9 @@ pub struct LoadArgs {
     /// [default: f16; default group: 64]
     #[arg(long, value_name = "BITS[:GROUP]")]
     kv_bits: Option<KvQuantize>,
+    /// Keep so many of the first tokens in f16, and quantize later ones
+    #[arg(long, value_name = "TOKENS", requires = "kv_bits", default_value_t = 0)]
+    kv_start: usize,
     /// A folder with a low-rank adapter, in MLX's layout or PEFT's, to run with
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
@@ -79,7 +82,7 @@ impl LoadArgs {
         options.threads = self.threads;
         options.precision = self.precision;
         options.quantize = self.quantize;
-        options.kv = self.kv_bits;
+        options.kv = self.kv_bits.map(|kv| KvQuantize { start: self.kv_start, ..kv });
         options.adapters.extend(self.adapter.clone());
         options.draft = self.draft_model.as_deref().map(self::configuration).transpose()?;
         let registry = self.plugins.registry();

@@ -28,13 +28,19 @@ pub struct Pull {
     /// A branch, a tag or a commit [default: main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 impl Pull {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
         let path = files_at(&self.model, self.revision.as_deref()).await?;
-        output::text(&format!("{}\n", path.display()))
+        match self.json {
+            true => output::json(&json!({ "id": self.model, "path": path })),
+            false => output::text(&format!("{}\n", path.display())),
+        }
     }
 }
 
@@ -117,12 +123,18 @@ fn rows(model: &Installed, registry: &Registry) -> Vec<Row> {
 pub struct Remove {
     /// The id of a model, as 'tamarack models' lists it
     model: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 impl Remove {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
         let bytes = Hub::new()?.remove(&self.model)?;
-        output::text(&format!("{} removed, {} are free again\n", self.model, table::bytes(bytes)))
+        match self.json {
+            true => output::json(&json!({ "id": self.model, "bytes": bytes })),
+            false => output::text(&format!("{} removed, {} are free again\n", self.model, table::bytes(bytes))),
+        }
     }
 }

@@ -1,17 +1,16 @@
 //! `tamarack quantize`
 
-use super::model;
+use super::{model, output};
 use crate::progress::Bars;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 use tamarack::{
     Phase, Progress,
-    checkpoint::{Quantize as Form, write_mlx},
+    checkpoint::{Checkpoint, Quantize as Form, write_mlx},
 };
 
-/// Write a float model again, quantized as MLX does
-///
-/// The new folder has MLX's layout: it loads here, and in mlx-lm.
+/// Writes a float model again, quantized as MLX does: the new folder loads here, and in mlx-lm.
 #[derive(Args)]
 #[command(after_help = "Examples:
   tamarack quantize HuggingFaceTB/SmolLM2-135M-Instruct smollm2-4bit
@@ -24,6 +23,9 @@ pub struct Quantize {
     /// Bits, 4 or 8, and the group: 32, 64 or 128 columns [default group: 64]
     #[arg(long, value_name = "BITS[:GROUP]", default_value = "4")]
     bits: Form,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 impl Quantize {
@@ -34,6 +36,12 @@ impl Quantize {
         let told = |done, total| bars.show(&Progress { phase: Phase::Load, done, total, file: file.clone() });
         let written = write_mlx(&source, &self.destination, self.bits, &told);
         bars.clear();
-        Ok(written?)
+        written?;
+        if self.json {
+            let Form { bits, group } = self.bits;
+            let bytes: u64 = Checkpoint::open(&self.destination)?.tensors().map(|(_, tensor)| tensor.bytes()).sum();
+            output::json(&json!({ "folder": self.destination, "bits": bits, "group": group, "bytes": bytes }))?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,9 @@ mod compare;
 mod logits;
 mod plugin;
 mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
+mod vision;
 
 use serde_json::{Value, json};
 use std::{fs, io::Read, process::Stdio};
@@ -19,6 +22,7 @@ fn every_help_has_an_example() {
         "pull",
         "models",
         "remove",
+        "quantize",
         "plugins",
         "inspect",
         "devices",
@@ -26,6 +30,7 @@ fn every_help_has_an_example() {
         "debug",
         "debug logits",
         "debug compare",
+        "debug vision",
         "plugin",
         "plugin new",
         "plugin check",
@@ -229,6 +234,8 @@ fn downloaded_models_are_listed_and_removed() {
     assert!(models[0]["plugin"].as_str().unwrap().starts_with("llama (tamarack-llama "), "{models}");
     let table = with_cache(&["models"]).expect("models");
     assert!(table.starts_with("MODEL") && table.contains("org/tiny") && table.contains("KiB"), "{table}");
+    let pulled = with_cache(&["pull", "org/tiny", "--revision", "abc", "--json"]).json("pull");
+    assert_eq!(pulled, json!({ "id": "org/tiny", "path": snapshot }), "what is there needs no network");
     assert!(with_cache(&["remove", "org/tiny"]).expect("remove").starts_with("org/tiny removed"));
     assert!(!folder.exists());
     let absent = with_cache(&["remove", "org/tiny"]);
@@ -237,6 +244,20 @@ fn downloaded_models_are_listed_and_removed() {
     assert!(with_cache(&["models"]).expect("models").starts_with("No models yet"));
     let pull = with_cache(&["pull", "org/tiny"]);
     assert_eq!((pull.code, pull.stdout.as_str()), (Some(1), ""), "there is no network");
+}
+
+#[test]
+fn a_model_is_written_quantized() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = (tiny("tied"), folder.path().join("4bit"));
+    let quantize = ["quantize", text(&source), text(&target), "--bits", "4:32"];
+    let report = run(tamarack(&[&quantize[..], &["--json"]].concat())).json("quantize");
+    assert_eq!((&report["bits"], &report["group"], &report["folder"]), (&json!(4), &json!(32), &json!(target)));
+    let inspected = run(tamarack(&["inspect", text(&target), "--json"])).json("inspect");
+    assert_eq!(inspected["bytes"], report["bytes"]);
+    let again = run(tamarack(&quantize));
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("is there already"), "{}", again.stderr);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn prepare(caps: &Caps) -> Vec<Kernel> {
         cache: CacheFormat::F16,
         out: View::heads(6, 80),
     };
-    let affine = CacheFormat::Affine { bits: 4, group: 32 };
+    let affine = CacheFormat::Affine { bits: 4, group: 32, mixed: true };
     let (q, kv) = (Prepare { kv: None, ..both.clone() }, Prepare { q: None, ..both.clone() });
     let (keys, values) = (heads(1, 2, 64), heads(0, 2, 96));
     let quantized = Prepare { kv: Some((keys, Some(values))), cache: affine, ..both.clone() };
@@ -134,7 +134,7 @@ fn attend(caps: &Caps) -> Vec<Kernel> {
         };
         let full = Attend { window: Some(512), softcap: Some(50.0), sinks: true, ..plain.clone() };
         let latent = Attend { latent: true, kv_heads: 1, ..plain.clone() };
-        let affine = CacheFormat::Affine { bits: 4, group: 32 };
+        let affine = CacheFormat::Affine { bits: 4, group: 32, mixed: true };
         let quantized = Attend { cache: affine, ..full.clone() };
         let quantized = (affine.fits(dk) && affine.fits(dv)).then_some(quantized);
         for spec in [plain, full.clone(), latent].into_iter().chain(quantized) {

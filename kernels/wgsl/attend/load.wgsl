@@ -6,12 +6,14 @@
 {{end u}}
     if (quad < hi) {
 {{for u in FOUR}}
-        let slot{{u}} = (first_slot + min({{u}}u, hi - 1u - quad)) * SLOT_WORDS;
+        let slot{{u}} = first_slot + min({{u}}u, hi - 1u - quad);
+        let key_at{{u}} = key_at(slot{{u}}, kv_head);
+        let value_at{{u}} = value_at(slot{{u}}, kv_head);
         {{for i in KEY_PIECES_EACH}}
-        k{{u}}_{{i}} = key_piece(slot{{u}} + kv_head * KEY_WORDS, key_piece{{i}});
+        k{{u}}_{{i}} = key_piece(key_at{{u}}, key_piece{{i}});
         {{end i}}
         {{for i in VALUE_PIECES_EACH}}
-        v{{u}}_{{i}} = value_piece(slot{{u}} + VALUES_AT + kv_head * VALUE_WORDS, value_piece{{i}});
+        v{{u}}_{{i}} = value_piece(value_at{{u}}, value_piece{{i}});
         {{end i}}
 {{end u}}
     }

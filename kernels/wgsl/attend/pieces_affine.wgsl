@@ -19,10 +19,20 @@ fn affine_piece(at: u32, i: u32, dim: u32) -> vec4<u32> {
     );
 }
 
+fn piece(at: u32, i: u32, dim: u32) -> vec4<u32> {
+    {{for m in MIXED}}
+    if (at >= FULL_SLOT) {
+        let first = at - FULL_SLOT + 4u * i;
+        return vec4<u32>(cache[first], cache[first + 1u], cache[first + 2u], cache[first + 3u]);
+    }
+    {{end m}}
+    return affine_piece(at, i, dim);
+}
+
 fn key_piece(at: u32, i: u32) -> vec4<u32> {
-    return affine_piece(at, i, DK);
+    return piece(at, i, DK);
 }
 
 fn value_piece(at: u32, i: u32) -> vec4<u32> {
-    return affine_piece(at, i, {{VALUE_DIM}}u);
+    return piece(at, i, {{VALUE_DIM}}u);
 }

@@ -69,9 +69,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
         {{end c}}
         for (var block = lo; block < hi; block += BLOCK_KEYS) {
             for (var i = thread; i < BLOCK_KEYS * KEY_PIECES; i += THREADS) {
-                let slot = slot_of(table, min(block + i / KEY_PIECES, hi - 1u)) * SLOT_WORDS;
+                let slot = slot_of(table, min(block + i / KEY_PIECES, hi - 1u));
                 let piece = i % KEY_PIECES;
-                pieces[i / KEY_PIECES * PIECE_STRIDE + piece] = key_piece(slot + kv_head * KEY_WORDS, piece);
+                pieces[i / KEY_PIECES * PIECE_STRIDE + piece] = key_piece(key_at(slot, kv_head), piece);
             }
             workgroupBarrier();
             {{for n in KEYS_EACH}}
@@ -110,10 +110,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
             // The keys have been read.
             workgroupBarrier();
             for (var i = thread; i < BLOCK_KEYS * VALUE_PIECES; i += THREADS) {
-                let slot = slot_of(table, min(block + i / VALUE_PIECES, hi - 1u)) * SLOT_WORDS;
+                let slot = slot_of(table, min(block + i / VALUE_PIECES, hi - 1u));
                 let piece = i % VALUE_PIECES;
-                pieces[i / VALUE_PIECES * PIECE_STRIDE + piece] =
-                    value_piece(slot + VALUES_AT + kv_head * VALUE_WORDS, piece);
+                pieces[i / VALUE_PIECES * PIECE_STRIDE + piece] = value_piece(value_at(slot, kv_head), piece);
             }
             {{for i in VALUE_PIECES_EACH}}
             {{for d in EIGHT}}

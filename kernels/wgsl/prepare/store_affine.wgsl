@@ -1,4 +1,4 @@
-    let at = row_word(row, ROW_SLOT) * {{SLOT_WORDS}}u + {{FIRST_WORD}}u + head * {{HEAD_WORDS}}u;
+    let at = {{SLOT_AT}} + {{FIRST_WORD}}u + head * {{HEAD_WORDS}}u;
     for (var i = thread; i < {{DIM}}u * {{BITS}}u / 32u; i += THREADS) {
         let first = i * (32u / {{BITS}}u);
         let group = first / {{GROUP}}u;

@@ -1,4 +1,4 @@
-    let at = row_word(row, ROW_SLOT) * {{SLOT_WORDS}}u + {{FIRST_WORD}}u + head * {{HEAD_WORDS}}u;
+    let at = {{SLOT_AT}} + {{FIRST_WORD}}u + head * {{HEAD_WORDS}}u;
     for (var i = thread; i < {{HEAD_WORDS}}u; i += THREADS) {
         let pair = vec2<f32>(x[2u * i], x[2u * i + 1u]);
         // The largest f16: beyond it a cached value would be infinite, and 0 * infinity is NaN.

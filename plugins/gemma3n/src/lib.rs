@@ -1,8 +1,11 @@
-//! Gemma 3n, <https://ai.google.dev/gemma/docs/gemma-3n>, the text model: Gemma 3's layers over several streams (AltUp,
-//! arXiv:2301.13310) of which each layer computes one, with a low-rank branch beside attention (LAuReL, arXiv:2411.07501),
+//! Gemma 3n, <https://ai.google.dev/gemma/docs/gemma-3n>, the text model: Gemma 3's layers over several streams
+//! (`altup.rs`) of which each layer computes one, with a low-rank branch beside attention (LAuReL, arXiv:2411.07501),
 //! sparse activations, an embedding for each layer, and late layers that look at earlier ones' keys and values.
 //! `x` is [tokens, hidden], `streams` [tokens, streams, hidden].
 
+mod altup;
+
+use altup::{magnitude, stream};
 use tamarack_api::*;
 
 const FULL: &str = "full_attention";
@@ -79,21 +82,6 @@ fn ropes(config: &Config, c: &Gemma3nConfig) -> Result<[RopeSpec; 2]> {
     Ok([full, local.unwrap_or_else(|| RopeSpec::new(c.head_dim, c.rope_local_base_freq))])
 }
 
-/// Stream `i`.
-fn stream(streams: Tensor, i: usize) -> Tensor {
-    streams.slice(1, i, 1).merge_heads()
-}
-
-/// The root of the mean square of each row.
-fn magnitude(x: Tensor, least: Option<f32>) -> Tensor {
-    (x * x).mean().clamp(least, None).sqrt()
-}
-
-/// `x` as large as `target` says.
-fn rescaled(x: Tensor, target: Tensor) -> Tensor {
-    x * (target / magnitude(x, Some(1e-5)))
-}
-
 struct Layer<'a> {
     c: &'a Gemma3nConfig,
     rope: &'a RopeSpec,
@@ -107,8 +95,8 @@ struct Layer<'a> {
 impl Layer<'_> {
     /// `own` [tokens, width] is the layer's own embedding of the tokens.
     fn forward(&self, w: &Weights, streams: Tensor, own: Tensor) -> (Tensor, Kv) {
-        let (c, norm, altup) = (self.c, |name, x| self.norm(w, name, x), w.at("altup"));
-        let predicted = self.predict(&altup, streams);
+        let (c, norm, streams_of) = (self.c, |name, x| self.norm(w, name, x), w.at("altup"));
+        let predicted = altup::predict(c, &streams_of, streams);
         let active = stream(predicted, c.active);
         let n = norm("input_layernorm", active);
         let (seen, cache) = self.attention(&w.at("self_attn"), n);
@@ -116,11 +104,11 @@ impl Layer<'_> {
         let h = (attended + self.laurel(&w.at("laurel"), n)) * 0.5f32.sqrt();
         let branch = self.mlp(&w.at("mlp"), norm("pre_feedforward_layernorm", h));
         let out = h + norm("post_feedforward_layernorm", branch);
-        let corrected = self.correct(&altup, predicted, out);
+        let corrected = altup::correct(c, &streams_of, predicted, out);
 
         let (d, width, first) = (c.hidden_size, c.hidden_size_per_layer_input, stream(corrected, c.active));
         let scaled = match c.altup_correct_scale {
-            true => first * altup.tensor("correct_output_scale", &[d]),
+            true => first * streams_of.tensor("correct_output_scale", &[d]),
             false => first,
         };
         let gate = w.linear("per_layer_input_gate", [width, d]).forward(scaled).activation(c.hidden_activation);
@@ -132,27 +120,6 @@ impl Layer<'_> {
 
     fn norm(&self, w: &Weights, name: &str, x: Tensor) -> Tensor {
         w.rms_norm(name, x.dim(-1), self.c.rms_norm_eps).forward(x)
-    }
-
-    fn modalities(&self, altup: &Weights, x: Tensor) -> Tensor {
-        let (n, d) = (self.c.altup_num_inputs, self.c.hidden_size);
-        altup.linear("modality_router", [n, d]).forward(self.norm(altup, "router_norm", x) / d as f32).tanh()
-    }
-
-    /// What the layer might make of each stream.
-    fn predict(&self, altup: &Weights, streams: Tensor) -> Tensor {
-        let n = self.c.altup_num_inputs;
-        let modalities = self.modalities(altup, stream(streams, self.c.active));
-        let mix = altup.linear("prediction_coefs", [n * n, n]).forward(modalities).split_heads(n);
-        streams + mix.matmul(streams)
-    }
-
-    /// Each stream moves by a share of what the active one's prediction was wrong by.
-    fn correct(&self, altup: &Weights, predicted: Tensor, out: Tensor) -> Tensor {
-        let n = self.c.altup_num_inputs;
-        let shares = altup.linear("correction_coefs", [n, n]).forward(self.modalities(altup, out)) + 1.0;
-        let wrong = out - stream(predicted, self.c.active);
-        predicted + shares.split_heads(1) * wrong.split_heads(self.c.hidden_size)
     }
 
     fn laurel(&self, w: &Weights, x: Tensor) -> Tensor {
@@ -194,19 +161,15 @@ impl Gemma3n {
     fn logits(config: &Config, w: &Weights, root: &Weights, step: &Step) -> Result<Tensor> {
         let c = Gemma3nConfig::parse(config)?;
         let ropes = ropes(config, &c)?;
-        let (d, layers, streams, shape) =
-            (c.hidden_size, c.num_hidden_layers, c.altup_num_inputs, [c.vocab_size, c.hidden_size]);
-        if c.active >= streams {
-            return Err(
-                format!("config.json: altup_active_idx: expected less than {streams}, found {}", c.active).into()
-            );
+        let (d, layers, shape) = (c.hidden_size, c.num_hidden_layers, [c.vocab_size, c.hidden_size]);
+        if c.active >= c.altup_num_inputs {
+            let (n, found) = (c.altup_num_inputs, c.active);
+            return Err(format!("config.json: altup_active_idx: expected less than {n}, found {found}").into());
         }
         let embed = w.embedding("embed_tokens", shape);
         let x = embed.forward(step.tokens()) * (d as f32).sqrt();
         let own = Gemma3n::own_embeddings(&c, w, x, step);
-        let project = |name: &str, i: usize, x| w.at(name).linear(&(i - 1).to_string(), [d, d]).forward(x);
-        let others = (1..streams).map(|i| rescaled(project("altup_projections", i, x), magnitude(x, None)));
-        let mut all = concat(&std::iter::once(x).chain(others).collect::<Vec<Tensor>>()).split_heads(d);
+        let mut streams = altup::spread(&c, w, x);
         let mut caches: Vec<(&str, Kv)> = Vec::new();
         for i in 0..layers {
             let (kind, shares) = (c.layer_type(i), i + c.num_kv_shared_layers >= layers);
@@ -214,8 +177,8 @@ impl Gemma3n {
             let (rope, window) = if kind == FULL { (&ropes[0], None) } else { (&ropes[1], Some(c.sliding_window)) };
             let feed_forward = c.intermediate_size.at(i).ok_or("config.json: intermediate_size: too few entries")?;
             let layer = Layer { c: &c, rope, window, feed_forward, cutoff: c.cutoff(i), shared };
-            let (out, cache) = layer.forward(&w.at("layers").at(i), all, stream(own, i));
-            all = out;
+            let (out, cache) = layer.forward(&w.at("layers").at(i), streams, stream(own, i));
+            streams = out;
             if shares {
                 // Some files hold keys and values for these layers, too.
                 ["k_proj", "v_proj", "k_norm"].iter().for_each(|t| w.ignore(&format!("layers.{i}.self_attn.{t}.*")));
@@ -227,12 +190,8 @@ impl Gemma3n {
             w.ignore("*.altup.correct_output_scale");
         }
         root.ignore("*.rotary_emb.inv_freq");
-        let all = step.outputs(all);
-        let first = stream(all, 0);
-        let target = magnitude(first, None);
-        let sum = (1..streams)
-            .fold(first, |sum, i| sum + rescaled(project("altup_unembed_projections", i, stream(all, i)), target));
-        let x = w.rms_norm("norm", d, c.rms_norm_eps).forward(sum / streams as f32);
+        let gathered = altup::gather(&c, w, step.outputs(streams));
+        let x = w.rms_norm("norm", d, c.rms_norm_eps).forward(gathered);
         let logits = root.head("lm_head", &embed, c.tie_word_embeddings, shape).forward(x);
         Ok(c.final_logit_softcapping.map_or(logits, |cap| logits.softcap(cap)))
     }
@@ -258,18 +217,16 @@ impl Architecture for Gemma3n {
         if config.model_type() == "gemma3n_text" {
             return Gemma3n::logits(config, &w.at("model"), w, step);
         }
-        // A multimodal model, of which only the text is served.
-        let text = Config::from(config.json()["text_config"].clone());
+        // A multimodal model, of which only the text is served; MLX has the head beside the model.
         for part in ["vision_tower", "audio_tower", "embed_vision", "embed_audio"] {
             w.ignore(&format!("{part}.*"));
             w.ignore(&format!("model.{part}.*"));
         }
-        let hf = w.at("model.language_model");
-        if hf.has("embed_tokens.weight") {
-            return Gemma3n::logits(&text, &hf, w, step);
+        let (text, mlx) = (Config::from(config.json()["text_config"].clone()), w.at("language_model"));
+        match mlx.at("model").has("embed_tokens.weight") {
+            true => Gemma3n::logits(&text, &mlx.at("model"), &mlx, step),
+            false => Gemma3n::logits(&text, &w.at("model.language_model"), w, step),
         }
-        let mlx = w.at("language_model");
-        Gemma3n::logits(&text, &mlx.at("model"), &mlx, step)
     }
 }
 

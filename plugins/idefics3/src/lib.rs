@@ -1,5 +1,7 @@
-//! Idefics 3, arXiv:2408.12637, and SmolVLM, arXiv:2504.05299: an image is seen in tiles and as a whole, each of them a square
-//! for SigLIP, whose patches are shuffled to a few tokens of a Llama.
+//! Idefics 3, arXiv:2408.12637, and SmolVLM, arXiv:2504.05299: an image is seen in tiles and as a whole, each of them a
+//! square for SigLIP, whose patches are shuffled to a few tokens of a Llama.
+
+mod video;
 
 use tamarack_api::*;
 
@@ -32,7 +34,7 @@ struct Idefics3;
 
 impl Architecture for Idefics3 {
     fn declaration(&self) -> Declaration {
-        Declaration::vlm("idefics3", &["idefics3", "smolvlm"])
+        Declaration { watches: true, ..Declaration::vlm("idefics3", &["idefics3", "smolvlm"]) }
     }
 
     fn vision(&self) -> Option<&dyn VisionLanguage> {
@@ -66,6 +68,16 @@ impl VisionLanguage for Idefics3 {
 
     fn process(&self, config: &Config, request: &ProcessRequest) -> Result<Processed> {
         let (c, tower, files) = (Idefics3Config::parse(config)?, tower(config)?, &request.files);
+        let (image_token, scale) = (c.image_token_id, c.scale_factor);
+        match (config.model_type(), request.videos.is_empty(), request.images.is_empty()) {
+            (_, true, _) => {}
+            ("smolvlm", _, true) => {
+                let (prompt, media) = video::process(request, &tower, scale)?;
+                return Ok(Processed { prompt, image_token, media, ..Processed::default() });
+            }
+            ("smolvlm", ..) => return Err("images and videos in one prompt: expected one kind alone".into()),
+            (other, ..) => return Err(format!("{other} takes no videos: give it frames as images").into()),
+        }
         let tile = files.size_in("max_image_size", "longest_edge", 364)?;
         if tile != tower.image_size {
             let size = tower.image_size;
@@ -89,12 +101,12 @@ impl VisionLanguage for Idefics3 {
             for at in 0..tiles {
                 let (x, y) = (at % columns * tile, at / columns * tile);
                 let crop = RecipeOp::Crop { of: 2, x, y, width: tile, height: tile };
-                media.push(tower.medium(i, [&recipe[..], &[crop]].concat(), c.scale_factor, files)?);
+                media.push(tower.medium(i, [&recipe[..], &[crop]].concat(), scale, files)?);
             }
             if tiles > 0 {
                 recipe.push(resize(2, [tile; 2]));
             }
-            media.push(tower.medium(i, recipe, c.scale_factor, files)?);
+            media.push(tower.medium(i, recipe, scale, files)?);
             grids.push([rows, columns]);
         }
         let tokens = IMAGE.repeat(media.first().map_or(0, |m| m.tokens));
@@ -108,7 +120,7 @@ impl VisionLanguage for Idefics3 {
             let row = |row| (1..=columns).map(|column| tile(row, column)).collect::<String>() + "\n";
             (1..=rows).map(row).collect::<String>() + "\n" + &whole
         })?;
-        Ok(Processed { prompt, image_token: c.image_token_id, media, ..Processed::default() })
+        Ok(Processed { prompt, image_token, media, ..Processed::default() })
     }
 }
 

@@ -67,7 +67,8 @@ impl VisionLanguage for PaliGemma {
         let prompt = format!("{}<bos>{}\n", &prompt[..text], &prompt[text..]);
         let request = ProcessRequest { prompt, ..request.clone() };
         let prompt = request.expand(IMAGE, |_| IMAGE.repeat(tower.side() * tower.side()))?;
-        Ok(Processed { prompt, image_token: c.image_token, media, is_prefix: true, add_special: Some(false) })
+        let image_token = c.image_token;
+        Ok(Processed { prompt, image_token, media, is_prefix: true, add_special: Some(false), ..Processed::default() })
     }
 }
 

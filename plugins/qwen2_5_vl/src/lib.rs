@@ -15,6 +15,8 @@ config! {
         patch_size: usize = 14,
         spatial_merge_size: usize = 2,
         temporal_patch_size: usize = 2,
+        // By how much positions in time grow in a second of a video.
+        tokens_per_second: f32 = 4.0,
         // In pixels.
         window_size: usize = 112,
         fullatt_block_indexes: Vec<usize> = vec![7, 15, 23, 31],
@@ -24,8 +26,9 @@ config! {
 
 /// What names of the tower's tensors begin with, here and there.
 const TOWER: [&str; 3] = ["visual", "model.visual", "vision_tower"];
-/// Where an image stands in a prompt.
+/// Where an image stands in a prompt, and where a video does.
 const IMAGE: &str = "<|image_pad|>";
+const VIDEO: &str = "<|video_pad|>";
 
 struct Block<'a> {
     c: &'a TowerConfig,
@@ -59,7 +62,7 @@ struct Qwen25Vl;
 
 impl Architecture for Qwen25Vl {
     fn declaration(&self) -> Declaration {
-        Declaration::vlm("qwen2_5_vl", &["qwen2_5_vl"])
+        Declaration { watches: true, ..Declaration::vlm("qwen2_5_vl", &["qwen2_5_vl"]) }
     }
 
     fn vision(&self) -> Option<&dyn VisionLanguage> {
@@ -93,37 +96,48 @@ impl VisionLanguage for Qwen25Vl {
 
     fn process(&self, config: &Config, request: &ProcessRequest) -> Result<Processed> {
         let c = TowerConfig::parse(&config.at("vision_config"))?;
-        let files = &request.files;
-        let (patch, merge) = (files.size("patch_size", c.patch_size)?, files.size("merge_size", c.spatial_merge_size)?);
-        let frames = files.size("temporal_patch_size", c.temporal_patch_size)?;
-        let [least, most] = request.pixels([3136, 1_003_520], patch)?;
-        let image = |(i, size): (usize, &[usize; 2])| {
-            let [height, width] = smart_resize(*size, patch * merge, least, most)?;
-            let recipe = vec![
-                RecipeOp::Resize { of: 0, width, height, filter: files.filter(Filter::Bicubic)? },
-                files.normalize(1, CLIP_MEAN, CLIP_STD)?,
-                RecipeOp::Patchify { of: 2, patch, merge, frames },
-            ];
-            let medium = Medium::still(i, [height / patch, width / patch], merge).spread(merge);
-            Ok(in_windows(Medium { recipe, ..medium }, merge, (c.window_size / patch / merge).max(1)))
+        let sizes = [c.patch_size, c.spatial_merge_size, c.temporal_patch_size];
+        let blocks = Blocks::new(&request.files, sizes, CLIP_MEAN, CLIP_STD)?;
+        let images = blocks.images(request, [3136, 1_003_520])?;
+        let images: Vec<Medium> = images.into_iter().map(|image| c.in_windows(image, &blocks)).collect();
+        let blocks = Blocks::new(&request.files.video(), sizes, CLIP_MEAN, CLIP_STD)?;
+        let videos = blocks.videos(&request.of_videos(), [100_352, 602_112])?;
+        let video = |(moments, video): (Vec<Medium>, &VideoInfo)| {
+            let moments: Vec<Medium> = moments.into_iter().map(|moment| c.in_windows(moment, &blocks)).collect();
+            in_time(moments.clone(), c.interval(&moments, video, blocks.frames))
         };
-        let media = request.images.iter().enumerate().map(image).collect::<Result<Vec<Medium>>>()?;
-        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(media[i].tokens))?;
-        Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media, ..Processed::default() })
+        let videos: Vec<Vec<Medium>> = videos.into_iter().zip(&request.videos).map(video).collect();
+        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(images[i].tokens))?;
+        let tokens = |i: usize| videos[i].iter().map(|m| m.tokens).sum();
+        let prompt = request.expand_videos(&prompt, VIDEO, |i| VIDEO.repeat(tokens(i)))?;
+        let [image_token, video_token] =
+            [config.token("image_token_id", 151_655)?, config.token("video_token_id", 151_656)?];
+        let media = images.into_iter().chain(videos.into_iter().flatten()).collect();
+        Ok(Processed { prompt, image_token, video_token: Some(video_token), media, ..Processed::default() })
     }
 }
 
-/// Window by window, each of `side` times `side` tokens but for those at the right and lower edges.
-fn in_windows(mut medium: Medium, merge: usize, side: usize) -> Medium {
-    let [_, rows, columns] = medium.grid.map(|n| n / merge);
-    for (top, left) in (0..rows).step_by(side).flat_map(|t| (0..columns).step_by(side).map(move |l| (t, l))) {
-        let before = medium.order.len();
-        for row in top..rows.min(top + side) {
-            medium.order.extend((left..columns.min(left + side)).map(|column| (row * columns + column) as u32));
-        }
-        medium.windows.push((medium.order.len() - before) * merge * merge);
+impl TowerConfig {
+    /// By how much positions in time grow from moment to moment; as f32, like that of `transformers`.
+    fn interval(&self, moments: &[Medium], video: &VideoInfo, frames: usize) -> f32 {
+        let looked_at: usize = moments.iter().map(|m| m.frames.len()).sum();
+        let by_second = video.fps.map_or(24.0, |fps| looked_at as f64 / video.frames as f64 * fps);
+        self.tokens_per_second * (frames as f64 / by_second) as f32
     }
-    medium
+
+    /// Window by window, each a square of tokens but for those at the right and lower edges.
+    fn in_windows(&self, mut medium: Medium, blocks: &Blocks) -> Medium {
+        let side = (self.window_size / blocks.side().max(1)).max(1);
+        let [_, rows, columns] = medium.grid.map(|n| n / blocks.merge.max(1));
+        for (top, left) in (0..rows).step_by(side).flat_map(|t| (0..columns).step_by(side).map(move |l| (t, l))) {
+            let before = medium.order.len();
+            for row in top..rows.min(top + side) {
+                medium.order.extend((left..columns.min(left + side)).map(|column| (row * columns + column) as u32));
+            }
+            medium.windows.push((medium.order.len() - before) * blocks.merge * blocks.merge);
+        }
+        medium
+    }
 }
 
 register!(Qwen25Vl);

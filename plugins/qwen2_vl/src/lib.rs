@@ -21,8 +21,9 @@ config! {
 
 /// What names of the tower's tensors begin with, here and there.
 const TOWER: [&str; 3] = ["visual", "model.visual", "vision_tower"];
-/// Where an image stands in a prompt.
+/// Where an image stands in a prompt, and where a video does.
 const IMAGE: &str = "<|image_pad|>";
+const VIDEO: &str = "<|video_pad|>";
 
 struct Block<'a> {
     c: &'a TowerConfig,
@@ -53,7 +54,7 @@ struct Qwen2Vl;
 
 impl Architecture for Qwen2Vl {
     fn declaration(&self) -> Declaration {
-        Declaration::vlm("qwen2_vl", &["qwen2_vl"])
+        Declaration { watches: true, ..Declaration::vlm("qwen2_vl", &["qwen2_vl"]) }
     }
 
     fn vision(&self) -> Option<&dyn VisionLanguage> {
@@ -85,22 +86,18 @@ impl VisionLanguage for Qwen2Vl {
 
     fn process(&self, config: &Config, request: &ProcessRequest) -> Result<Processed> {
         let c = TowerConfig::parse(&config.at("vision_config"))?;
-        let files = &request.files;
-        let (patch, merge) = (files.size("patch_size", c.patch_size)?, files.size("merge_size", c.spatial_merge_size)?);
-        let frames = files.size("temporal_patch_size", c.temporal_patch_size)?;
-        let [least, most] = request.pixels([3136, 1_003_520], patch)?;
-        let image = |(i, size): (usize, &[usize; 2])| {
-            let [height, width] = smart_resize(*size, patch * merge, least, most)?;
-            let recipe = vec![
-                RecipeOp::Resize { of: 0, width, height, filter: files.filter(Filter::Bicubic)? },
-                files.normalize(1, CLIP_MEAN, CLIP_STD)?,
-                RecipeOp::Patchify { of: 2, patch, merge, frames },
-            ];
-            Ok(Medium { recipe, ..Medium::still(i, [height / patch, width / patch], merge).spread(merge) })
-        };
-        let media = request.images.iter().enumerate().map(image).collect::<Result<Vec<Medium>>>()?;
-        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(media[i].tokens))?;
-        Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media, ..Processed::default() })
+        let sizes = [c.patch_size, c.spatial_merge_size, c.temporal_patch_size];
+        let blocks = |files: &ProcessorConfig| Blocks::new(files, sizes, CLIP_MEAN, CLIP_STD);
+        let images = blocks(&request.files)?.images(request, [3136, 1_003_520])?;
+        let videos = blocks(&request.files.video())?.videos(&request.of_videos(), [100_352, 602_112])?;
+        let videos: Vec<Vec<Medium>> = videos.into_iter().map(|moments| in_time(moments, 1.0)).collect();
+        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(images[i].tokens))?;
+        let tokens = |i: usize| videos[i].iter().map(|m| m.tokens).sum();
+        let prompt = request.expand_videos(&prompt, VIDEO, |i| VIDEO.repeat(tokens(i)))?;
+        let [image_token, video_token] =
+            [config.token("image_token_id", 151_655)?, config.token("video_token_id", 151_656)?];
+        let media = images.into_iter().chain(videos.into_iter().flatten()).collect();
+        Ok(Processed { prompt, image_token, video_token: Some(video_token), media, ..Processed::default() })
     }
 }
 

@@ -25,8 +25,13 @@ config! {
 
 /// What names of the tower's tensors begin with, here and there.
 const TOWER: [&str; 3] = ["model.visual", "visual", "vision_tower"];
-/// Where an image stands in a prompt.
+/// Where an image stands in a prompt, and where a video does, whose moments are put between two more.
 const IMAGE: &str = "<|image_pad|>";
+const VIDEO: &str = "<|video_pad|>";
+const START: &str = "<|vision_start|>";
+const END: &str = "<|vision_end|>";
+/// Frames that a video has in a second, where nobody knows.
+const DEFAULT_FPS: f64 = 24.0;
 
 struct Block<'a> {
     c: &'a TowerConfig,
@@ -80,7 +85,7 @@ struct Qwen3Vl;
 
 impl Architecture for Qwen3Vl {
     fn declaration(&self) -> Declaration {
-        Declaration::vlm("qwen3_vl", &["qwen3_vl"])
+        Declaration { watches: true, ..Declaration::vlm("qwen3_vl", &["qwen3_vl"]) }
     }
 
     fn vision(&self) -> Option<&dyn VisionLanguage> {
@@ -125,24 +130,71 @@ impl VisionLanguage for Qwen3Vl {
 
     fn process(&self, config: &Config, request: &ProcessRequest) -> Result<Processed> {
         let c = TowerConfig::parse(&config.at("vision_config"))?;
-        let files = &request.files;
-        let (patch, merge) = (files.size("patch_size", c.patch_size)?, files.size("merge_size", c.spatial_merge_size)?);
-        let frames = files.size("temporal_patch_size", c.temporal_patch_size)?;
-        let [least, most] = request.pixels([3136, 1_003_520], patch)?;
-        let image = |(i, size): (usize, &[usize; 2])| {
-            let [height, width] = smart_resize(*size, patch * merge, least, most)?;
-            let recipe = vec![
-                RecipeOp::Resize { of: 0, width, height, filter: files.filter(Filter::Bicubic)? },
-                files.normalize(1, CLIP_MEAN, CLIP_STD)?,
-                RecipeOp::Patchify { of: 2, patch, merge, frames },
-            ];
-            let medium = Medium::still(i, [height / patch, width / patch], merge).spread(merge);
-            Ok(interpolated(Medium { recipe, ..medium }, c.num_position_embeddings.isqrt()))
+        let sizes = [c.patch_size, c.spatial_merge_size, c.temporal_patch_size];
+        let side = c.num_position_embeddings.isqrt();
+        let images = Blocks::new(&request.files, sizes, CLIP_MEAN, CLIP_STD)?.images(request, [3136, 1_003_520])?;
+        let images: Vec<Medium> = images.into_iter().map(|image| interpolated(image, side)).collect();
+        let blocks = Blocks::new(&request.files.video(), sizes, [0.5; 3], [0.5; 3])?;
+        let of_videos = request.of_videos();
+        let video = |(i, video): (usize, &VideoInfo)| {
+            let frames = sampled(video, &of_videos)?;
+            let moments = blocks.moments(i, &frames, fitted(video, frames.len(), &blocks, &of_videos)?);
+            Ok(moments.into_iter().map(|moment| interpolated(moment, side)).collect())
         };
-        let media = request.images.iter().enumerate().map(image).collect::<Result<Vec<Medium>>>()?;
-        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(media[i].tokens))?;
-        Ok(Processed { prompt, image_token: config.token("image_token_id", 151_655)?, media, ..Processed::default() })
+        let videos = request.videos.iter().enumerate().map(video).collect::<Result<Vec<Vec<Medium>>>>()?;
+        let prompt = request.expand(IMAGE, |i| IMAGE.repeat(images[i].tokens))?;
+        let prompt = request.expand_videos(&prompt, VIDEO, |i| {
+            let fps = request.videos[i].fps.unwrap_or(DEFAULT_FPS);
+            videos[i].iter().map(|moment| timed(moment, fps)).collect()
+        })?;
+        let [image_token, video_token] =
+            [config.token("image_token_id", 151_655)?, config.token("video_token_id", 151_656)?];
+        let media = images.into_iter().chain(videos.into_iter().flatten()).collect();
+        Ok(Processed { prompt, image_token, video_token: Some(video_token), media, ..Processed::default() })
     }
+}
+
+/// What stands for a moment of a video in a prompt: the mean of its first and last frame's times, and its tokens.
+fn timed(moment: &Medium, fps: f64) -> String {
+    let [first, last] = [moment.frames.first(), moment.frames.last()].map(|at| at.map_or(0.0, |at| *at as f64 / fps));
+    format!("<{:.1} seconds>{START}{}{END}", (first + last) / 2.0, VIDEO.repeat(moment.tokens))
+}
+
+/// The frames that are looked at, the first and the last among them.
+fn sampled(video: &VideoInfo, request: &ProcessRequest) -> Result<Vec<usize>> {
+    let [least, most] = [request.files.size("min_frames", 4)?, request.files.size("max_frames", 768)?];
+    let count = match request.frames(true, Frames::PerSecond(2.0)) {
+        Frames::All => return Ok((0..video.frames).collect()),
+        Frames::Count(n) => n.min(video.frames),
+        Frames::PerSecond(fps) => {
+            let wanted = video.frames as f64 / video.fps.unwrap_or(DEFAULT_FPS) * fps;
+            (wanted as usize).max(least).min(most).min(video.frames)
+        }
+    };
+    // As numpy rounds: the last one is exact.
+    let step = video.frames.saturating_sub(1) as f64 / count.saturating_sub(1).max(1) as f64;
+    Ok((0..count).map(|i| (i as f64 * step).round_ties_even() as usize).collect())
+}
+
+/// Height and width of so many frames; limits are on the pixels of all of them.
+fn fitted(video: &VideoInfo, frames: usize, blocks: &Blocks, request: &ProcessRequest) -> Result<[usize; 2]> {
+    if frames < blocks.frames {
+        return Err(format!("a video of {frames} frames: expected {} at least", blocks.frames).into());
+    }
+    let limits = |edge, default| request.files.size_in("size", edge, default);
+    let (least, most) = (limits("shortest_edge", 131_072)?, limits("longest_edge", 786_432)?);
+    // What a user asks for is of one frame, and so is what the tower has room for.
+    let of_all = |n: usize| n.saturating_mul(frames);
+    let least = request.options.min_pixels.map_or(least, of_all);
+    let room = request.max_patches.saturating_mul(blocks.patch * blocks.patch);
+    let most = request.options.max_pixels.map_or(most, of_all).min(of_all(room));
+    let ([height, width], side) = (video.size, blocks.side() as f64);
+    // A side below that of a block becomes as long.
+    let [height, width] = match height.min(width).max(1) as f64 {
+        shorter if shorter < side => [height, width].map(|n| (n as f64 * (side / shorter)) as usize),
+        _ => [height, width],
+    };
+    smart_resize_frames([height, width], [frames, blocks.frames], blocks.side(), least, most)
 }
 
 /// With the entries of a square table that each patch lies between, and the share of each: corners fall on corners.

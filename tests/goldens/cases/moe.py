@@ -96,6 +96,13 @@ CASES = {
             "saved": True,
             "dtype": BF16,
         },
+        "packed": {
+            "config": {"hidden_size": 64, "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "intermediate_size": 64,
+                       "sliding_window": 8},
+            "without": [{"sliding_window": 64}, {"num_experts_per_tok": 1}],
+            "gains": {"gate_up_proj": 1.5},
+            "mxfp4": ("experts.gate_up_proj", "experts.down_proj"),
+        },
     },
     "glm4_moe": {
         "plain": {

@@ -47,6 +47,7 @@ impl Architecture for Rogue {
                 Declaration::llm("rogue", &["rogue"])
             }
             b"none." => Declaration::default(),
+            b"sees." => Declaration::vlm("rogue", &["rogue"]),
             _ => Declaration::llm("rogue", &["rogue"]),
         }
     }
@@ -76,11 +77,41 @@ impl Architecture for Rogue {
         Ok(embed.as_linear().forward(step.outputs(x)))
     }
 
+    fn vision(&self) -> Option<&dyn VisionLanguage> {
+        Some(self)
+    }
+
     fn plain(&self, op: &str) -> Option<Plain> {
         match op {
             "negate" => Some(|row| row.inputs[0].iter().map(|x| -x).collect()),
             _ => Some(|row| panic!("not {} today", row.inputs[0].len())),
         }
+    }
+}
+
+/// Sees nothing, and what its configuration asks for comes first.
+impl VisionLanguage for Rogue {
+    fn text(&self, config: &Config) -> Result<TextModel> {
+        misbehave(config);
+        Ok(TextModel::new("rogue", config, &[]))
+    }
+
+    fn tower(&self, config: &Config, _: &Weights, _: &TowerStep) -> Result<Tensor> {
+        misbehave(config);
+        Err("no tower".into())
+    }
+
+    fn process(&self, config: &Config, _: &ProcessRequest) -> Result<Processed> {
+        misbehave(config);
+        Err("no eyes".into())
+    }
+}
+
+fn misbehave(config: &Config) {
+    match config.json()["does"].as_str().unwrap_or_default() {
+        "panic" => panic!("no picture of {} layers", config.json()["layers"]),
+        "sleep" => forever(),
+        _ => {}
     }
 }
 

@@ -21,7 +21,9 @@ fn built(profile: &str) -> PathBuf {
 
 /// What a host of api 1.0 makes of a plugin and a request.
 fn in_old_host(library: &Path, architecture: &str, (config, index): (serde_json::Value, Index)) -> String {
-    let request = RecordRequest { architecture: architecture.into(), graph: "text".into(), config, index };
+    // Such a host does not say its version.
+    let (architecture, graph) = (architecture.into(), "text".into());
+    let request = RecordRequest { architecture, graph, config, index, api: None };
     let mut host = Command::new(built("dev").join("old-host"))
         .arg(library)
         .stdin(Stdio::piped())
@@ -78,6 +80,15 @@ fn a_new_op_in_an_old_host_is_refused_with_both_versions() {
     let (major, minor) = API;
     let expected = format!("refused: needs op `custom` (api {major}.{minor}), this host has api 1.0: update the host");
     assert_eq!(in_old_host(&rogue, "rogue", model("custom")), expected);
+}
+
+/// A host of before there were towers gets nothing that it could take for all of a model. What hosts since make of
+/// replies that say more than they know is tested where they read them, in plugins/found.rs.
+#[test]
+fn a_vision_language_model_in_a_host_without_towers_is_refused() {
+    let config = serde_json::json!({ "model_type": "paligemma" });
+    let found = in_old_host(&library("tamarack-paligemma"), "paligemma", (config, Index::new()));
+    assert_eq!(found, "refused: paligemma records no text model");
 }
 
 #[test]

@@ -10,8 +10,11 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use tamarack::{Error, plugins::Registry};
-use tamarack_api::{Graph, Index};
+use tamarack::{
+    Error,
+    plugins::{Found, Registry},
+};
+use tamarack_api::{Graph, Index, ProcessRequest};
 use tamarack_tests::plugins::{library, llama};
 use tempfile::TempDir;
 
@@ -97,6 +100,41 @@ fn what_goes_wrong_while_recording_is_an_error_of_the_plugin() {
         assert_eq!(record(&registry, json!({})).unwrap().nodes.len(), 4, "after {does}");
         check_llama(&registry);
     }
+}
+
+/// An entry point that fails.
+type Entry = fn(&Found, &Value) -> Option<Error>;
+
+#[test]
+fn every_other_entry_point_may_panic_or_never_end_too() {
+    let (directory, path) = rogue("sees.");
+    let registry = load(directory.path());
+    let found = registry.find("rogue").unwrap();
+    let entries: [(&str, Entry); 4] = [
+        ("tensors", |found, config| found.tensors(config).err()),
+        ("tower", |found, config| found.record("tower", config, Index::new()).err()),
+        ("text_model", |found, config| found.text_model(config).err()),
+        ("process", |found, config| found.process(config, ProcessRequest::default()).err()),
+    ];
+    let origin = format!("rogue (tamarack-rogue {}, {}): ", env!("CARGO_PKG_VERSION"), path.display());
+    std::thread::scope(|all| {
+        for (entry, fails) in entries {
+            for (does, expected) in [("panic", "panicked: no "), ("sleep", " did not end within 2 s, an endless loop?")]
+            {
+                let (found, registry, origin) = (&found, &registry, &origin);
+                all.spawn(move || {
+                    let e = fails(found, &json!({ "does": does, "layers": 7 })).unwrap_or_else(|| panic!("{entry}"));
+                    assert!(matches!(e, Error::Plugin(_)), "{entry}: {e:?}");
+                    let e = e.to_string();
+                    assert!(e.strip_prefix(origin.as_str()).is_some_and(|e| e.contains(expected)), "{entry}: {e}");
+                    check_llama(registry);
+                });
+            }
+        }
+    });
+    // The same library goes on, and what it says of itself is no panic.
+    let e = found.process(&json!({}), ProcessRequest::default()).unwrap_err().to_string();
+    assert_eq!(e, format!("{origin}no eyes"));
 }
 
 #[test]

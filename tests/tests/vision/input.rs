@@ -2,7 +2,11 @@
 
 use super::{folder, image, load, on_runtime};
 use safetensors::SafeTensors;
-use std::path::PathBuf;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::PathBuf,
+};
 use tamarack::{Device, Image, UserInput, image::Pixels};
 
 fn odd(name: &str) -> PathBuf {
@@ -46,6 +50,53 @@ fn bytes_addresses_and_pixels_are_images_too() {
         })
         .collect();
     assert_eq!(Image::Url(format!("data:image/png;base64,{base64}")).decode().unwrap(), expected);
+}
+
+/// A server on this machine that answers one request after the other.
+fn serve(answers: Vec<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut read = [0; 4096];
+            let _ = stream.read(&mut read).unwrap();
+            // Who has enough hangs up.
+            let _ = stream.write_all(&answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn images_of_the_web_are_fetched() {
+    let answer = |status: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    let cat = std::fs::read(image("cat.png")).unwrap();
+    let large = answer("200 OK", &vec![0; (64 << 20) + 1]);
+    let answers = vec![answer("200 OK", &cat), answer("404 Not Found", b"no"), answer("200 OK", b"no"), large];
+    let url = serve(answers) + "/cat.png";
+    on_runtime(async {
+        let container = load("qwen2_vl", Device::Reference).await;
+        let ask = async |url: &str| {
+            let part = serde_json::json!([{ "type": "image_url", "image_url": { "url": url } }]);
+            container.prepare(UserInput::messages([serde_json::json!({ "role": "user", "content": part })])).await
+        };
+        let file = container
+            .prepare(
+                UserInput::messages([serde_json::json!({ "role": "user", "content": [] })]).image(image("cat.png")),
+            )
+            .await;
+        assert_eq!(ask(&url).await.unwrap(), file.unwrap());
+        for expected in ["404 Not Found", "expected a JPEG", "expected an image of at most 64 MiB"] {
+            let e = ask(&url).await.unwrap_err().to_string();
+            assert!(e.contains(expected), "{e}");
+        }
+        let e = ask("http://127.0.0.1:1/cat.png").await.unwrap_err().to_string();
+        assert!(e.starts_with("http://127.0.0.1:1/cat.png: "), "{e}");
+    });
 }
 
 /// A BMP header that claims a size, and nothing behind it.

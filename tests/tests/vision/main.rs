@@ -6,12 +6,14 @@ mod qwen;
 mod reuse;
 mod siglip;
 mod variants;
+mod video;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer, UserInput,
+    Device, GenerateParameters, Generation, LmInput, LoadOptions, ModelConfiguration, ModelContainer, UserInput, Video,
+    image::Sampling,
 };
 use tamarack_plugins as _;
 use tamarack_tests::{
@@ -25,8 +27,25 @@ struct Case {
     prompt: String,
     turns: Vec<Value>,
     images: Vec<PathBuf>,
+    films: Vec<Film>,
+    sampling: Value,
     crops: Option<bool>,
     bytes: Vec<u8>,
+}
+
+/// A video of a case: a folder of goldens/vision/films, of which so many frames are there.
+#[derive(serde::Deserialize)]
+struct Film {
+    path: String,
+    frames: usize,
+    fps: f64,
+}
+
+impl Film {
+    fn video(&self) -> Video {
+        let frame = |i| folder("films").join(&self.path).join(format!("frame{}.png", i + 1));
+        Video::frames((0..self.frames).map(frame)).at(self.fps)
+    }
 }
 
 impl Case {
@@ -48,7 +67,10 @@ impl Case {
         let images = names.iter().map(|n| image(&format!("{n}.png"))).collect();
         let turns = serde_json::from_str(&metadata["turns"]).unwrap();
         let crops = metadata.get("crops").map(|crops| crops.parse().unwrap());
-        Case { name: path.display().to_string(), prompt: metadata["prompt"].clone(), turns, images, crops, bytes }
+        let films = metadata.get("films").map_or(Vec::new(), |films| serde_json::from_str(films).unwrap());
+        let sampling = metadata.get("sampling").map_or(Value::Null, |s| serde_json::from_str(s).unwrap());
+        let (name, prompt) = (path.display().to_string(), metadata["prompt"].clone());
+        Case { name, prompt, turns, images, films, sampling, crops, bytes }
     }
 
     fn words(&self, name: &str) -> Vec<u32> {
@@ -73,7 +95,14 @@ impl Case {
         let input =
             if self.turns.is_empty() { UserInput::raw(&self.prompt) } else { UserInput::messages(self.turns.clone()) };
         let input = self.crops.into_iter().fold(input, UserInput::crops);
-        self.images.iter().fold(input, |input, path| input.image(path))
+        let mut input = self.images.iter().fold(input, |input, path| input.image(path));
+        input.videos = self.films.iter().map(Film::video).collect();
+        let (fps, frames) = (self.sampling["fps"].as_f64(), self.sampling["num_frames"].as_u64());
+        // Both are those of the model's file.
+        if fps.is_none() || frames.is_none() {
+            input.sampling = Sampling { fps, frames: frames.map(|n| n as usize) };
+        }
+        input
     }
 }
 
@@ -118,9 +147,14 @@ fn check_prepared(model: &str) {
                 let found: Vec<u32> = (0..3).flat_map(|axis| media.positions.iter().map(move |p| p[axis])).collect();
                 assert_eq!(found, expected, "{}: positions", case.name);
             }
-            if case.has("image_grid_thw") {
-                let found: Vec<u32> = media.images.iter().flat_map(|i| i.patches.grid.map(|n| n as u32)).collect();
-                assert_eq!(found, case.words("image_grid_thw"), "{}: grids", case.name);
+            for (grid, is_video) in [("image_grid_thw", false), ("video_grid_thw", true)] {
+                let of = media.images.iter().filter(|i| i.video.is_some() == is_video).collect::<Vec<_>>();
+                // Moments of a video are apart here.
+                let of = of.chunk_by(|a, b| is_video && a.video == b.video);
+                let found = of.map(|m| [m.len(), m[0].patches.grid[1], m[0].patches.grid[2]].map(|n| n as u32));
+                if case.has(grid) {
+                    assert_eq!(found.collect::<Vec<_>>().as_flattened(), case.words(grid), "{}: {grid}", case.name);
+                }
             }
         }
     });

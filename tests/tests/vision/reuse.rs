@@ -52,7 +52,7 @@ fn a_conversation_keeps_its_images() {
             session.respond("Sure?").await.unwrap();
             assert_eq!((session.turns().len(), runs(&container).await), (6, 2));
             let e = session.save("nowhere").await.unwrap_err().to_string();
-            assert!(e.contains("with images cannot be saved"), "{e}");
+            assert!(e.contains("with images or videos cannot be saved"), "{e}");
         }
     });
 }

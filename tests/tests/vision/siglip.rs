@@ -1,4 +1,5 @@
-//! What is particular to the models with SigLIP's tower: files of every age, parts of images, prompts that see themselves.
+//! What is particular to the models with SigLIP's tower: files of every age, parts of images, prompts that see
+//! themselves.
 
 use super::{Case, answer, close, folder, image, load, load_from, on_runtime};
 use safetensors::{SafeTensors, tensor::TensorView};

@@ -85,6 +85,15 @@ impl<'a> Facts<'a> {
         self.get(key).map_or(Json::Null, json)
     }
 
+    /// The numbers at `key`, in full, one for each layer.
+    pub fn numbers(&self, key: &str) -> Result<Vec<f32>, String> {
+        let list = self.metadata.array(key).unwrap_or_default();
+        let numbers: Option<Vec<f32>> = list.iter().map(|n| n.as_f64().map(|n| n as f32)).collect();
+        numbers
+            .filter(|n| n.len() == self.layers)
+            .ok_or_else(|| format!("{key}: expected a number for each of {} layers, found {}", self.layers, list.len()))
+    }
+
     /// Whether the file has the tensor `name`, a GGUF name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

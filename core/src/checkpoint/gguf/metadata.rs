@@ -57,10 +57,7 @@ impl Metadata {
 
     /// The list at `key`.
     pub fn array(&self, key: &str) -> Option<&[Value]> {
-        match self.get(key)? {
-            Value::Array(a) => Some(a),
-            _ => None,
-        }
+        self.get(key)?.as_array()
     }
 }
 
@@ -80,6 +77,14 @@ impl Value {
             Value::U64(n) => Some(n as f64),
             Value::I64(n) => Some(n as f64),
             Value::F64(x) => Some(x),
+            _ => None,
+        }
+    }
+
+    /// This value as a list.
+    pub fn as_array(&self) -> Option<&[Value]> {
+        match self {
+            Value::Array(a) => Some(a),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::Checkpoint;
 use super::dense::Dtype;
 use super::mapping::{Mapping, Slice};
-use super::tensor::{Data, Tensor};
+use super::tensor::{Data, Tensor, View};
 use crate::{Error, Result};
 pub(super) use blocks::BlockType;
 use config::Facts;
@@ -62,6 +62,9 @@ pub(super) fn assemble(path: &Path, files: &[Arc<Mapping>]) -> Result<Checkpoint
     Ok(Checkpoint { path, config, generation_config: None, metadata: Some(metadata), tensors, unreadable })
 }
 
+/// More matrices than any model has in a tensor that is taken apart.
+const MAX_PARTS: usize = 64;
+
 /// Tensors by GGUF name: shape and bytes.
 type Stored = BTreeMap<String, (Vec<usize>, Data)>;
 
@@ -105,19 +108,40 @@ fn locate(file: &Arc<Mapping>, info: &Info) -> Result<Data, String> {
 
 /// Puts every tensor under its HuggingFace name, as HuggingFace has it.
 fn rename(facts: &Facts, stored: &Stored) -> Result<BTreeMap<String, Tensor>, String> {
-    let mut tensors = BTreeMap::new();
+    let (arch, mut tensors) = (facts.arch, BTreeMap::new());
+    let mut put = |from: &str, to: String, shape: &[usize], data: Data, view| {
+        let tensor = Tensor::new(&to, shape.to_vec(), data, view).map_err(|e| format!("{from}: {e}"))?;
+        match tensors.insert(to.clone(), tensor) {
+            Some(_) => Err(format!("{from}: another tensor is {to} already")),
+            None => Ok(()),
+        }
+    };
     for (name, (shape, data)) in stored {
         if config::IS_CONFIG.contains(&name.as_str()) {
             continue;
         }
-        let arch = facts.arch;
         let to = names::huggingface(arch, name).ok_or_else(|| {
             format!("{name}: architecture `{}` has no such tensor, as far as is known here", arch.gguf)
         })?;
         let view = names::view(arch, name, facts.head_dim);
-        let tensor = Tensor::new(&to, shape.clone(), data.clone(), view).map_err(|e| format!("{name}: {e}"))?;
-        if tensors.insert(to.clone(), tensor).is_some() {
-            return Err(format!("{name}: another tensor is {to} already"));
+        if !to.contains('*') {
+            put(name, to, shape, data.clone(), view)?;
+            continue;
+        }
+        let (&n, rest) = shape.split_first().filter(|(n, _)| (1..=MAX_PARTS).contains(*n)).ok_or_else(|| {
+            format!("{name}: expected 1 to {MAX_PARTS} matrices one below the other, found {shape:?}")
+        })?;
+        for i in 0..n {
+            let part = data.part(i, n).ok_or_else(|| format!("{name}: {shape:?} is not in {n} equal parts"))?;
+            put(name, to.replace('*', &i.to_string()), rest, part, view)?;
+        }
+    }
+    for (key, name) in arch.numbers {
+        for (layer, number) in facts.numbers(key)?.into_iter().enumerate() {
+            let bytes = Mapping::from_bytes(*key, number.to_le_bytes().to_vec());
+            let slice = Slice::new(&bytes, 0..4).ok_or("no number")?;
+            let to = format!("model.layers.{layer}.{name}");
+            put(key, to, &[1], Data::Dense(Dtype::F32, slice), View::default())?;
         }
     }
     Ok(tensors)

@@ -12,6 +12,7 @@ use tamarack::{ChatSession, GenerateParameters, ModelContainer, Tool, UserInput}
 const HELP: &str = "\
 /system TEXT      what the model is told before everything else; without a text nothing
 /image FILE       an image that comes with the next question
+/video PATH       a video likewise
 /set NAME VALUE   changes how tokens are chosen; without a value says how they are
 /reset            forgets the conversation
 /save FILE        keeps it, with what was computed for it
@@ -44,8 +45,7 @@ impl Session {
 
     /// Asks and answers until the user leaves.
     pub async fn run(mut self, images: &Images) -> anyhow::Result<()> {
-        images.sources().for_each(|image| self.chat.add_image(image));
-        *self.chat.image_options_mut() = images.options();
+        images.begin(&mut self.chat);
         let mut editor = DefaultEditor::new()?;
         let container = self.chat.container();
         let (name, device) = (&container.configuration().name, container.device());
@@ -101,6 +101,11 @@ impl Session {
                 Ok("Noted.".to_owned())
             }
             ("image", "") => Err("expected /image FILE".to_owned()),
+            ("video", "") => Err("expected /video PATH".to_owned()),
+            ("video", path) => {
+                self.chat.add_video(path);
+                Ok("Noted.".to_owned())
+            }
             ("image", file) => {
                 self.chat.add_image(file);
                 Ok("Noted.".to_owned())
@@ -140,12 +145,13 @@ impl Session {
         Ok(shown.join("\n"))
     }
 
-    /// Answers a question; says whether the user wants to leave. A question that fails is forgotten, so
+    /// Answers a question; says whether the user wants to leave. A question that fails is forgotten, and what came with it, so
     /// that the conversation can go on.
     async fn ask(&mut self, question: &str) -> anyhow::Result<bool> {
         match self.answer(question).await {
             Ok(answer) => Ok(answer.is_over),
             Err(e) if e.is::<tamarack::Error>() => {
+                self.chat.forget_media();
                 say(&format!("error: {e}"));
                 Ok(false)
             }

@@ -6,15 +6,19 @@ use anyhow::{anyhow, ensure};
 use clap::Args;
 use safetensors::{Dtype, tensor::TensorView};
 use std::path::PathBuf;
-use tamarack::{UserInput, exec::Media};
+use tamarack::{
+    UserInput,
+    exec::{Media, PlacedImage},
+};
 
-/// Writes what becomes of a prompt and its images, stage by stage.
+/// Writes what becomes of a prompt and its images and videos, stage by stage.
 #[derive(Args)]
 #[command(after_help = "Example:
   tamarack debug vision ./my-model --image cat.jpg --prompt \"What is it?\" --device reference --out stages.safetensors
 
 FILE holds `pixel_values` f32 [patches, width], `image_grid_thw` i32 [images, 3], `input_ids` i32 [tokens], `position_ids`
-i32 [3, tokens], `image_embeds` f32 [rows, dim] and `logits` f32 [tokens, vocabulary].")]
+i32 [3, tokens], `image_embeds` f32 [rows, dim] and `logits` f32 [tokens, vocabulary]. With --video there are
+`pixel_values_videos`, `video_grid_thw` and `video_embeds` likewise, where the model has a token for videos.")]
 pub struct Vision {
     /// A directory, a .gguf file or the id of a model on the hub
     model: String,
@@ -59,9 +63,10 @@ impl Vision {
         let input = if self.raw { UserInput::raw(prompt) } else { UserInput::from(prompt) };
         let input = self.images.prepare(&container, input).await?;
         let (media, tokens) = (input.media.clone(), input.tokens.clone());
-        let media = media.ok_or_else(|| anyhow!("expected an image: name one with --image"))?;
+        let media = media.ok_or_else(|| anyhow!("expected an image or a video: name one with --image or --video"))?;
         let mut stages = inputs(&tokens, &media);
-        let rows: usize = media.images.iter().map(|i| i.tokens.len()).sum();
+        let of_media: Vec<(bool, usize)> = media.images.iter().map(|i| (i.video.is_some(), i.tokens.len())).collect();
+        let rows: usize = of_media.iter().map(|(_, rows)| rows).sum();
         let adapter = adapter(&container).await?;
         let computed = container.perform(move |context| {
             let embeddings = context.model.image_embeddings(&media)?;
@@ -70,7 +75,15 @@ impl Vision {
         });
         let (embeddings, logits) = computed.await??;
         ensure!(rows > 0 && !tokens.is_empty(), "the prompt has no tokens of images");
-        stages.push(Stage::floats("image_embeds", vec![rows, embeddings.len() / rows], embeddings));
+        let (width, mut parts, mut rest) = (embeddings.len() / rows, [Vec::new(), Vec::new()], &embeddings[..]);
+        for (is_video, rows) in of_media {
+            let (own, after) = rest.split_at(rows * width);
+            parts[usize::from(is_video)].extend_from_slice(own);
+            rest = after;
+        }
+        for (name, values) in ["image_embeds", "video_embeds"].into_iter().zip(parts).filter(|(_, v)| !v.is_empty()) {
+            stages.push(Stage::floats(name, vec![values.len() / width, width], values));
+        }
         stages.push(Stage::floats("logits", vec![tokens.len(), logits.len() / tokens.len()], logits));
         self.write(&stages)
     }
@@ -91,15 +104,31 @@ impl Vision {
 
 /// What comes before any computation.
 fn inputs(tokens: &[u32], media: &Media) -> Vec<Stage> {
-    let patches = || media.images.iter().map(|i| &i.patches);
-    let pixels: Vec<f32> = patches().flat_map(|p| p.pixels.iter().copied()).collect();
-    let count: usize = patches().map(|p| p.segments.iter().sum::<usize>()).sum();
-    let grids: Vec<u32> = patches().flat_map(|p| p.grid.map(|n| n as u32)).collect();
+    let of = |is_video| media.images.iter().filter(|i| i.video.is_some() == is_video).collect::<Vec<_>>();
     let positions = (0..3).flat_map(|axis| media.positions.iter().map(move |p| p[axis]));
+    let mut stages = patches(["pixel_values", "image_grid_thw"], &of(false));
+    stages.extend(patches(["pixel_values_videos", "video_grid_thw"], &of(true)));
+    stages.push(Stage::numbers("input_ids", vec![tokens.len()], tokens.iter().copied()));
+    stages.push(Stage::numbers("position_ids", vec![3, media.positions.len()], positions));
+    stages
+}
+
+/// Patches, and how many there are of each image or video.
+fn patches([pixels, grid]: [&'static str; 2], images: &[&PlacedImage]) -> Vec<Stage> {
+    if images.is_empty() {
+        return Vec::new();
+    }
+    let values: Vec<f32> = images.iter().flat_map(|i| i.patches.pixels.iter().copied()).collect();
+    let count: usize = images.iter().flat_map(|i| &i.patches.segments).sum();
+    // Moments of a video follow each other.
+    let videos = images.chunk_by(|a, b| a.video.is_some() && a.video == b.video);
+    let grids = videos.flat_map(|moments| {
+        let [_, rows, columns] = moments[0].patches.grid;
+        [moments.iter().map(|m| m.patches.grid[0]).sum(), rows, columns].map(|n| n as u32)
+    });
+    let grids: Vec<u32> = grids.collect();
     vec![
-        Stage::floats("pixel_values", vec![count, pixels.len() / count.max(1)], pixels),
-        Stage::numbers("image_grid_thw", vec![grids.len() / 3, 3], grids),
-        Stage::numbers("input_ids", vec![tokens.len()], tokens.iter().copied()),
-        Stage::numbers("position_ids", vec![3, media.positions.len()], positions),
+        Stage::floats(pixels, vec![count, values.len() / count.max(1)], values),
+        Stage::numbers(grid, vec![grids.len() / 3, 3], grids),
     ]
 }

@@ -22,10 +22,13 @@ pub(super) struct Architecture {
     pub model_type: &'static str,
     /// `architectures` in config.json.
     pub class: &'static str,
-    /// Names outside the layers, beyond `token_embd`, `output_norm` and `output`.
+    /// Names outside the layers, beyond `token_embd`, `output_norm` and `output`. A `*` stands for the index where
+    /// HuggingFace has a tensor for each index of the first dimension.
     pub root: Names,
     /// Names inside a layer, without `.weight` or `.bias`; the first table that has one counts.
     pub layer: &'static [Names],
+    /// Tensors of one number in a layer that files have in their metadata, a list for all layers: key, HuggingFace name.
+    pub numbers: Names,
     /// Fields of config.json beyond the common ones, with the metadata they come from.
     pub fields: Names,
     /// The writer put the two halves of every rotary pair side by side: rows of q and k.
@@ -53,6 +56,7 @@ pub(super) const ALL: &[&Architecture] = &[
     &gemma::GEMMA,
     &gemma::GEMMA2,
     &gemma::GEMMA3,
+    &gemma::GEMMA3N,
     &others::PHI3,
     &others::STARCODER2,
     &others::OLMO2,
@@ -72,6 +76,7 @@ pub(super) const ALL: &[&Architecture] = &[
     &experts::DEEPSEEK,
     &others::LFM2,
     &others::OLMO,
+    &others::APERTUS,
 ];
 
 const ATTENTION: Names = &[
@@ -107,6 +112,7 @@ const BASE: Architecture = Architecture {
     class: "",
     root: &[],
     layer: &[ATTENTION, MLP],
+    numbers: &[],
     fields: &[],
     adjacent_pairs: false,
     norms_plus_one: false,

@@ -140,6 +140,22 @@ pub const OLMO: Architecture = Architecture {
     ..BASE
 };
 
+/// The parameters of the activation are metadata.
+pub const APERTUS: Architecture = Architecture {
+    gguf: "apertus",
+    model_type: "apertus",
+    class: "ApertusForCausalLM",
+    layer: &[&[("attn_norm", "attention_layernorm"), ("ffn_norm", "feedforward_layernorm")], ATTENTION, MLP],
+    numbers: &[
+        ("xielu.alpha_p", "mlp.act_fn.alpha_p"),
+        ("xielu.alpha_n", "mlp.act_fn.alpha_n"),
+        ("xielu.beta", "mlp.act_fn.beta"),
+        ("xielu.eps", "mlp.act_fn.eps"),
+    ],
+    rest: |_| json!({ "hidden_act": "xielu" }),
+    ..BASE
+};
+
 /// Layers without key heads are convolutions.
 pub const LFM2: Architecture = Architecture {
     gguf: "lfm2",

@@ -2,12 +2,13 @@
 
 use super::{
     Gpu,
+    load::{self, layouts_ahead, upload},
     memory::{Workspace, caches, check_sizes, needs, rows, vectors},
     phase::{Attention, Emitter, Kind, Launch, Rows, Weights},
     rounding::Rounding,
     step::step_words,
     tune::tune,
-    weights::{DeviceMatrix, Layout, Parts, Uploader, layout},
+    weights::DeviceMatrix,
 };
 use crate::{
     Error, Result,
@@ -17,7 +18,6 @@ use crate::{
         Program, custom,
         plan::{Plan, plan},
     },
-    weights::{Matrix, fold},
 };
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use tamarack_api::{Sym, WeightId};
@@ -130,11 +130,7 @@ impl WgpuExecutor {
         let program = &custom::for_device(program.clone());
         let plan = plan(program, |sym| rows(sym, capacity))?;
         check_sizes(gpu, program, &plan, capacity)?;
-        let mut matrices = HashMap::new();
-        for id in program.used_weights().0 {
-            let (matrix, parts) = device_form(program, id, checkpoint)?;
-            matrices.insert(id, layout(gpu, &name(program, id), &matrix, parts)?);
-        }
+        let matrices = layouts_ahead(gpu, program, checkpoint)?;
         let weights = matrices.values().map(|m| m.bytes).sum::<u64>() + vectors(program, checkpoint)?;
         let rounding = Rounding::of(gpu, program, &plan, &matrices);
         let workspace = Workspace::of(gpu, program, &plan, &rounding, &matrices, capacity).bytes();
@@ -356,8 +352,8 @@ impl Executor for WgpuExecutor {
         let is_changed = |id: WeightId| program.weight_names(id).iter().any(|name| changed.contains(*name));
         let (matrices, vectors, _) = upload(gpu, program, checkpoint, &is_changed, &|_| {})?;
         // What can be rounded, and what products take room for, depends on formats and values.
-        let mut layouts = layouts(&self.model.matrices);
-        layouts.extend(self::layouts(&matrices));
+        let mut layouts = load::layouts(&self.model.matrices);
+        layouts.extend(load::layouts(&matrices));
         let rounding = Rounding::of(gpu, program, &self.model.plan, &layouts);
         let w = Workspace::of(gpu, program, &self.model.plan, &rounding, &layouts, &self.capacity);
         let rounded = w.rounded.iter().map(|bytes| gpu.buffer("rounded", *bytes)).collect();
@@ -417,7 +413,7 @@ impl Model {
         vectors: HashMap<WeightId, wgpu::Buffer>,
     ) -> Model {
         let caches = caches(&program, capacity).map(|bytes| gpu.buffer("cache", bytes)).collect();
-        let layouts = layouts(&matrices);
+        let layouts = load::layouts(&matrices);
         let rounding = Rounding::of(&gpu, &program, &plan, &layouts);
         let w = Workspace::of(&gpu, &program, &plan, &rounding, &layouts, capacity);
         let all = |label: &str, sizes: &[u64]| sizes.iter().map(|bytes| gpu.buffer(label, *bytes)).collect();
@@ -446,52 +442,6 @@ impl Model {
             matrices,
             vectors,
         }
-    }
-}
-
-fn layouts(matrices: &HashMap<WeightId, DeviceMatrix>) -> HashMap<WeightId, Layout> {
-    matrices.iter().map(|(id, matrix)| (*id, matrix.layout())).collect()
-}
-
-/// A matrix as the device gets it.
-fn device_form(program: &Program, id: WeightId, checkpoint: &Checkpoint) -> Result<(Matrix, Parts)> {
-    let (matrix, parts) = (fold(&program.weights, id, checkpoint)?, Parts::of(program, id));
-    // Gate and up share segments, which takes one format for both.
-    let matrix = if parts.share() && matrix.format_of_all().is_none() { matrix.decoded() } else { matrix };
-    Ok((matrix, parts))
-}
-
-type Uploaded = (HashMap<WeightId, DeviceMatrix>, HashMap<WeightId, wgpu::Buffer>, u64);
-
-/// Copies those weights that are `wanted` to the device.
-fn upload(
-    gpu: &Gpu,
-    program: &Program,
-    checkpoint: &Checkpoint,
-    wanted: &dyn Fn(WeightId) -> bool,
-    report: &dyn Fn(u64),
-) -> Result<Uploaded> {
-    let (matrix_ids, vector_ids) = program.used_weights();
-    let mut uploader = Uploader::new(gpu, report);
-    let (mut matrices, mut vectors) = (HashMap::new(), HashMap::new());
-    for id in matrix_ids.into_iter().filter(|id| wanted(*id)) {
-        let (matrix, parts) = device_form(program, id, checkpoint)?;
-        matrices.insert(id, uploader.matrix(&name(program, id), &matrix, parts)?);
-    }
-    for id in vector_ids.into_iter().filter(|id| wanted(*id)) {
-        let values = fold(&program.weights, id, checkpoint)?.values();
-        vectors.insert(id, uploader.vector(&name(program, id), &values));
-    }
-    uploader.flush();
-    gpu.take_errors()?;
-    Ok((matrices, vectors, uploader.bytes))
-}
-
-/// A weight's name in errors: its tensors, or the first of many.
-fn name(program: &Program, id: WeightId) -> String {
-    match program.weight_names(id)[..] {
-        [first, .., last] => format!("{first}+..+{last}"),
-        ref names => names.join("+"),
     }
 }
 

@@ -6,6 +6,7 @@ mod convert;
 mod device;
 mod executor;
 mod experts;
+mod load;
 mod memory;
 mod phase;
 mod pipelines;

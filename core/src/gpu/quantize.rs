@@ -1,7 +1,7 @@
 //! Weights that are quantized on their way to where they stay.
 
 use super::Gpu;
-use super::upload::{To, upload};
+use super::upload::{To, upload_rows};
 use crate::{Result, checkpoint::Quantize, weights::Matrix};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -51,7 +51,7 @@ impl Quantizer {
             let words = count * from.row_words(cols);
             let source = gpu.buffer(&kernel.name, words as u64 * 4);
             let to = To { buffer: &source, words: from.row_words(cols), first: 0 };
-            largest = largest.max(upload(gpu, (dense, from), part, to, None)?);
+            largest = largest.max(upload_rows(gpu, (dense, from), part, to, None)?);
             let place = gpu.buffer(&kernel.name, 8);
             gpu.queue.write_buffer(&place, 0, bytemuck::cast_slice(&[count as u32, first as u32]));
             let group = gpu.bind(&kernel.name, pipeline, &[&place, &source, quants, scales]);

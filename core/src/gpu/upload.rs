@@ -34,28 +34,28 @@ impl To<'_> {
 }
 
 /// Packs rows that have one format. Returns a bound of their values, see [`magnitude`].
-pub(super) fn upload(
+pub(super) fn upload_rows(
     gpu: &Gpu,
     (matrix, format): (&Matrix, Format),
     rows: Range<usize>,
     quants: To<'_>,
     scales: Option<To<'_>>,
 ) -> Result<f32> {
-    let row_bytes = 4 * (quants.words + scales.map_or(0, |to| to.words));
+    let scale_words = scales.map_or(0, |to| to.words);
+    let row_bytes = 4 * (quants.words + scale_words);
     let [share, piece] = [SHARE, PIECE].map(|bytes| (bytes / row_bytes.max(1)).max(1));
     let starts: Vec<usize> = rows.clone().step_by(share).collect();
     let one = |start: usize| {
-        let rows_of_share = start..(start + share).min(rows.end);
-        let mut quant_memory = quants.staged(gpu, start - rows.start, rows_of_share.len())?;
-        let mut scale_memory =
-            scales.map(|to| to.staged(gpu, start - rows.start, rows_of_share.len())).transpose()?.flatten();
+        let own = start..(start + share).min(rows.end);
+        let staged = |to: To<'_>| to.staged(gpu, start - rows.start, own.len());
+        let (mut quant_memory, mut scale_memory) = (staged(quants)?, scales.map_or(Ok(None), staged)?);
         let (mut packed_quants, mut packed_scales, mut largest) = (Vec::new(), Vec::new(), 0.0f32);
-        for first in rows_of_share.clone().step_by(piece) {
+        for first in own.clone().step_by(piece) {
             packed_quants.clear();
             packed_scales.clear();
-            matrix.pack(first..(first + piece).min(rows_of_share.end), &mut packed_quants, &mut packed_scales)?;
+            matrix.pack(first..(first + piece).min(own.end), &mut packed_quants, &mut packed_scales)?;
             put(&mut quant_memory, (first - start) * quants.words, &packed_quants);
-            put(&mut scale_memory, (first - start) * scales.map_or(0, |to| to.words), &packed_scales);
+            put(&mut scale_memory, (first - start) * scale_words, &packed_scales);
             largest = largest.max(magnitude(format, matrix.cols(), &packed_quants, &packed_scales));
         }
         Ok(largest)
@@ -63,6 +63,7 @@ pub(super) fn upload(
     starts.into_par_iter().map(one).try_reduce(|| 0.0, |a, b| Ok(f32::max(a, b)))
 }
 
+/// Copies words into staged memory, from `word` on; without memory there are none.
 fn put(memory: &mut Option<wgpu::QueueWriteBufferView>, word: usize, words: &[u32]) {
     let bytes: &[u8] = bytemuck::cast_slice(words);
     if let Some(memory) = memory {

@@ -2,7 +2,7 @@
 
 use super::Gpu;
 use super::quantize::Quantizer;
-use super::upload::{To, upload};
+use super::upload::{To, upload_rows};
 use crate::{
     Error, Result,
     checkpoint::unpack_scale,
@@ -176,7 +176,7 @@ impl<'a> Uploader<'a> {
                 let count = part.len();
                 let to = To { buffer: &quants, words, first: done };
                 let scales = scales.as_ref().map(|buffer| To { buffer, words: scale_words, first: done });
-                largest = largest.max(upload(self.gpu, (matrix, format), part, to, scales)?);
+                largest = largest.max(upload_rows(self.gpu, (matrix, format), part, to, scales)?);
                 self.copied(count * (words + scale_words) * 4);
                 done += count;
             }

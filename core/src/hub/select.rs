@@ -140,7 +140,7 @@ mod tests {
             ("../name", None),
             ("org/", None),
             ("", None),
-            ("/home/me/model", None),
+            ("/models/mine", None),
         ];
         for (id, wanted) in cases {
             assert_eq!(Source::parse(id).ok(), wanted, "{id}");

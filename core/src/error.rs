@@ -42,6 +42,10 @@ pub enum Error {
     /// The device failed, or there is none.
     #[error("{0}")]
     Device(String),
+    /// The device was lost: its driver reset it, or it was unplugged. Whatever was under way there is gone. A
+    /// [`crate::ModelContainer`] loads its model anew before it serves the next request.
+    #[error("{0}")]
+    DeviceLost(String),
     /// It does not fit into memory; the message says how much is needed and how much there is.
     #[error("{0}")]
     Memory(String),

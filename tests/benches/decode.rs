@@ -1,8 +1,11 @@
-//! `cargo bench -p tamarack-tests`: one step of decoding on this machine's first adapter. How many dispatches
-//! it has, what it takes the processor to encode, the device to run, and both together; for regressions.
-//! Arguments are llama sizes (tiny, 1b, 8b) and depths; without any, sizes that suit the adapter.
+//! `cargo bench -p tamarack-tests --bench decode`: one step of decoding on this machine's first adapter, for regressions. How many
+//! dispatches it has (printed), what the processor takes to encode it, the device's clock to run its kernels, and all of
+//! it together where each step is submitted before the last one's token is read.
+//!
+//! Sizes of llamas (tiny, 1b, 8b) are those that suit the adapter, or those that arguments begin with: `-- 8b/step`.
 
-use std::time::Instant;
+use criterion::{BenchmarkId, Criterion};
+use std::time::{Duration, Instant};
 use tamarack::{
     checkpoint::{Format, Scales},
     exec::{Capacity, Draw, Executor, Pool, Sequence, Step, Token},
@@ -26,18 +29,23 @@ const SIZES: [(&str, Sizes); 3] = [
 ];
 
 const DEPTHS: [usize; 2] = [0, 4096];
+/// Tokens after which a sequence begins anew.
 const STEPS: usize = 128;
-const REPETITIONS: usize = 5;
+const CAPACITY: Capacity = Capacity { rows: 512, outputs: 1, pages: 4096 / 16 + STEPS / 16, slots: 1 };
 
-/// One sequence that goes on.
+/// One sequence that goes on. What is in the cache before does not matter, only that it is read.
 struct Text {
     pool: Pool,
     sequence: Sequence,
 }
 
 impl Text {
-    fn new(capacity: Capacity) -> Text {
-        Text { pool: Pool::new(capacity.pages), sequence: Sequence::new(0, capacity.pages * 16) }
+    fn new(depth: usize) -> Text {
+        let mut text = Text { pool: Pool::new(CAPACITY.pages), sequence: Sequence::new(0, depth + STEPS) };
+        if depth > 0 {
+            text.step(&vec![Token::Id(1); depth]);
+        }
+        text
     }
 
     fn step(&mut self, tokens: &[Token]) -> Step {
@@ -48,83 +56,69 @@ impl Text {
     }
 }
 
-fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds[seconds.len() / 2]
+/// What so many steps take: to encode, and in all.
+fn decode(executor: &mut WgpuExecutor, depth: usize, steps: u64) -> tamarack::Result<[Duration; 2]> {
+    let (mut text, mut encoding, start) = (Text::new(depth), Duration::ZERO, Instant::now());
+    for i in 0..steps {
+        if i > 0 && i.is_multiple_of(STEPS as u64) {
+            text = Text::new(depth);
+        }
+        let step = text.step(&[if i == 0 { Token::Id(1) } else { Token::Sampled(0) }]);
+        let begin = Instant::now();
+        executor.submit(&step)?;
+        encoding += begin.elapsed();
+        if i > 0 {
+            executor.collect()?;
+        }
+    }
+    executor.collect()?;
+    Ok([encoding, start.elapsed()])
+}
+
+/// What the kernels of so many steps take by the device's clock.
+fn kernels(executor: &mut WgpuExecutor, depth: usize, steps: u64) -> tamarack::Result<Duration> {
+    let (step, mut seconds) = (Text::new(depth).step(&[Token::Id(1)]), 0.0);
+    for _ in 0..steps {
+        seconds += executor.profile(&step)?.iter().map(|d| d.seconds).sum::<f64>();
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn measure(c: &mut Criterion, name: &str, sizes: Sizes, adapter: &wgpu::Adapter) -> tamarack::Result<()> {
+    let checkpoint = llama(sizes, Format::Affine { bits: 4, group: 32, scales: Scales::Centered });
+    let program = rewritten(program(&checkpoint), RULES, &checkpoint);
+    let executor = &mut WgpuExecutor::load(Gpu::open(adapter)?, program, &checkpoint, CAPACITY)?;
+    let mut group = c.benchmark_group(name);
+    for depth in DEPTHS {
+        println!("{name} at depth {depth}: {} dispatches", executor.dispatches(1, 1, depth + 1)?.len());
+        // What is compiled in the first step is not to be measured.
+        decode(executor, depth, 1)?;
+        for (i, what) in ["encode", "step"].into_iter().enumerate() {
+            group.bench_function(BenchmarkId::new(what, depth), |b| {
+                b.iter_custom(|steps| decode(executor, depth, steps).expect("it decodes")[i])
+            });
+        }
+        group.bench_function(BenchmarkId::new("kernels", depth), |b| {
+            b.iter_custom(|steps| kernels(executor, depth, steps).expect("it can be profiled"))
+        });
+    }
+    group.finish();
+    Ok(())
 }
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // As a test everything runs once, and is not to take long.
+    let is_bench = arguments.iter().any(|a| a == "--bench");
     let adapter = adapters().into_iter().next().expect("no adapter: install a software Vulkan, as tests/run does");
-    let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+    let is_software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
     println!("{} {}", adapter.get_info().name, adapter.get_info().driver_info);
-    let format = Format::Affine { bits: 4, group: 32, scales: Scales::Centered };
-    for (name, sizes) in SIZES {
-        let fits = if wanted.is_empty() { (name == "tiny") == software } else { wanted.iter().any(|w| w == name) };
-        if !fits {
-            continue;
-        }
-        let checkpoint = llama(sizes, format);
-        let program = rewritten(program(&checkpoint), RULES, &checkpoint);
-        let capacity = Capacity { rows: 512, outputs: 1, pages: (4096 + 2 * STEPS) / 16, slots: 1 };
-        let gpu = Gpu::open(&adapter).unwrap_or_else(|e| panic!("{e}"));
-        let mut executor = WgpuExecutor::load(gpu, program, &checkpoint, capacity).unwrap_or_else(|e| panic!("{e}"));
-        for depth in DEPTHS {
-            measure(name, &mut executor, depth).unwrap_or_else(|e| panic!("{e}"));
-        }
+    let is_named = |name: &str| arguments.iter().any(|a| a.starts_with(name));
+    let any = SIZES.iter().any(|(name, _)| is_named(name));
+    let suits = |name: &str| if any { is_named(name) } else { (name == "tiny") == (is_software || !is_bench) };
+    let mut c = Criterion::default().sample_size(20).configure_from_args();
+    for (name, sizes) in SIZES.into_iter().filter(|(name, _)| suits(name)) {
+        measure(&mut c, name, sizes, &adapter).unwrap_or_else(|e| panic!("{e}"));
     }
-}
-
-fn measure(name: &str, executor: &mut WgpuExecutor, depth: usize) -> tamarack::Result<()> {
-    let capacity = executor.capacity();
-    let dispatches = executor.dispatches(1, 1, depth + 1)?.len();
-    let (mut encoding, mut total) = (Vec::new(), Vec::new());
-    for _ in 0..=REPETITIONS {
-        let mut text = Text::new(capacity);
-        if depth > 0 {
-            // What is in the cache does not matter, only that it is read.
-            text.step(&vec![Token::Id(1); depth]);
-        }
-        let start = Instant::now();
-        let mut encoded = 0.0;
-        for i in 0..STEPS {
-            let step = text.step(&[if i == 0 { Token::Id(1) } else { Token::Sampled(0) }]);
-            let begin = Instant::now();
-            executor.submit(&step)?;
-            encoded += begin.elapsed().as_secs_f64();
-            if i > 0 {
-                executor.collect()?;
-            }
-        }
-        executor.collect()?;
-        total.push(start.elapsed().as_secs_f64() / STEPS as f64);
-        encoding.push(encoded / STEPS as f64);
-    }
-    // The first one compiles.
-    let (encoding, total) = (median(encoding.split_off(1)), median(total.split_off(1)));
-    println!(
-        "{name} at {depth}: {dispatches} dispatches, {:.0} us to encode, {:.0} us a step, {:.0} tokens a second",
-        encoding * 1e6,
-        total * 1e6,
-        1.0 / total
-    );
-    let mut text = Text::new(capacity);
-    if depth > 0 {
-        text.step(&vec![Token::Id(1); depth]);
-    }
-    let step = text.step(&[Token::Id(1)]);
-    let runs = (0..6).map(|_| executor.profile(&step)).collect::<tamarack::Result<Vec<_>>>()?;
-    let mut kernels: Vec<(String, usize, f64, u64)> = Vec::new();
-    for (i, d) in runs[0].iter().enumerate() {
-        let seconds = median(runs[1..].iter().map(|run| run[i].seconds).collect());
-        match kernels.iter_mut().find(|k| k.0 == d.kernel) {
-            Some(k) => (k.1, k.2, k.3) = (k.1 + 1, k.2 + seconds, k.3 + d.weight_bytes),
-            None => kernels.push((d.kernel.clone(), 1, seconds, d.weight_bytes)),
-        }
-    }
-    for (kernel, count, seconds, bytes) in kernels {
-        let rate = bytes as f64 / seconds / 1e9;
-        println!("    {count:3} x {:7.2} us, {rate:5.0} GB/s: {kernel}", seconds * 1e6 / count as f64);
-    }
-    Ok(())
+    c.final_summary();
 }

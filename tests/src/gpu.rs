@@ -2,7 +2,7 @@
 
 use tamarack::{
     Device,
-    gpu::{Gpu, adapters},
+    gpu::{Gpu, Precision, adapters},
 };
 use tamarack_kernels::{Access, Caps, Kernel, View};
 
@@ -11,6 +11,31 @@ pub fn gpus() -> Vec<Gpu> {
     let gpus: Vec<Gpu> = adapters().iter().map(|a| Gpu::open(a).expect("adapter opens")).collect();
     assert!(!gpus.is_empty(), "no adapter found: install a software Vulkan (mesa-vulkan-drivers), as tests/run does");
     gpus
+}
+
+/// What a logit of a tiny model, of which the spread is 1.7, may be off by where keys and values are kept in f16.
+pub const OFF: f32 = 0.02;
+
+/// Every adapter as programs find it, and what a logit of a tiny model may be off by there. One that has cooperative
+/// matrices also in full precision, which goes without them.
+///
+/// Where only keys and values are f16, a layer rounds twice to 11 bits. Tiles of cooperative matrices also take the inputs of its
+/// four products (queries, keys and values; the output of attention; gate and up; down) in f16: six roundings, each
+/// of the same relative size, so that a logit may be off by three times as much where all of them add up.
+pub fn precisions() -> Vec<(String, Gpu, f32)> {
+    // A driver does not open as many devices as there are models to compare.
+    static FOUND: std::sync::OnceLock<Vec<(String, Gpu, f32)>> = std::sync::OnceLock::new();
+    let each = |gpu: Gpu| {
+        let name = gpu.info().name.clone();
+        match gpu.caps.cooperative {
+            None => vec![(name, gpu, OFF)],
+            Some(_) => {
+                let full = (format!("{name} in full precision"), gpu.clone().at(Some(Precision::Full)), OFF);
+                vec![full, (name, gpu, 3.0 * OFF)]
+            }
+        }
+    };
+    FOUND.get_or_init(|| gpus().into_iter().flat_map(each).collect()).clone()
 }
 
 /// Everything that runs models here: the oracle, the processor, and every adapter.

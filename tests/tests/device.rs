@@ -7,13 +7,10 @@ use tamarack::{
     reference::{Reference, ops},
 };
 use tamarack_tests::{
-    gpu::{assert_close, gpus},
+    gpu::{assert_close, gpus, precisions},
     model::{Run, capacity, rewritten},
     zoo,
 };
-
-/// Keys and values are kept in f16 on devices, in f32 by the oracle.
-const TOLERANCE: f32 = 0.02;
 
 const CAPACITY: Capacity = Capacity { rows: 64, outputs: 64, pages: 64, slots: 8 };
 
@@ -37,13 +34,13 @@ fn prefill_chunks_and_single_tokens() {
     for (name, program) in programs() {
         let tokens = prompt(3, 61);
         let want = Run::new(&mut oracle(&program), 61).feed(&tokens, 61, 61).concat();
-        for gpu in gpus() {
-            let device = format!("{name} on {}", gpu.info().name);
+        for (device, gpu, off) in precisions() {
+            let device = format!("{name} on {device}");
             let mut wgpu = WgpuExecutor::load(gpu, program.clone(), &zoo::checkpoint(), CAPACITY)
                 .unwrap_or_else(|e| panic!("{e}"));
             for chunk in [61, 7, 1] {
                 let got = Run::new(&mut wgpu, 61).feed(&tokens, chunk, 61).concat();
-                assert_close(&format!("{device} in chunks of {chunk}"), &got, &want, TOLERANCE);
+                assert_close(&format!("{device} in chunks of {chunk}"), &got, &want, off);
             }
         }
     }
@@ -54,20 +51,20 @@ fn long_caches_are_split() {
     let (_, program) = programs().swap_remove(0);
     let tokens = prompt(5, 600);
     let want = Run::new(&mut oracle(&program), 600).feed(&tokens, 600, 4);
-    for gpu in gpus() {
+    for (name, gpu, off) in precisions() {
         let mut wgpu =
             WgpuExecutor::load(gpu, program.clone(), &zoo::checkpoint(), CAPACITY).unwrap_or_else(|e| panic!("{e}"));
         let mut run = Run::new(&mut wgpu, 600);
         run.feed(&tokens[..416], 64, 0);
         let got = run.feed(&tokens[416..], 1, 4);
-        assert_close("a split cache", &got.concat(), &want.concat(), TOLERANCE);
+        assert_close(&format!("a split cache on {name}"), &got.concat(), &want.concat(), off);
     }
 }
 
 #[test]
 fn ragged_steps_of_every_size() {
     let (_, program) = programs().swap_remove(0);
-    for gpu in gpus() {
+    for (name, gpu, off) in precisions() {
         let mut wgpu =
             WgpuExecutor::load(gpu, program.clone(), &zoo::checkpoint(), CAPACITY).unwrap_or_else(|e| panic!("{e}"));
         let lengths = [1usize, 5, 17, 2, 30];
@@ -93,7 +90,7 @@ fn ragged_steps_of_every_size() {
         }
         for (prompt, got) in prompts.iter().zip(got) {
             let want = Run::new(&mut oracle(&program), 40).feed(prompt, 64, 4).concat();
-            assert_close("one of five sequences", &got, &want, TOLERANCE);
+            assert_close(&format!("one of five sequences on {name}"), &got, &want, off);
         }
     }
 }

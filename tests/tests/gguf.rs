@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use tamarack::{
     checkpoint::Checkpoint,
     exec::{Capacity, Executor},
-    gpu::{Gpu, WgpuExecutor, adapters},
+    gpu::WgpuExecutor,
     program::RULES,
     reference::Reference,
 };
 use tamarack_tests::{
     cpu,
-    gpu::close,
+    gpu::{OFF, close, precisions},
     model::{Run, program, rewritten},
     models::Golden,
 };
@@ -51,12 +51,11 @@ fn check(file: &Path, folder: &Path) -> Result<(), String> {
     let reference = Reference::load(short.clone(), &checkpoint, capacity).map_err(|e| e.to_string())?;
     let mut executors: Vec<(Box<dyn Executor>, f32)> = vec![(Box::new(reference), 2e-3)];
     for (_, executor) in cpu::executors(&short, &checkpoint, capacity) {
-        executors.push((Box::new(executor), 2e-2));
+        executors.push((Box::new(executor), OFF));
     }
-    for adapter in adapters() {
-        let gpu = Gpu::open(&adapter).map_err(|e| e.to_string())?;
+    for (_, gpu, off) in precisions() {
         let executor = WgpuExecutor::load(gpu, short.clone(), &checkpoint, capacity).map_err(|e| e.to_string())?;
-        executors.push((Box::new(executor), 2e-2));
+        executors.push((Box::new(executor), off));
     }
     let prompt = &golden.input_ids;
     for (mut executor, tolerance) in executors {

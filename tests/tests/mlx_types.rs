@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, path::Path};
 use tamarack::{
     checkpoint::Checkpoint,
     exec::{Capacity, Executor},
-    gpu::{Gpu, WgpuExecutor, adapters},
+    gpu::WgpuExecutor,
     program::RULES,
     reference::Reference,
 };
 use tamarack_tests::{
     cpu,
-    gpu::close,
+    gpu::{OFF, close, precisions},
     model::{Run, program, rewritten},
     models::{self, Golden, certain},
 };
@@ -52,12 +52,11 @@ fn check(folder: &Path) -> Result<(), String> {
     let reference = Reference::load(short.clone(), &checkpoint, capacity).map_err(|e| e.to_string())?;
     let mut executors: Vec<(Box<dyn Executor>, f32)> = vec![(Box::new(reference), 2e-3)];
     for (_, executor) in cpu::executors(&short, &checkpoint, capacity) {
-        executors.push((Box::new(executor), 2e-2));
+        executors.push((Box::new(executor), OFF));
     }
-    for adapter in adapters() {
-        let gpu = Gpu::open(&adapter).map_err(|e| e.to_string())?;
+    for (_, gpu, off) in precisions() {
         let executor = WgpuExecutor::load(gpu, short.clone(), &checkpoint, capacity).map_err(|e| e.to_string())?;
-        executors.push((Box::new(executor), 2e-2));
+        executors.push((Box::new(executor), off));
     }
     let prompt = &golden.input_ids;
     for (mut executor, tolerance) in executors {
@@ -67,7 +66,7 @@ fn check(folder: &Path) -> Result<(), String> {
             close(&what, &logits, &golden.logits, tolerance)?;
         }
         let greedy = Run::new(executor.as_mut(), prompt.len()).greedy(prompt, prompt.len(), golden.greedy.len());
-        let n = certain(&golden.margins, 2.0 * tolerance);
+        let n = certain(&golden.margins, 2.0 * tolerance.min(OFF));
         if greedy[..n] != golden.greedy[..n] {
             return Err(format!("{name} on {}: greedy tokens {greedy:?}, want {:?}", executor.device(), golden.greedy));
         }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
-    StopReason, VlmModelFactory,
+    Device, Error, GenerateParameters, Generation, GenerationStream, LlmModelFactory, LoadOptions, ModelConfiguration,
+    ModelContainer, ModelContext, StopReason, VlmModelFactory,
     checkpoint::{Checkpoint, Tensor},
     exec::MemoryUse,
     model::{GenericModelFactory, KvQuantize, ModelKind, Parameters, Verify},
@@ -173,6 +173,68 @@ async fn generations_outlive_an_update() {
         }
     }
     assert_eq!(tokens, golden.greedy);
+}
+
+/// What a generation gives, and how many tokens of its prompt were known.
+async fn tokens(mut stream: GenerationStream) -> Result<(Vec<u32>, usize), Error> {
+    let mut tokens = Vec::new();
+    while let Some(event) = stream.next().await {
+        match event? {
+            Generation::Token(token) => tokens.push(token),
+            Generation::Info(info) => return Ok((tokens, info.cached_prompt_tokens)),
+            _ => {}
+        }
+    }
+    panic!("a stream ends on its info or an error")
+}
+
+/// The next request finds the model loaded anew, with what an update has changed and with its adapters.
+#[tokio::test]
+async fn a_lost_device_is_one_error() {
+    let folder = tiny("llama/biases");
+    let prompt = Golden::read(&folder).input_ids;
+    for device in devices().into_iter().filter(|d| matches!(d, Device::Named(_))) {
+        let options = options(device)
+            .adapter(tiny("adapters/peft_lora"))
+            .draft(ModelConfiguration::directory(tiny("llama/biases")));
+        let container = factory().load_container(&ModelConfiguration::directory(&folder), options).await;
+        let container = container.unwrap_or_else(|e| panic!("{e}"));
+        let name = container.device();
+        let halved = changed(&folder, |name, v| name.ends_with("q_proj.weight").then_some(0.5 * v));
+        update(&container, halved, Verify::NoUnusedKeys).await.expect("updated");
+        let cache = container.prompt_cache();
+        let ask = async |n, adapter: Option<&str>, draft_tokens| {
+            let parameters = GenerateParameters { adapter: adapter.map(str::to_owned), draft_tokens, ..greedy(n) };
+            container.generate_from(prompt.clone().into(), parameters, &cache).await.expect("a stream")
+        };
+        let lose = async || container.perform(|context| context.model.lose_device()).await.expect("performed");
+
+        let (plain, adapted) = (tokens(ask(9, None, 0).await).await, tokens(ask(9, Some("peft_lora"), 0).await).await);
+        let (plain, adapted) = (plain.expect("runs").0, adapted.expect("runs").0);
+        assert_ne!(plain, adapted, "the adapter changes what comes");
+        assert!(tokens(ask(9, Some("peft_lora"), 0).await).await.expect("runs").1 > 0, "{name}: the prompt is known");
+
+        // In the middle of two generations.
+        let (mut one, mut other) = (ask(200, None, 0).await, ask(200, None, 2).await);
+        for stream in [&mut one, &mut other] {
+            stream.next().await.expect("an event").expect("a token");
+        }
+        lose().await;
+        for stream in [one, other] {
+            let e = tokens(stream).await.expect_err("the device is gone");
+            assert!(matches!(e, Error::DeviceLost(_)), "{name}: {e}");
+        }
+        assert_eq!(tokens(ask(9, Some("peft_lora"), 0).await).await.expect("runs"), (adapted, 0), "{name}: anew");
+        assert_eq!(tokens(ask(9, None, 2).await).await.expect("runs"), (plain, 0), "{name}: with a draft model");
+
+        // While nothing runs: whoever comes next may be told, and nobody after that.
+        let before = logits(&container, &prompt).await;
+        lose().await;
+        let forward = |context: &mut ModelContext| context.model.forward(&[1, 2, 3], 8);
+        let e = container.perform(forward).await.expect("performed").expect_err("the device is gone");
+        assert!(matches!(e, Error::DeviceLost(_)), "{name}: {e}");
+        assert_close(&name, &logits(&container, &prompt).await, &before, 1e-5);
+    }
 }
 
 #[tokio::test]

@@ -132,15 +132,18 @@ pub(super) fn pack_pair(kind: Scales, group: usize, scale: f32, bias: f32, words
             words.push(pair(scale, bias));
             scale.is_finite() && bias.is_finite()
         }
-        Scales::Centered => {
-            let scale = f16::from_f32(scale);
-            match words.last_mut() {
-                Some(word) if group % 2 == 1 => *word |= u32::from(scale.to_bits()) << 16,
-                _ => words.push(u32::from(scale.to_bits())),
-            }
-            scale.is_finite()
-        }
+        Scales::Centered => pack_centered(group, f16::from_f32(scale), words),
     }
+}
+
+/// The same for a scale alone, where quants count from their middle.
+#[must_use]
+pub(super) fn pack_centered(group: usize, scale: f16, words: &mut Vec<u32>) -> bool {
+    match words.last_mut() {
+        Some(word) if group % 2 == 1 => *word |= u32::from(scale.to_bits()) << 16,
+        _ => words.push(u32::from(scale.to_bits())),
+    }
+    scale.is_finite()
 }
 
 fn unpack_pair(kind: Scales, bits: u8, words: &[u32], group: usize) -> (f32, f32) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tamarack_kernels::{Format, Scales, Values};
 
 use super::block::Block;
-use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
+use super::canonical::{pack_centered, pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::{Mapping, Slice};
@@ -290,6 +290,9 @@ impl Tensor {
         match (format, &self.0.data) {
             (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
             (_, Data::Rounded(..)) => self.pack_rounded(rows, quants, scales)?,
+            (Format::Affine { scales: Scales::Centered, .. }, Data::Ggml(ty, slice)) if ty.is_moved() => {
+                self.pack_moved(rows, ty, slice, quants, scales)?;
+            }
             (Format::Affine { .. } | Format::Scaled { .. }, _) => {
                 for row in rows {
                     self.pack_quantized(row, format, quants, scales)?;
@@ -328,32 +331,61 @@ impl Tensor {
         Ok(())
     }
 
+    fn pack_moved(
+        &self,
+        rows: Range<usize>,
+        ty: &BlockType,
+        slice: &[u8],
+        quants: &mut Vec<u32>,
+        scales: &mut Vec<u32>,
+    ) -> Result<()> {
+        let bytes = self.cols() / ty.elements * ty.bytes;
+        for row in rows {
+            let stored = self.stored_row(row) * bytes;
+            for (i, block) in slice[stored..stored + bytes].chunks_exact(ty.bytes).enumerate() {
+                let scale = ty.moved(block, quants);
+                if !pack_centered(i, scale, scales) {
+                    return Err(self.damaged(row, &format!("scale {scale}, out of range")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, row: usize, message: &str) -> Error {
+        Error::file(self.0.path(), format!("{}: row {row} has {message}: is the file damaged?", self.name()))
+    }
+
     fn pack_quantized(&self, row: usize, format: Format, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> Result<()> {
         let (stored, cols) = (self.stored_row(row), self.cols());
-        let fail = |message: String| {
-            Error::file(self.0.path(), format!("{}: row {row} has {message}: is the file damaged?", self.name()))
-        };
+        let fail = |message: String| self.damaged(row, &message);
         let elements = self.block_columns(format);
+        // A division takes as long as many columns do.
+        let (blocks, groups) = match format {
+            Format::Affine { group, .. } | Format::Scaled { group, .. } => {
+                (cols / elements, elements / usize::from(group))
+            }
+            Format::F32 | Format::F16 | Format::Bf16 => (0, 0),
+        };
         let (mut block, mut of_row) = (Block::new(), Vec::new());
-        for i in 0..cols / elements {
-            self.decode(stored, i, &mut block);
+        for i in 0..blocks {
+            self.decode(stored, i, blocks, &mut block);
             let codes = &block.q[..elements];
             match format {
-                Format::Affine { bits, group, scales: kind } => {
+                Format::Affine { bits, scales: kind, .. } => {
                     pack_quants(bits, codes, quants);
-                    let count = elements / usize::from(group);
-                    for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(count).enumerate() {
-                        if !pack_pair(kind, i * count + j, scale, bias, scales) {
+                    for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(groups).enumerate() {
+                        if !pack_pair(kind, i * groups + j, scale, bias, scales) {
                             return Err(fail(format!("scale {scale} and bias {bias}, out of range")));
                         }
                     }
                 }
-                Format::Scaled { values, group, .. } => {
+                Format::Scaled { values, .. } => {
                     if values == Values::E4m3 && codes.iter().any(|code| code & 0x7f == 0x7f) {
                         return Err(fail("a value that is no number".into()));
                     }
                     pack_quants(values.bits(), codes, quants);
-                    of_row.extend_from_slice(&block.scale[..elements / usize::from(group)]);
+                    of_row.extend_from_slice(&block.scale[..groups]);
                 }
                 Format::F32 | Format::F16 | Format::Bf16 => {}
             }
@@ -375,12 +407,12 @@ impl Tensor {
         }
     }
 
-    /// Decodes block `i` of stored row `row` of a quantized tensor.
-    fn decode(&self, row: usize, i: usize, block: &mut Block) {
+    /// Decodes block `i` of the `blocks` of stored row `row` of a quantized tensor.
+    fn decode(&self, row: usize, i: usize, blocks: usize, block: &mut Block) {
         match &self.0.data {
             Data::Dense(..) | Data::Rounded(..) | Data::Synthetic(_) => {}
             Data::Ggml(ty, slice) => {
-                let at = (row * (self.cols() / ty.elements) + i) * ty.bytes;
+                let at = (row * blocks + i) * ty.bytes;
                 (ty.decode)(&slice[at..at + ty.bytes], block);
             }
             Data::Quantized(quantized) => quantized.decode(row, i, block),

@@ -94,6 +94,7 @@ fn serve(mut context: ModelContext, commands: Receiver<Command>) {
             Ok(Command::Generate(request)) => scheduler.add(*request),
             Ok(Command::Perform(work)) => {
                 scheduler.drain(&mut context.model);
+                scheduler.recover(&mut context.model);
                 if catch_unwind(AssertUnwindSafe(|| work(&mut context))).is_err() {
                     tracing::error!("a closure panicked in perform");
                 }

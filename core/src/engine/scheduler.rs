@@ -75,6 +75,7 @@ impl Scheduler {
 
     /// Submits a step if there is one to submit, and collects one if there is nothing better to do.
     pub fn turn(&mut self, model: &mut Model) {
+        self.recover(model);
         self.end_cancelled(model);
         self.admit(model);
         // Going ahead of a token that the host chooses would leave its sequence out, and from then on
@@ -109,6 +110,31 @@ impl Scheduler {
         }
         // What prompt caches hold is the old model's.
         while model.reclaim() {}
+    }
+
+    /// If the model's device was lost: ends all that had something there, and has the model loaded anew for those who wait or
+    /// are still to come. A draft model's loss ends nothing.
+    pub fn recover(&mut self, model: &mut Model) {
+        if !model.is_lost() {
+            return;
+        }
+        if let Some(error) = model.executor.lost() {
+            self.flights.clear();
+            while !self.running.is_empty() {
+                self.abort(0, again(&error), model);
+            }
+            while model.reclaim() {}
+        }
+        for Running { task, .. } in &mut self.running {
+            task.set_draft(false);
+            if let (Some(sequence), Some(draft)) = (task.draft.take(), &mut model.draft) {
+                draft.pool.release(sequence);
+            }
+        }
+        if let Err(e) = model.reload() {
+            tracing::error!("{e}");
+            self.waiting.drain(..).for_each(|task| task.fail(again(&e)));
+        }
     }
 
     fn end_cancelled(&mut self, model: &mut Model) {
@@ -212,7 +238,7 @@ impl Scheduler {
         }
         for (id, e) in failed {
             if let Some(at) = self.running.iter().position(|r| r.id == id) {
-                self.remove(at, model).fail(e);
+                self.abort(at, e, model);
             }
         }
         (step, flight)
@@ -262,15 +288,22 @@ impl Scheduler {
             }
             Ok(None) => {}
             Ok(Some(reason)) => self.retire(at, model).finish(reason),
-            Err(e) => self.remove(at, model).fail(e),
+            Err(e) => self.abort(at, e, model),
         }
     }
 
     fn fail(&mut self, members: &[u64], error: &Error, model: &mut Model) {
         tracing::error!("a step failed: {error}");
         while let Some(at) = self.running.iter().position(|r| members.contains(&r.id)) {
-            self.remove(at, model).fail(again(error));
+            self.abort(at, again(error), model);
         }
+    }
+
+    /// Ends a task with an error. Nothing that it has computed is kept.
+    fn abort(&mut self, at: usize, error: Error, model: &mut Model) {
+        let task = self.remove(at, model);
+        task.check_in(None);
+        task.fail(error);
     }
 
     /// Ends a task and keeps what it has computed, if it has a prompt cache.
@@ -311,6 +344,7 @@ fn whole(result: StepResult, outputs: usize) -> Result<StepResult> {
 /// The same error for each of several readers.
 fn again(error: &Error) -> Error {
     match error {
+        Error::DeviceLost(message) => Error::DeviceLost(message.clone()),
         Error::Memory(message) => Error::Memory(message.clone()),
         Error::Request(message) => Error::Request(message.clone()),
         other => Error::Device(other.to_string()),

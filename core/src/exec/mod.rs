@@ -2,16 +2,18 @@
 //! its own pages of the cache. A single chat is the batch of one.
 
 mod kept;
+mod lost;
 mod media;
 mod rope;
 mod sequence;
 
 pub use kept::{pack, unpack};
+pub(crate) use lost::Lost;
 pub use media::{ImageHash, ImagePatches, ImageStore, Media, PlacedImage};
 pub use rope::rope_table;
 pub use sequence::{Draw, Lead, Pool, Sequence};
 
-use crate::{Result, checkpoint::Checkpoint};
+use crate::{Error, Result, checkpoint::Checkpoint};
 use std::collections::BTreeSet;
 use tamarack_kernels::step::FULL_PAGE;
 
@@ -166,12 +168,12 @@ pub trait Executor: Send {
     /// Has the tower compute the rows of an image, which go to the rows of images from `at` on. Steps that are submitted later
     /// find them there.
     fn see(&mut self, _image: &ImagePatches, _at: usize) -> Result<()> {
-        Err(crate::Error::Request("the model takes no images".to_owned()))
+        Err(Error::Request("the model takes no images".to_owned()))
     }
 
     /// Some of the rows of images, one after the other: for people.
     fn read_image_rows(&mut self, _rows: std::ops::Range<usize>) -> Result<Vec<f32>> {
-        Err(crate::Error::Request("the model takes no images".to_owned()))
+        Err(Error::Request("the model takes no images".to_owned()))
     }
 
     /// What it takes of its device's memory.
@@ -206,6 +208,14 @@ pub trait Executor: Send {
     fn is_software(&self) -> bool {
         true
     }
+
+    /// That its device was lost: nothing that was submitted will be done, and nothing that was kept is there.
+    fn lost(&self) -> Option<Error> {
+        None
+    }
+
+    /// Gives its device up, as a driver may at any time, if it has one: to see what becomes of a program then.
+    fn lose(&mut self) {}
 }
 
 impl Step {
@@ -221,7 +231,7 @@ impl Step {
 
     /// Checks a step against what the executor can hold, so that no executor has to.
     pub fn check(&self, capacity: &Capacity, vocabulary: usize) -> Result<()> {
-        let wrong = |what: String| Err(crate::Error::Request(what));
+        let wrong = |what: String| Err(Error::Request(what));
         if self.rows.len() > capacity.rows || self.outputs.len() > capacity.outputs {
             let (rows, outputs) = (self.rows.len(), self.outputs.len());
             return wrong(format!("a step of {rows} rows and {outputs} outputs, room for {capacity:?}"));

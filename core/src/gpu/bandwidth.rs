@@ -1,7 +1,7 @@
 //! How fast a device reads its memory: the ceiling of all decoding.
 
 use super::Gpu;
-use crate::{Error, Result};
+use crate::Result;
 use std::time::Instant;
 use tamarack_kernels::bandwidth::{block, read};
 
@@ -33,7 +33,7 @@ impl Gpu {
             let commands = encoder.finish();
             let start = Instant::now();
             self.queue.submit([commands]);
-            self.wait()?;
+            self.poll(wgpu::PollType::wait_indefinitely())?;
             Ok(start.elapsed().as_secs_f64())
         };
         // The first dispatch also clears the buffers; clocks rise during the others.
@@ -43,11 +43,5 @@ impl Gpu {
         self.take_errors()?;
         let best = all.into_iter().fold(f64::INFINITY, f64::min);
         Ok(bytes as f64 * times as f64 / best)
-    }
-
-    /// Waits until everything submitted is done.
-    fn wait(&self) -> Result<()> {
-        let done = self.device.poll(wgpu::PollType::wait_indefinitely());
-        done.map(|_| ()).map_err(|e| Error::Device(format!("{}: waiting failed: {e}", self.info().name)))
     }
 }

@@ -3,7 +3,9 @@
 use super::pipelines::Cache;
 use crate::{Error, Result};
 use std::{
-    sync::{Arc, Mutex},
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 use tamarack_kernels::{Access, Caps, Cooperative, Kernel, matmul::Precision};
@@ -65,6 +67,8 @@ pub struct Gpu {
     pub(super) pipelines: Option<Arc<Mutex<Cache>>>,
     info: AdapterInfo,
     errors: Arc<Mutex<Vec<String>>>,
+    /// Why the device was lost.
+    lost: Arc<OnceLock<String>>,
 }
 
 impl Gpu {
@@ -99,17 +103,15 @@ impl Gpu {
             binding_size: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
             cooperative: cooperative(adapter, features),
         };
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let (sink, lost) = (errors.clone(), errors.clone());
+        let (errors, lost) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::new()));
+        let (sink, why) = (errors.clone(), lost.clone());
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| note(&sink, e.to_string())));
         device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                note(&lost, format!("the device was lost: {message}"));
-            }
+            let _ = why.set(if message.is_empty() { format!("{reason:?}") } else { message });
         });
         let settings = Settings::for_adapter(&info);
         let pipelines = Cache::open(&device, &info).map(|cache| Arc::new(Mutex::new(cache)));
-        Ok(Gpu { device, queue, caps, settings, pipelines, info, errors })
+        Ok(Gpu { device, queue, caps, settings, pipelines, info, errors, lost })
     }
 
     /// With other settings.
@@ -125,13 +127,19 @@ impl Gpu {
         self
     }
 
+    /// That the device was lost, and why.
+    pub fn lost(&self) -> Option<Error> {
+        let why = self.lost.get()?;
+        Some(Error::DeviceLost(format!("{}: the device was lost: {why}", self.info.name)))
+    }
+
     /// What the device reported since the last call, as one error.
     pub fn take_errors(&self) -> Result<()> {
-        let mut errors = self.errors.lock().unwrap_or_else(|e| e.into_inner());
-        match errors.drain(..).next() {
-            None => Ok(()),
+        let first = self.errors.lock().unwrap_or_else(|e| e.into_inner()).drain(..).next();
+        match first {
+            None => self.lost().map_or(Ok(()), Err),
             Some(e) if e == OUT_OF_MEMORY => Err(Error::Memory(format!("{}: out of memory", self.info.name))),
-            Some(e) => Err(Error::Device(format!("{}: {e}", self.info.name))),
+            Some(e) => Err(self.error(&e)),
         }
     }
 
@@ -183,7 +191,7 @@ impl Gpu {
         });
         match pollster::block_on(scope.pop()) {
             None => Ok(pipeline),
-            Some(e) => Err(Error::Device(format!("kernel {}: {e}", kernel.name))),
+            Some(e) => Err(self.error(&format!("kernel {}: {e}", kernel.name))),
         }
     }
 
@@ -234,18 +242,44 @@ impl Gpu {
 
     /// Waits for a submission and copies out all of a read-back buffer.
     pub fn map(&self, staging: &wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Result<Vec<u8>> {
-        let failed = |e: &dyn std::fmt::Display| Error::Device(format!("{}: reading back failed: {e}", self.info.name));
+        let failed = |e: &dyn Display| self.error(&format!("reading back failed: {e}"));
         let (send, receive) = std::sync::mpsc::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |r| {
             let _ = send.send(r);
         });
-        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(Duration::from_secs(300)) };
-        self.device.poll(wait).map_err(|e| failed(&e))?;
-        let mapped = receive.recv_timeout(Duration::from_secs(1)).map_err(|e| failed(&e))?;
+        // What cannot be mapped is known at once; the submission may not have been one then.
+        let refused = receive.try_recv();
+        if refused.is_err() {
+            let timeout = Some(Duration::from_secs(300));
+            self.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout })?;
+        }
+        let mapped = refused.or_else(|_| receive.recv_timeout(Duration::from_secs(1))).map_err(|e| failed(&e))?;
         mapped.map_err(|e| failed(&e))?;
         let out = staging.get_mapped_range(..).map_err(|e| failed(&e))?.to_vec();
         staging.unmap();
         Ok(out)
+    }
+
+    /// Waits for what was submitted, or looks how far it is.
+    pub(super) fn poll(&self, how: wgpu::PollType) -> Result<()> {
+        self.polled(how).map_err(|e| self.error(&format!("waiting failed: {e}")))
+    }
+
+    /// wgpu panics where it finds the device lost.
+    fn polled(&self, how: wgpu::PollType) -> Result<(), String> {
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(how))) {
+            Ok(done) => done.map(|_| ()).map_err(|e| e.to_string()),
+            Err(_) => Err("the driver failed".to_owned()),
+        }
+    }
+
+    /// Why something failed: because the device was lost, if it was.
+    fn error(&self, message: &str) -> Error {
+        if self.lost.get().is_none() {
+            // wgpu says so when it is asked.
+            let _ = self.polled(wgpu::PollType::Poll);
+        }
+        self.lost().unwrap_or_else(|| Error::Device(format!("{}: {message}", self.info.name)))
     }
 }
 

@@ -401,6 +401,14 @@ impl Executor for WgpuExecutor {
     fn is_software(&self) -> bool {
         self.model.gpu.info().device_type == wgpu::DeviceType::Cpu
     }
+
+    fn lost(&self) -> Option<Error> {
+        self.model.gpu.lost()
+    }
+
+    fn lose(&mut self) {
+        self.model.gpu.device.destroy();
+    }
 }
 
 impl Model {

@@ -14,8 +14,9 @@ use std::ops::Range;
 use tamarack_api::WeightId;
 use tamarack_kernels::{Format, Scales};
 
-/// Bytes that are packed and handed over at a time: host memory stays far below the model's size.
-const CHUNK: usize = 8 << 20;
+/// Bytes that are packed and handed over at a time: host memory stays far below the model's size, and cores seldom wait for
+/// the last of them.
+const CHUNK: usize = 64 << 20;
 /// Bytes handed over before the device copies them, while as many more are packed.
 const IN_FLIGHT: usize = 32 << 20;
 
@@ -211,7 +212,7 @@ impl<'a> Uploader<'a> {
             let now = self.gpu.queue.submit([]);
             if let Some(before) = self.copying.replace(now) {
                 let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
-                let _ = self.gpu.device.poll(wait);
+                let _ = self.gpu.poll(wait);
             }
             self.in_flight = 0;
         }
@@ -220,7 +221,7 @@ impl<'a> Uploader<'a> {
     /// Waits until the device has taken everything; staging memory is free again.
     pub fn flush(&mut self) {
         self.gpu.queue.submit([]);
-        let _ = self.gpu.device.poll(wgpu::PollType::wait_indefinitely());
+        let _ = self.gpu.poll(wgpu::PollType::wait_indefinitely());
         (self.in_flight, self.copying) = (0, None);
     }
 }

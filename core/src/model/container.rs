@@ -16,6 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 /// A loaded model. Clones are handles of the same one, any thread may use them at the same time, and
 /// any number of generations run together, in one batch. Dropping the last handle frees the model.
 ///
+/// A device can be lost: its driver resets it, or it is unplugged. Generations that run then end with
+/// [`Error::DeviceLost`], and so may whatever asks next. After that the model is loaded anew, from the same files and with the
+/// same options, with its adapters and with parameters as [`super::Model::update`] has left them, before the next request
+/// is served; prompt caches hold nothing then and fill again. Where it cannot be loaded, because its device is no longer
+/// there, say, each request ends with [`Error::DeviceLost`] and the reason, and the next one tries again.
+///
 /// ```no_run
 /// use tamarack::{GenerateParameters, Generation, LoadOptions, ModelConfiguration, load_container};
 ///

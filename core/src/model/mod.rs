@@ -15,6 +15,7 @@ mod preconfigured;
 mod processor;
 mod progress;
 mod prompt_cache_file;
+mod reload;
 mod types;
 
 pub use configuration::{Identifier, ModelConfiguration};

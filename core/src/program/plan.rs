@@ -53,8 +53,8 @@ pub(crate) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
                 let bytes = rows(program.rows(id)) as u64 * program.width(id) as u64 * 4;
                 // What comes with patches is there before anything runs.
                 let is_fresh = id == program.output || matches!(node.op, Op::Patches | Op::PatchInput(_));
-                let reuse = !is_fresh && free.len() > SPARE;
-                let buffer = match free.pop_front().filter(|_| reuse) {
+                let may_reuse = !is_fresh && free.len() > SPARE;
+                let buffer = match if may_reuse { free.pop_front() } else { None } {
                     Some(buffer) => buffer,
                     None => {
                         plan.buffers.push(0);
@@ -141,4 +141,35 @@ fn slice(view: View, from: &[usize], to: &[usize], dim: usize, start: u32) -> Re
     }
     let heads = (to[dim] * inner) as u32;
     Ok(Some(View { offset: view.offset + start * inner as u32 * view.head, heads, ..view }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{MatMul, Node};
+    use tamarack_api::{Dim, WeightExpr, WeightNode};
+
+    /// Products one after the other, of any number of layers.
+    #[test]
+    fn layers_share_a_few_buffers() {
+        let node = |op, inputs: &[usize], width: &[usize]| {
+            let dims = width.iter().map(|n| Dim::from(*n));
+            let shape = [Dim::from(Sym::Tokens)].into_iter().chain(dims).collect();
+            Node { op, inputs: inputs.to_vec(), shape, place: String::new() }
+        };
+        let mut nodes = vec![node(Op::Tokens, &[], &[]), node(Op::Embedding { weight: 0, scale: 1.0 }, &[0], &[64])];
+        for _ in 0..40 {
+            let x = nodes.len() - 1;
+            nodes.push(node(Op::MatMul(MatMul::plain(0, None)), &[x], &[64]));
+            nodes.push(node(Op::MatMul(MatMul::plain(0, None)), &[x + 1], &[64]));
+        }
+        let weights = vec![WeightNode { expr: WeightExpr::Tensor("w".to_owned()), shape: vec![64, 64] }];
+        let output = nodes.len() - 1;
+        let program = Program { nodes, weights, output, ..Program::default() };
+        let plan = plan(&program, |_| 16).unwrap();
+        // One that is read, one that is written, those that stay unused for a while, and the output's.
+        assert_eq!(plan.buffers, [16 * 64 * 4; 3 + SPARE]);
+        let places: Vec<usize> = plan.places.iter().flatten().map(|p| p.buffer).collect();
+        assert!(places.windows(2 + SPARE).all(|next| !next[1..].contains(&next[0])), "{places:?}");
+    }
 }

@@ -30,6 +30,29 @@ impl BlockType {
     pub fn is_centered(&self) -> bool {
         matches!(self.name, "Q4_0" | "Q5_0" | "Q8_0" | "Q3_K" | "Q6_K")
     }
+
+    /// Whether the bytes of a block only have to change places, see [`BlockType::moved`].
+    pub fn is_moved(&self) -> bool {
+        matches!(self.name, "Q4_0" | "Q8_0")
+    }
+
+    /// Appends the canonical words of such a block, and gives its scale. That is several times faster than to take it
+    /// apart, and what most files are made of.
+    pub fn moved(&self, block: &[u8], quants: &mut Vec<u32>) -> f16 {
+        let word = |i: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| block[2 + 4 * i + j]));
+        const LOW: u32 = 0x0f0f_0f0f;
+        match self.bytes {
+            // The lower halves of 16 bytes are the first 16 columns; a word has eight columns, four of them in its lower halves.
+            18 => {
+                let [a, b, c, d] = [0, 1, 2, 3].map(word);
+                let (low, high) = (|x, y| x & LOW | (y & LOW) << 4, |x, y| x >> 4 & LOW | y & !LOW);
+                quants.extend([low(a, b), low(c, d), high(a, b), high(c, d)]);
+            }
+            // What had a sign counts from -128.
+            _ => quants.extend([0, 1, 2, 3, 4, 5, 6, 7].map(|i| word(i) ^ 0x8080_8080)),
+        }
+        f16::from_le_bytes([block[0], block[1]])
+    }
 }
 
 /// All block types that convert into the canonical form.
@@ -89,9 +112,9 @@ fn half(b: &[u8], at: usize) -> f32 {
 
 /// 16 bytes of nibbles: byte `j` holds element `j` low and element `j + 16` high.
 fn nibbles(bytes: &[u8], q: &mut [u8]) {
-    for (j, byte) in bytes.iter().enumerate() {
-        q[j] = byte & 15;
-        q[j + 16] = byte >> 4;
+    let (low, high) = q.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        (*low, *high) = (byte & 15, byte >> 4);
     }
 }
 
@@ -292,6 +315,8 @@ mod tests {
         for ty in BLOCK_TYPES {
             let tensor = tensor(ty, &goldens[&format!("{}.blocks", ty.name)].bytes);
             let (cols, format) = (tensor.cols(), tensor.format());
+            let is_centered = matches!(format, Format::Affine { scales: Scales::Centered, .. });
+            assert!(is_centered || !ty.is_moved(), "{}: nothing is moved", ty.name);
             let (mut quants, mut scales) = (vec![], vec![]);
             tensor.pack(0..1, &mut quants, &mut scales).unwrap();
             assert_eq!(quants.len(), format.row_words(cols), "{}", ty.name);

@@ -1,7 +1,7 @@
 //! What one generation has computed serves the next.
 
-use super::toy::{Bench, Outcome, VOCABULARY, scrambled};
-use crate::{GenerateParameters, PromptCache, exec::PAGE};
+use super::toy::{Bench, Outcome, Toy, VOCABULARY, scrambled};
+use crate::{Error, GenerateParameters, PromptCache, exec::PAGE};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Weak;
 
@@ -86,6 +86,39 @@ fn a_cache_that_is_in_use_is_left_alone() {
     bench.finish();
     readers.iter_mut().for_each(|r| assert_eq!(r.read().tokens, alone(&prompt)));
     assert!(cache.len() >= prompt.len() + 9);
+}
+
+/// Whoever had something on a lost device is told, and nothing of it is used again.
+#[test]
+fn a_lost_device_takes_all_that_was_kept_along() {
+    let mut bench = Bench::new(32, 32, scrambled());
+    let [kept, used] = [(); 2].map(|()| PromptCache::new(Weak::new()));
+    run(&mut bench, &[5; 40], &kept);
+    let mut running = [bench.add_from(&[6; 30], greedy(50), &used), bench.add(&[7; 9], greedy(50))];
+    (0..5).for_each(|_| bench.turn());
+    bench.model.lose_device();
+    bench.finish();
+    for reader in &mut running {
+        let outcome = reader.read();
+        assert!(!outcome.tokens.is_empty());
+        assert!(matches!(outcome.end, Some(Err(Error::DeviceLost(_)))), "{:?}", outcome.end);
+    }
+    assert_eq!(bench.model.pool.free(), 32);
+    assert!(kept.peek(|_, sequence| sequence.is_none()) && used.is_empty());
+    // A toy has no files from which it could be loaded anew, and that goes on like this.
+    for _ in 0..2 {
+        let reason = bench.run(&[3; 3], greedy(5)).reason();
+        assert_eq!(reason, "toy: the device was lost, and the model has no files to be loaded from");
+    }
+    // On another device its caches hold nothing, and are of use again.
+    let toy = Toy::new(32, 32, scrambled());
+    bench.log = toy.log.clone();
+    bench.model.executor = Box::new(toy);
+    for (prompt, cache) in [([5; 40], &kept), ([6; 40], &used)] {
+        let (outcome, _, cached) = run(&mut bench, &prompt, cache);
+        assert_eq!((outcome.tokens, cached), (alone(&prompt), 0));
+        assert!(cache.len() >= 49);
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Log {
     pub fail_submit: BTreeSet<usize>,
     pub fail_collect: BTreeSet<usize>,
     pub no_numbers: bool,
+    /// Whether the device is gone.
+    pub lost: bool,
     pub dropped: bool,
 }
 
@@ -66,6 +68,9 @@ impl Executor for Toy {
         let number = log.steps.len();
         log.steps.push(step.clone());
         log.ahead.push(self.done.len());
+        if log.lost {
+            return Err(lost());
+        }
         if log.fail_submit.contains(&number) {
             return Err(Error::Device(format!("step {number} was refused")));
         }
@@ -93,7 +98,9 @@ impl Executor for Toy {
 
     fn collect(&mut self) -> Result<StepResult> {
         let (number, result) = self.done.pop_front().expect("a step was submitted");
-        match self.log.lock().unwrap().fail_collect.contains(&number) {
+        let log = self.log.lock().unwrap();
+        match log.fail_collect.contains(&number) {
+            _ if log.lost => Err(lost()),
             true => Err(Error::Device(format!("step {number} was lost"))),
             false => Ok(result),
         }
@@ -125,6 +132,18 @@ impl Executor for Toy {
     fn device(&self) -> String {
         "toy".to_owned()
     }
+
+    fn lost(&self) -> Option<Error> {
+        self.log.lock().unwrap().lost.then(lost)
+    }
+
+    fn lose(&mut self) {
+        self.log.lock().unwrap().lost = true;
+    }
+}
+
+fn lost() -> Error {
+    Error::DeviceLost("toy: the device was lost: it broke".to_owned())
 }
 
 impl Drop for Toy {

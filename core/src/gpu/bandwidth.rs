@@ -46,7 +46,7 @@ impl Gpu {
     }
 
     /// Waits until everything submitted is done.
-    fn wait(&self) -> Result<()> {
+    pub(super) fn wait(&self) -> Result<()> {
         let done = self.device.poll(wgpu::PollType::wait_indefinitely());
         done.map(|_| ()).map_err(|e| Error::Device(format!("{}: waiting failed: {e}", self.info().name)))
     }

@@ -21,6 +21,7 @@ pub mod program;
 pub mod reference;
 pub mod session;
 pub mod text;
+mod web;
 pub mod weights;
 
 pub use error::{Error, Result};

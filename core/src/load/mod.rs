@@ -191,13 +191,7 @@ pub(crate) fn load(
     model.files = Some(Files::new(checkpoint, text, tower, options));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let shared = Shared { configuration, tokenizer, processor, info };
-    let context = ModelContext {
-        model,
-        configuration: shared.configuration.clone(),
-        tokenizer: shared.tokenizer.clone(),
-        processor: shared.processor.clone(),
-    };
-    Ok((context, shared))
+    Ok((shared.context(model), shared))
 }
 
 fn create(source: &Source, config: &Value, path: &Path) -> Result<Arc<dyn UserInputProcessor>> {

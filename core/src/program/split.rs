@@ -84,15 +84,14 @@ impl Program {
 
     /// From the first node to the last that has to do with each cache.
     fn cache_nodes(&self) -> Vec<Range<NodeId>> {
-        let mut ranges = vec![usize::MAX..0; self.caches.len()];
+        let mut ranges: Vec<Option<Range<NodeId>>> = vec![None; self.caches.len()];
         for (id, node) in self.nodes.iter().enumerate() {
             if let Some(cache) = node.op.cache() {
-                let range = &mut ranges[cache];
-                *range = range.start.min(id)..id + 1;
+                let start = ranges[cache].as_ref().map_or(id, |range| range.start);
+                ranges[cache] = Some(start..id + 1);
             }
         }
-        ranges.retain(|range| !range.is_empty());
-        ranges
+        ranges.into_iter().flatten().collect()
     }
 
     fn front(&self, at: NodeId, carried: &[NodeId]) -> Program {

@@ -94,6 +94,24 @@ fn what_is_no_image_is_an_error_that_says_so() {
     }
 }
 
+/// Of no format anything is made up where a file breaks off.
+#[test]
+fn what_breaks_off_is_damaged() {
+    for name in ["alpha.png", "animated.gif", "cat.bmp", "cat.jpg", "cat.png", "cat.webp", "cmyk.jpg", "turned.jpg"] {
+        let bytes = std::fs::read(odd(name)).unwrap();
+        // The first frame of an animation is enough.
+        let parts = if name == "animated.gif" { &[2, 3][..] } else { &[2, 5, 8, 11] };
+        for twelfths in parts {
+            let cut = bytes[..bytes.len() * twelfths / 12].to_vec();
+            let e = Image::Named(name.to_owned(), cut).decode().unwrap_err().to_string();
+            assert!(e.starts_with(&format!("{name}: the image is damaged: ")), "{twelfths}: {e}");
+        }
+        // What follows the end does not matter.
+        let longer = [&bytes[..], b"more"].concat();
+        assert_eq!(Image::Bytes(longer).decode().unwrap(), Image::Bytes(bytes).decode().unwrap(), "{name}");
+    }
+}
+
 #[test]
 fn prompts_and_images_have_to_fit() {
     on_runtime(async {

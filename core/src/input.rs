@@ -3,7 +3,7 @@
 use crate::{
     Error, Result,
     exec::Media,
-    image::{Image, Sampling, Video},
+    image::{Image, Sampling, Video, is_address},
     text::Message,
 };
 use serde_json::{Map, Value, json};
@@ -116,13 +116,14 @@ impl UserInput {
         }
     }
 
-    /// Gives every image and video a part of the conversation, and every part that names an image's address its image.
+    /// Gives every image and video a part of the conversation, and every part that names an address what is there.
     pub(crate) fn place_media(&mut self) -> Result<()> {
         let Prompt::Messages(turns) = &mut self.prompt else { return Ok(()) };
         let given = std::mem::take(&mut self.images);
         // What comes without a part of its own goes before the text, videos after images.
-        let videos = placed(turns, "video", std::mem::take(&mut self.videos), |_| None)?;
-        self.images = placed(turns, "image", given, |part| address(part).map(Image::Url))?;
+        let videos =
+            placed(turns, "video", std::mem::take(&mut self.videos), |part| address(part, "video").map(Video::parse))?;
+        self.images = placed(turns, "image", given, |part| address(part, "image").map(Image::parse))?;
         self.videos = videos;
         Ok(())
     }
@@ -164,11 +165,11 @@ fn parts_of<'a>(turn: &'a mut Value, kind: &'a str) -> impl Iterator<Item = &'a 
     parts.filter(move |part| part["type"].as_str().is_some_and(|t| t == kind || t.strip_suffix("_url") == Some(kind)))
 }
 
-/// The address that an image's part names.
-fn address(part: &Value) -> Option<String> {
-    let named = [&part["image_url"]["url"], &part["image_url"], &part["url"], &part["image"]];
-    let found = named.into_iter().find_map(Value::as_str)?;
-    ["data:", "https:", "http:"].iter().any(|scheme| found.starts_with(scheme)).then(|| found.to_owned())
+/// The address that a part of this kind names.
+fn address<'a>(part: &'a Value, kind: &str) -> Option<&'a str> {
+    let by_url = &part[format!("{kind}_url")];
+    let named = [&by_url["url"], by_url, &part["url"], &part[kind]];
+    named.into_iter().find_map(Value::as_str).filter(|found| is_address(found))
 }
 
 /// One turn of the user.

@@ -14,12 +14,14 @@ pub mod hub;
 pub mod image;
 pub mod input;
 mod load;
+pub mod mixed;
 pub mod model;
 pub mod plugins;
 pub mod program;
 pub mod reference;
 pub mod session;
 pub mod text;
+mod web;
 pub mod weights;
 
 pub use error::{Error, Result};
@@ -29,7 +31,7 @@ pub use generate::{
 };
 pub use image::{Image, Video};
 pub use input::{LmInput, UserInput};
-pub use load::Target;
+pub use load::{LayerTimes, Placement, Target};
 pub use model::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,

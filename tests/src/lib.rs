@@ -13,4 +13,5 @@ pub mod rounded;
 pub mod step;
 pub mod synthetic;
 pub mod tiny;
+pub mod tls;
 pub mod zoo;

@@ -77,7 +77,7 @@ fn load(device: &str, model: &Path) {
     let program = rewritten(program(&checkpoint), RULES, &checkpoint);
     let capacity = Capacity { rows: 1, outputs: 1, pages: 1, slots: 1 };
     let weights = match device.target().unwrap_or_else(|e| panic!("{e}")) {
-        Target::Gpu(adapter) => Gpu::open(&adapter)
+        Target::Gpu(adapter) | Target::Mixed(adapter) => Gpu::open(&adapter)
             .and_then(|gpu| WgpuExecutor::load(gpu, program, &checkpoint, capacity))
             .map(|executor| executor.weight_bytes()),
         // The same as in the files, and nothing beside.

@@ -131,6 +131,7 @@ impl CpuExecutor {
         &mut self,
         step: &Step,
         image: Option<&ImagePatches>,
+        carried: &[f32],
         then: impl FnOnce(Values<'_>) -> T + Send,
     ) -> Result<T> {
         let token = |t: &Token| match *t {
@@ -142,6 +143,7 @@ impl CpuExecutor {
             tokens: step.rows.iter().map(|r| token(&r.token)).collect(),
             ropes: self.model.program.ropes.iter().map(|r| rope_table(r, &step.rows)).collect(),
             image: image.map(|image| (image, image.windows_step())),
+            carried,
         };
         let (model, memory) = (&self.model, &mut self.memory);
         self.pool.install(|| {
@@ -150,16 +152,31 @@ impl CpuExecutor {
         })
     }
 
-    /// The weights that are made of `changed` tensors.
-    fn changed(&self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<Packed> {
-        let program = &self.model.program;
-        let wanted = |id| program.weight_names(id).iter().any(|name| changed.contains(*name));
-        self.pool.install(|| pack(program, checkpoint, wanted))
+    /// The rows of all tokens that a part of a program ends in (see [`Program::split`]), after those that it begins with.
+    ///
+    /// # Errors
+    /// The step does not fit.
+    pub fn hand_on(&mut self, step: &Step, carried: &[f32]) -> Result<Vec<f32>> {
+        step.check(&self.capacity, usize::MAX)?;
+        self.run(step, None, carried, |rows| (0..step.rows.len()).flat_map(|r| rows.row(r).into_owned()).collect())
     }
 
-    fn replace(&mut self, (matrices, vectors): Packed) {
-        self.model.matrices.extend(matrices);
-        self.model.vectors.extend(vectors);
+    /// The weights that are made of `changed` tensors, and the tower's.
+    pub(crate) fn changed(&self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<Replacement> {
+        let program = &self.model.program;
+        let wanted = |id| program.weight_names(id).iter().any(|name| changed.contains(*name));
+        let own = self.pool.install(|| pack(program, checkpoint, wanted))?;
+        let tower = self.tower.as_ref().map(|tower| tower.changed(checkpoint, changed)).transpose()?;
+        Ok(Replacement([own, tower.map(|Replacement([own, _])| own).unwrap_or_default()]))
+    }
+
+    /// Puts them in place.
+    pub(crate) fn replace(&mut self, Replacement([own, of_tower]): Replacement) {
+        let tower = self.tower.as_mut().map(|tower| (&mut tower.model, of_tower));
+        for (model, (matrices, vectors)) in [Some((&mut self.model, own)), tower].into_iter().flatten() {
+            model.matrices.extend(matrices);
+            model.vectors.extend(vectors);
+        }
     }
 }
 
@@ -182,6 +199,9 @@ fn sample(logits: &[f32], inv_temperature: f32, seed: u32, counter: u32) -> u32 
 }
 
 type Packed = (HashMap<WeightId, CpuMatrix>, HashMap<WeightId, Vec<f32>>);
+
+/// Weights that take the place of others: a model's own, and its tower's.
+pub(crate) struct Replacement([Packed; 2]);
 
 /// The weights that nodes use and `wanted` picks.
 fn pack(program: &Program, checkpoint: &Checkpoint, wanted: impl Fn(WeightId) -> bool) -> Result<Packed> {
@@ -219,7 +239,7 @@ impl Executor for CpuExecutor {
 
     fn submit(&mut self, step: &Step) -> Result<()> {
         step.check(&self.capacity, self.vocabulary())?;
-        let result = self.run(step, None, |logits| {
+        let result = self.run(step, None, &[], |logits| {
             let mut result = StepResult::default();
             for (i, o) in step.outputs.iter().enumerate() {
                 let row = logits.row(i);
@@ -253,7 +273,7 @@ impl Executor for CpuExecutor {
         step.check(&tower.capacity, usize::MAX)?;
         image.windows_step().check(&tower.capacity, usize::MAX)?;
         let images = &mut self.memory.images[at * width..][..image.tokens * width];
-        tower.run(&step, Some(image), |rows| {
+        tower.run(&step, Some(image), &[], |rows| {
             images.chunks_exact_mut(width).enumerate().for_each(|(i, row)| row.copy_from_slice(&rows.row(i)));
         })
     }
@@ -276,12 +296,8 @@ impl Executor for CpuExecutor {
     }
 
     fn update(&mut self, checkpoint: &Checkpoint, changed: &BTreeSet<String>) -> Result<()> {
-        let own = self.changed(checkpoint, changed)?;
-        if let Some(tower) = &mut self.tower {
-            let packed = tower.changed(checkpoint, changed)?;
-            tower.replace(packed);
-        }
-        self.replace(own);
+        let changed = self.changed(checkpoint, changed)?;
+        self.replace(changed);
         Ok(())
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Context<'a> {
     pub ropes: Vec<Vec<[f32; 2]>>,
     /// Of a tower's step, and the step whose sequences are windows.
     pub image: Option<(&'a ImagePatches, Step)>,
+    /// Of a part of a program: the rows that it begins with.
+    pub carried: &'a [f32],
 }
 
 impl Context<'_> {
@@ -175,6 +177,14 @@ impl Model {
             out.copy_from_slice(&values);
             return Ok(());
         }
+        if node.op == Op::Carried {
+            let (expected, found) = (out.len(), c.carried.len());
+            if found != expected {
+                return Err(Error::Request(format!("carried rows: expected {expected} values, found {found}")));
+            }
+            out.copy_from_slice(c.carried);
+            return Ok(());
+        }
         // What comes after the first is no tensor in some: a cache write.
         let x: Vec<Option<Values>> = node.inputs.iter().map(|i| self.values(memory, *i).ok()).collect();
         let at = |i: usize| x.get(i).copied().flatten().ok_or_else(|| self.values(memory, node.inputs[i]).err());
@@ -281,7 +291,7 @@ impl Model {
                 out.copy_from_slice(&custom::plain(&self.program, id, &all, |w| self.vector(w))?);
             }
             // See above.
-            Op::Tokens | Op::Adapters | Op::Patches | Op::PatchInput(_) => {}
+            Op::Tokens | Op::Adapters | Op::Patches | Op::PatchInput(_) | Op::Carried => {}
             Op::Embedding { .. } | Op::Prepare(_) | Op::Conv(_) => {}
         }
         Ok(())

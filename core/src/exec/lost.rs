@@ -4,8 +4,7 @@ use super::{Capacity, Executor, MemoryUse, Step, StepResult};
 use crate::{Error, Result, checkpoint::Checkpoint};
 use std::collections::BTreeSet;
 
-/// What an executor was, without its device: what is left of the device's memory is free for the next one. Two that are
-/// equal serve the same requests.
+/// What an executor was, without its device: what is left of the device's memory is free for the next one.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Lost {
     capacity: Capacity,
@@ -29,6 +28,11 @@ impl Lost {
             device: executor.device(),
             is_software: executor.is_software(),
         }
+    }
+
+    /// Whether two executors serve the same requests, wherever they run.
+    pub fn is_like(&self, other: &Lost) -> bool {
+        Lost { device: self.device.clone(), is_software: self.is_software, ..other.clone() } == *self
     }
 
     /// An error that says what became of the device.

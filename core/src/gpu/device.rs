@@ -15,11 +15,24 @@ pub use wgpu::AdapterInfo;
 /// How wgpu calls an allocation that failed.
 const OUT_OF_MEMORY: &str = "Out of Memory";
 
+/// Percent of the memory that the system grants a process, where it says: the desktop lives of the rest.
+const BUDGET: u8 = 90;
+
 /// Every adapter that wgpu finds, best first: discrete, integrated, virtual, software.
 pub fn adapters() -> Vec<wgpu::Adapter> {
+    found(wgpu::MemoryBudgetThresholds::default())
+}
+
+/// The same. Their devices have no more memory than most of what the system grants this process, where it says how much.
+pub fn adapters_within_budget() -> Vec<wgpu::Adapter> {
+    found(wgpu::MemoryBudgetThresholds { for_resource_creation: Some(BUDGET), ..Default::default() })
+}
+
+fn found(memory_budget_thresholds: wgpu::MemoryBudgetThresholds) -> Vec<wgpu::Adapter> {
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends,
+        memory_budget_thresholds,
         ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
     });
     let mut found = pollster::block_on(instance.enumerate_adapters(backends));

@@ -15,7 +15,7 @@ use crate::{
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, rope_table},
     program::{
-        Program, custom,
+        Op, Program, custom,
         plan::{Plan, plan},
     },
 };
@@ -172,6 +172,25 @@ impl WgpuExecutor {
         (Kind { tokens, outputs, in_order, attention }, part)
     }
 
+    /// Begins a step of a part of a program, which begins with these rows: [`crate::program::Program::split`].
+    ///
+    /// # Errors
+    /// The step does not fit, or has other rows.
+    pub fn submit_carried(&mut self, step: &Step, carried: &[f32]) -> Result<()> {
+        let (kind, splits) = self.begin(step)?;
+        let Model { gpu, program, plan, activations, .. } = &self.model;
+        for (id, place) in plan.places.iter().enumerate().filter(|(id, _)| program.nodes[*id].op == Op::Carried) {
+            let (expected, found) = (step.rows.len() * program.width(id), carried.len());
+            let place = place
+                .filter(|_| found == expected)
+                .ok_or_else(|| Error::Request(format!("carried rows: expected {expected} values, found {found}")))?;
+            gpu.queue.write_buffer(&activations[place.buffer], 0, bytemuck::cast_slice(carried));
+        }
+        let pending = self.encode(kind, step, splits);
+        self.pending.push_back(pending);
+        Ok(())
+    }
+
     /// Compiles and binds the dispatches of a kind of step, the first time it occurs.
     fn prepare(&mut self, kind: Kind) -> Result<()> {
         if self.phases.contains_key(&kind) {
@@ -287,10 +306,7 @@ impl Executor for WgpuExecutor {
     }
 
     fn submit(&mut self, step: &Step) -> Result<()> {
-        let (kind, splits) = self.begin(step)?;
-        let pending = self.encode(kind, step, splits);
-        self.pending.push_back(pending);
-        Ok(())
+        self.submit_carried(step, &[])
     }
 
     fn collect(&mut self) -> Result<StepResult> {

@@ -13,6 +13,7 @@ mod pipelines;
 mod profile;
 mod quantize;
 mod rare;
+mod room;
 mod rounding;
 mod step;
 mod tower;
@@ -20,7 +21,7 @@ mod tune;
 mod upload;
 mod weights;
 
-pub use device::{AdapterInfo, Gpu, Settings, adapters};
+pub use device::{AdapterInfo, Gpu, Settings, adapters, adapters_within_budget};
 pub use executor::WgpuExecutor;
 pub use profile::DispatchTime;
 pub use tamarack_kernels::matmul::Precision;

@@ -224,7 +224,7 @@ impl<'a> Emitter<'a> {
         let model = self.model;
         let node = &model.program.nodes[id];
         match &node.op {
-            Op::Tokens | Op::Patches | Op::PatchInput(_) | Op::Adapters => Ok(()),
+            Op::Tokens | Op::Patches | Op::PatchInput(_) | Op::Carried | Op::Adapters => Ok(()),
             Op::MergeEmbeddings => self.merge_embeddings(id, None),
             Op::AddEmbeddings(part) => self.merge_embeddings(id, Some(*part)),
             Op::Embedding { weight, scale } => self.embedding(id, *weight, *scale),

@@ -1,9 +1,11 @@
 //! What the hub's refusals mean, and what to do about them.
 
+use std::time::Duration;
+
 use hf_hub::{HFClient, HFError};
 
 use super::Failure;
-use crate::Error;
+use crate::{Error, web};
 
 /// Turns an error about `repo` at `revision` into one that names the remedy.
 pub(super) fn explain(error: HFError, client: &HFClient, repo: &str, revision: &str) -> Failure {
@@ -15,7 +17,7 @@ pub(super) fn explain(error: HFError, client: &HFClient, repo: &str, revision: &
             HFError::Request { source, .. } => unreachable(format!(
                 "{repo}: cannot reach {endpoint}: {}; check the network and HTTPS_PROXY, or set \
                  HF_HUB_OFFLINE=1 to use what is in the cache",
-                innermost(&source)
+                web::cause(&source)
             )),
             HFError::CacheLockTimeout { path } => {
                 refused(format!("{repo}: another process holds {}; wait until its download is done", path.display()))
@@ -51,6 +53,15 @@ pub(super) fn explain(error: HFError, client: &HFClient, repo: &str, revision: &
     }
 }
 
+/// That nothing was heard for so long.
+pub(super) fn silent(client: &HFClient, repo: &str, patience: Duration) -> Failure {
+    let (endpoint, seconds) = (client.endpoint(), patience.as_secs_f32());
+    Failure::Unreachable(Error::Hub(format!(
+        "{repo}: {endpoint} says nothing, for {seconds} seconds now; try again later, or set HF_HUB_OFFLINE=1 to use what is \
+         in the cache"
+    )))
+}
+
 /// What the hub said.
 struct Answer<'a> {
     status: u16,
@@ -82,13 +93,4 @@ impl Answer<'_> {
     fn detail(&self) -> String {
         if self.message.is_empty() { String::new() } else { format!(" ({})", self.message) }
     }
-}
-
-/// The cause at the end of the chain: the outer ones repeat the address.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use hf_hub::HFClient;
 use hf_hub::repository::RepoTreeEntry;
 
-use crate::{Error, Result};
+use crate::{Error, Result, web};
 use cache::Cache;
 pub use installed::Installed;
 pub use progress::Progress;
@@ -34,12 +34,15 @@ pub const TOKENIZER_FILES: &[&str] = &["*.json", "*.jinja", "*.txt", "*.model"];
 
 /// How long a connection may say nothing, where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many files are asked for at a time.
+const AT_ONCE: usize = 8;
 
 /// Access to a hub. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Hub {
     client: HFClient,
     offline: bool,
+    timeout: Duration,
 }
 
 /// Settings of a [`Hub`]. What is not set comes from the environment, as for Python's tools.
@@ -96,7 +99,7 @@ impl HubBuilder {
         const AGENT: &str = concat!("tamarack/", env!("CARGO_PKG_VERSION"));
         let timeout = self.timeout.or_else(timeout_by_environment).unwrap_or(TIMEOUT);
         let http = reqwest::Client::builder().user_agent(AGENT).connect_timeout(timeout).read_timeout(timeout).build();
-        let http = http.map_err(|error| Error::Hub(format!("cannot set up the hub client: {error}")))?;
+        let http = http.map_err(|error| cannot_set_up(&error))?;
         let mut client = HFClient::builder().user_agent(AGENT).client(http);
         if let Some(folder) = self.cache_dir {
             client = client.cache_dir(folder);
@@ -107,9 +110,13 @@ impl HubBuilder {
         if let Some(token) = self.token {
             client = client.token(token);
         }
-        let client = client.build().map_err(|error| Error::Hub(format!("cannot set up the hub client: {error}")))?;
-        Ok(Hub { client, offline: self.offline.unwrap_or_else(offline_by_environment) })
+        let client = client.build().map_err(|error| cannot_set_up(&error))?;
+        Ok(Hub { client, offline: self.offline.unwrap_or_else(offline_by_environment), timeout })
     }
+}
+
+fn cannot_set_up(error: &dyn std::error::Error) -> Error {
+    Error::Hub(format!("cannot set up the hub client: {}", web::cause(error)))
 }
 
 fn timeout_by_environment() -> Option<Duration> {
@@ -205,14 +212,21 @@ impl Hub {
             .finish(&repo, revision, &files, &|file: &str, bytes: u64| tally.update(file, bytes))
             .await
             .map_err(explain)?;
-        let folder = repo
+        let snapshot = repo
             .snapshot_download()
             .revision(revision)
             .allow_patterns(files.iter().map(|file| select::literally(&file.path)).collect())
-            .progress(tally)
-            .send()
-            .await
-            .map_err(explain)?;
+            .max_workers(AT_ONCE)
+            .progress(tally.clone())
+            .send();
+        // The client asks what each file is over connections of its own, which wait for ever. Before it tells of anything it
+        // asks which commit that is, for a list, and about the files.
+        let rounds = 2 + u32::try_from(files.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX - 2);
+        let patience = self.timeout.saturating_mul(rounds);
+        let folder = tokio::select! {
+            folder = snapshot => folder.map_err(explain)?,
+            () = tally.silence(patience) => return Err(errors::silent(&self.client, &source.repo, patience)),
+        };
         cache::verify(&folder, &files).map_err(Failure::Refused)?;
         blobs.check().map_err(Failure::Refused)?;
         Ok(folder)

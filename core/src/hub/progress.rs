@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use hf_hub::progress::{DownloadEvent, FileStatus, ProgressEvent, ProgressHandler};
+use tokio::{sync::Notify, time};
 
 use super::RemoteFile;
 
@@ -22,13 +24,19 @@ pub struct Progress {
 pub(super) struct Tally<F> {
     sizes: HashMap<String, u64>,
     done: Mutex<HashMap<String, u64>>,
+    heard: Notify,
     report: F,
 }
 
 impl<F: Fn(Progress) + Send + Sync> Tally<F> {
     pub(super) fn new(files: &[RemoteFile], report: F) -> Tally<F> {
         let sizes = files.iter().map(|file| (file.path.clone(), file.size)).collect();
-        Tally { sizes, done: Mutex::default(), report }
+        Tally { sizes, done: Mutex::default(), heard: Notify::new(), report }
+    }
+
+    /// Ends when the client has told nothing for so long.
+    pub(super) async fn silence(&self, patience: Duration) {
+        while time::timeout(patience, self.heard.notified()).await.is_ok() {}
     }
 
     pub(super) fn update(&self, file: &str, bytes: u64) {
@@ -45,6 +53,7 @@ impl<F: Fn(Progress) + Send + Sync> Tally<F> {
 
 impl<F: Fn(Progress) + Send + Sync> ProgressHandler for Tally<F> {
     fn on_progress(&self, event: &ProgressEvent) {
+        self.heard.notify_one();
         let ProgressEvent::Download(DownloadEvent::Progress { files }) = event else { return };
         for file in files {
             let Some(&size) = self.sizes.get(&file.filename) else { continue };

@@ -2,7 +2,7 @@
 
 use super::Pixels;
 use crate::{Error, Result};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, metadata::Orientation};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, guess_format, metadata::Orientation};
 use std::{
     io::{BufRead, Cursor, Seek},
     path::Path,
@@ -86,9 +86,32 @@ pub(super) fn size(name: &str, file: impl BufRead + Seek) -> Result<[usize; 2]> 
 /// which it is.
 pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Pixels> {
     let (decoder, orientation) = header(name, Cursor::new(bytes))?;
+    if guess_format(bytes).is_ok_and(|format| format == ImageFormat::Jpeg) && !has_end(bytes) {
+        return Err(damaged(name, &"it breaks off"));
+    }
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(name, &e))?;
     image.apply_orientation(orientation);
     Ok(pixels(image))
+}
+
+/// Whether a JPEG comes to its end marker: the decoder makes gray of what is missing. Segments say how long they are; in the
+/// coded data between them 0 follows a 0xff, or the number of a restart (ITU-T T.81, B.1.1).
+fn has_end(jpeg: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some([first, second]) = jpeg.get(at..at + 2) {
+        at += match [*first, *second] {
+            [0xff, 0xd9] => return true,
+            // Coded data, restarts, the start.
+            [0xff, 0x00 | 0x01 | 0xd0..=0xd8] => 2,
+            [0xff, 0xff] => 1,
+            [0xff, _] => match jpeg.get(at + 2..at + 4) {
+                Some(length) => 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
+                None => return false,
+            },
+            _ => 1,
+        };
+    }
+    false
 }
 
 /// What is transparent shows what lies below, as in `load_image` of `transformers`.

@@ -8,6 +8,7 @@ mod recipe;
 mod resize;
 mod video;
 
+pub(crate) use fetch::{fetch_image, fetch_video, is_address};
 pub(crate) use prepare::{Processor, fetch_all};
 pub use tamarack_api::{ImageOptions, Sampling};
 pub use video::{Video, VideoSource};
@@ -23,6 +24,8 @@ pub enum Image {
     Path(PathBuf),
     /// What such a file holds.
     Bytes(Vec<u8>),
+    /// The same, with what it is called in errors.
+    Named(String, Vec<u8>),
     /// `data:`, `https:` or `http:`.
     Url(String),
     /// Pixels.
@@ -41,12 +44,25 @@ pub struct Pixels {
 }
 
 impl Image {
+    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a file.
+    ///
+    /// ```
+    /// use tamarack::Image;
+    ///
+    /// assert_eq!(Image::parse("https://host/cat.png"), Image::Url("https://host/cat.png".to_owned()));
+    /// assert_eq!(Image::parse("cat.png"), Image::Path("cat.png".into()));
+    /// ```
+    pub fn parse(text: &str) -> Image {
+        if is_address(text) { Image::Url(text.to_owned()) } else { Image::Path(text.into()) }
+    }
+
     /// What it is called in errors.
     pub fn name(&self) -> String {
         match self {
             Image::Path(path) => path.display().to_string(),
             Image::Bytes(_) => "image".to_owned(),
-            Image::Url(url) => url.chars().take(80).collect(),
+            Image::Named(name, _) => name.clone(),
+            Image::Url(url) => fetch::name(url),
             Image::Pixels(_) => "pixels".to_owned(),
         }
     }
@@ -60,7 +76,7 @@ impl Image {
                 let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
                 decode::size(&name, std::io::BufReader::new(file))
             }
-            Image::Bytes(bytes) => decode::size(&name, Cursor::new(bytes)),
+            Image::Bytes(bytes) | Image::Named(_, bytes) => decode::size(&name, Cursor::new(bytes)),
             Image::Url(url) => decode::size(&name, Cursor::new(fetch::data(url)?)),
             Image::Pixels(pixels) => Ok([pixels.height, pixels.width]),
         }
@@ -73,7 +89,7 @@ impl Image {
     pub fn decode(&self) -> Result<Pixels> {
         match self {
             Image::Path(path) => decode::decode(&self.name(), &decode::read(path)?),
-            Image::Bytes(bytes) => decode::decode(&self.name(), bytes),
+            Image::Bytes(bytes) | Image::Named(_, bytes) => decode::decode(&self.name(), bytes),
             Image::Url(url) => decode::decode(&self.name(), &fetch::data(url)?),
             Image::Pixels(pixels) => {
                 let expected = pixels.width.checked_mul(pixels.height).and_then(|n| n.checked_mul(3));

@@ -1,8 +1,8 @@
 //! From a prompt with images and videos to tokens, positions and patches.
 
 use super::{
-    Image, Pixels, Sampling, VideoSource,
-    fetch::fetched,
+    Image, Pixels, Sampling,
+    fetch::{fetch_image, fetch_video},
     place::place,
     recipe::{self, Prepared},
     video::Opened,
@@ -46,18 +46,14 @@ struct Sources {
     videos: Vec<Opened>,
 }
 
-/// Gets the images of the web that a conversation names.
+/// Gets the images and videos of the web that a conversation names.
 pub(crate) async fn fetch_all(mut input: UserInput) -> Result<UserInput> {
     input.place_media()?;
     for image in &mut input.images {
-        *image = fetched(image.clone()).await?;
+        fetch_image(image).await?;
     }
-    // A closure that lives on while it waits would keep callers from moving to other threads.
     for video in &mut input.videos {
-        let VideoSource::Frames(frames) = &mut video.source else { continue };
-        for image in frames {
-            *image = fetched(image.clone()).await?;
-        }
+        fetch_video(video).await?;
     }
     Ok(input)
 }

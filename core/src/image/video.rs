@@ -1,7 +1,7 @@
 //! Videos: frames in files of their own, or an animated image. Sizes are looked at first, in headers; then the frames
 //! that are wanted are decoded, few at a time.
 
-use super::{Image, Pixels, decode};
+use super::{Image, Pixels, decode, fetch, is_address};
 use crate::{Error, Result};
 use image::{
     AnimationDecoder, DynamicImage, Frame, ImageDecoder, ImageError, ImageFormat,
@@ -54,6 +54,10 @@ pub enum VideoSource {
     Path(PathBuf),
     /// What such a file holds.
     Bytes(Vec<u8>),
+    /// The same, with what it is called in errors.
+    Named(String, Vec<u8>),
+    /// `data:`, `https:` or `http:`, for such a file.
+    Url(String),
     /// One image for each frame.
     Frames(Vec<Image>),
 }
@@ -66,6 +70,14 @@ impl<P: Into<PathBuf>> From<P> for Video {
 }
 
 impl Video {
+    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a folder of frames or a file.
+    pub fn parse(text: &str) -> Video {
+        if !is_address(text) {
+            return Video::from(text);
+        }
+        Video { source: VideoSource::Url(text.to_owned()), fps: None }
+    }
+
     /// One image for each frame.
     pub fn frames(frames: impl IntoIterator<Item = impl Into<Image>>) -> Video {
         Video { source: VideoSource::Frames(frames.into_iter().map(Into::into).collect()), fps: None }
@@ -80,6 +92,8 @@ impl Video {
     pub fn name(&self) -> String {
         match &self.source {
             VideoSource::Path(path) => path.display().to_string(),
+            VideoSource::Named(name, _) => name.clone(),
+            VideoSource::Url(url) => fetch::name(url),
             VideoSource::Bytes(_) | VideoSource::Frames(_) => "video".to_owned(),
         }
     }
@@ -110,17 +124,9 @@ impl Opened {
         }
         let (info, frames) = match video.source {
             VideoSource::Path(path) if path.is_dir() => of_images(&name, listed(&path)?)?,
-            VideoSource::Path(path) => {
-                let bytes = decode::read(&path)?;
-                match animated(&name, &bytes)? {
-                    Some(format) => of_animation(&name, format, bytes)?,
-                    None => of_images(&name, vec![Image::Path(path)])?,
-                }
-            }
-            VideoSource::Bytes(bytes) => match animated(&name, &bytes)? {
-                Some(format) => of_animation(&name, format, bytes)?,
-                None => of_images(&name, vec![Image::Bytes(bytes)])?,
-            },
+            VideoSource::Path(path) => of_file(&name, decode::read(&path)?)?,
+            VideoSource::Bytes(bytes) | VideoSource::Named(_, bytes) => of_file(&name, bytes)?,
+            VideoSource::Url(url) => of_file(&name, fetch::data(&url)?)?,
             VideoSource::Frames(images) => of_images(&name, images)?,
         };
         Ok(Opened { info: VideoInfo { fps: video.fps.or(info.fps), ..info }, name, frames })
@@ -150,6 +156,14 @@ impl Opened {
                 })))
             }
         }
+    }
+}
+
+/// A file that moves, or a single frame.
+fn of_file(name: &str, bytes: Vec<u8>) -> Result<(VideoInfo, Decode)> {
+    match animated(name, &bytes)? {
+        Some(format) => of_animation(name, format, bytes),
+        None => of_images(name, vec![Image::Named(name.to_owned(), bytes)]),
     }
 }
 

@@ -1,14 +1,19 @@
 //! A program on the device that was asked for.
 
+use super::{
+    Target,
+    place::{Parts, Placed, Placement},
+};
 use crate::{
     Error, Result,
     checkpoint::Checkpoint,
     cpu::{CpuExecutor, CpuSettings},
     engine::MOST_OTHERS,
     exec::{Capacity, Executor, MemoryUse, PAGE},
-    gpu::{Gpu, WgpuExecutor, adapters},
-    model::{Device, LoadOptions, Phase},
-    program::{Cache, Program, RULES, rewrite},
+    gpu::{Gpu, WgpuExecutor},
+    mixed::MixedExecutor,
+    model::{LoadOptions, Phase},
+    program::{Cache, Program, RULES, Split, rewrite},
     reference::Reference,
     weights::fold,
 };
@@ -38,7 +43,7 @@ pub(super) fn executor(
     options: &LoadOptions,
     name: &str,
 ) -> Result<Box<dyn Executor>> {
-    let Planned { program, tower, on, capacity } = planned(program, tower, checkpoint, options)?;
+    let Planned { program, tower, on, capacity, .. } = planned(program, tower, checkpoint, options)?;
     match on {
         On::Gpu(gpu) => {
             let total = WgpuExecutor::estimate(&gpu, &program, checkpoint, &capacity)?.weights;
@@ -61,6 +66,18 @@ pub(super) fn executor(
             options.report(Phase::Load, name, total, total);
             Ok(Box::new(executor))
         }
+        On::Mixed(both) => {
+            let Both { gpu, settings, split } = *both;
+            let total = MixedExecutor::estimate(&gpu, &split, checkpoint, &capacity)?.weights;
+            let report = |done: u64| options.report(Phase::Load, name, done.min(total), total);
+            report(0);
+            let mut executor = MixedExecutor::load(settings, gpu, split, checkpoint, capacity, &report)?;
+            if let Some((tower, capacity)) = tower {
+                executor = executor.with_tower(CpuExecutor::load(settings, tower, checkpoint, capacity)?)?;
+            }
+            report(total);
+            Ok(Box::new(executor))
+        }
         On::Reference => {
             // Nothing is copied: rows of weights are read where they lie, when they are needed.
             let bytes = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
@@ -81,23 +98,55 @@ pub(super) fn estimate(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
 ) -> Result<MemoryUse> {
-    let Planned { program, tower, on, capacity } = planned(program, tower, checkpoint, options)?;
+    let Planned { program, tower, on, capacity, .. } = planned(program, tower, checkpoint, options)?;
     let of = |program: &Program, capacity: &Capacity| match &on {
         On::Reference => Reference::estimate(program, checkpoint, capacity),
         On::Cpu(_) => CpuExecutor::estimate(program, checkpoint, capacity),
         On::Gpu(gpu) => WgpuExecutor::estimate(gpu, program, checkpoint, capacity),
+        On::Mixed(_) => CpuExecutor::estimate(program, checkpoint, capacity),
     };
-    let own = of(&program, &capacity)?;
+    let own = match &on {
+        On::Mixed(both) => MixedExecutor::estimate(&both.gpu, &both.split, checkpoint, &capacity)?,
+        _ => of(&program, &capacity)?,
+    };
     let Some((tower, capacity)) = tower else { return Ok(own) };
     let images = (capacity.outputs * tower.width(tower.output) * 4) as u64;
     Ok(own.with_tower(of(&tower, &capacity)?, images))
+}
+
+/// Which layers run where, if that was to be found out.
+pub(super) fn placement(
+    program: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    options: &LoadOptions,
+) -> Result<Option<Placement>> {
+    Ok(planned(program, tower, checkpoint, options)?.placement)
 }
 
 /// A device that is ready for a model.
 enum On {
     Gpu(Box<Gpu>),
     Cpu(CpuSettings),
+    Mixed(Box<Both>),
     Reference,
+}
+
+/// Two devices, and what each runs.
+struct Both {
+    gpu: Gpu,
+    settings: CpuSettings,
+    split: Split,
+}
+
+impl On {
+    fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            On::Gpu(gpu) => Some(gpu),
+            On::Mixed(both) => Some(&both.gpu),
+            On::Cpu(_) | On::Reference => None,
+        }
+    }
 }
 
 /// Programs as they will run, where, and what a step of each holds there.
@@ -106,6 +155,7 @@ struct Planned {
     tower: Option<(Program, Capacity)>,
     on: On,
     capacity: Capacity,
+    placement: Option<Placement>,
 }
 
 fn planned(
@@ -119,92 +169,77 @@ fn planned(
     options.kv.map_or(Ok(()), |kv| kv.apply(&mut program))?;
     // Tokens that see each other go into one step, beside those of others who generate.
     let least = tower.as_ref().map_or(0, |tower| tower.span.saturating_add(MOST_OTHERS).clamp(ROWS_FAST, PATCHES));
-    let mut usual = ROWS_SLOW;
+    let capacity = |usual: usize, gpu: Option<&Gpu>| {
+        let rows = usual.max(fitting(least, &program, gpu));
+        Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES }
+    };
+    let (mut usual, mut placement) = (ROWS_SLOW, None);
     let on = match options.device.target()? {
         Target::Gpu(adapter) => {
-            if adapter.get_info().device_type != wgpu::DeviceType::Cpu {
-                usual = ROWS_FAST;
-            }
+            usual = usual_rows(&adapter);
             On::Gpu(Box::new(Gpu::open(&adapter)?.at(options.precision)))
         }
-        Target::Cpu => {
-            check_cache(&program, pages, CpuExecutor::slot_bytes)?;
-            let mut settings = CpuSettings { threads: options.threads, ..CpuSettings::new()? };
-            settings.precision = options.precision.unwrap_or(settings.precision);
-            On::Cpu(settings)
+        Target::Cpu => On::Cpu(cpu_settings(options)?),
+        Target::Mixed(adapter) => {
+            let (gpu, settings) = (Gpu::open(&adapter)?.at(options.precision), cpu_settings(options)?);
+            let [mixed, whole] = [ROWS_SLOW, usual_rows(&adapter)].map(|usual| capacity(usual, Some(&gpu)));
+            let tower = match &tower {
+                Some(tower) => {
+                    let (tower, capacity) = planned_tower(tower.clone(), Some(&gpu), checkpoint);
+                    WgpuExecutor::estimate(&gpu, &tower, checkpoint, &capacity)?.total()
+                }
+                None => 0,
+            };
+            let parts = Parts { gpu: &gpu, settings, program: &program, checkpoint, mixed, whole, tower };
+            let (placed, found) = parts.place(options.gpu_layers)?;
+            placement = Some(found);
+            match placed {
+                Placed::Gpu => {
+                    usual = usual_rows(&adapter);
+                    On::Gpu(Box::new(gpu))
+                }
+                Placed::Cpu => On::Cpu(settings),
+                Placed::Mixed(split) => On::Mixed(Box::new(Both { gpu, settings, split: *split })),
+            }
         }
-        Target::Reference => {
-            check_cache(&program, pages, Reference::slot_bytes)?;
-            On::Reference
-        }
+        Target::Reference => On::Reference,
     };
-    let rows = usual.max(fitting(least, &program, &on));
-    let tower = tower.map(|tower| planned_tower(tower, &on, checkpoint));
-    Ok(Planned { program, tower, on, capacity: Capacity { rows, outputs: SEQUENCES, pages, slots: SEQUENCES } })
+    match &on {
+        On::Cpu(_) => check_cache(&program, pages, CpuExecutor::slot_bytes)?,
+        On::Mixed(both) => check_cache(&both.split.front, pages, CpuExecutor::slot_bytes)?,
+        On::Reference => check_cache(&program, pages, Reference::slot_bytes)?,
+        On::Gpu(_) => {}
+    }
+    let capacity = capacity(usual, on.gpu());
+    let tower = tower.map(|tower| planned_tower(tower, on.gpu(), checkpoint));
+    Ok(Planned { program, tower, on, capacity, placement })
+}
+
+/// Rows in a step of a model that an adapter runs.
+fn usual_rows(adapter: &wgpu::Adapter) -> usize {
+    if adapter.get_info().device_type == wgpu::DeviceType::Cpu { ROWS_SLOW } else { ROWS_FAST }
+}
+
+fn cpu_settings(options: &LoadOptions) -> Result<CpuSettings> {
+    let settings = CpuSettings { threads: options.threads, ..CpuSettings::new()? };
+    Ok(CpuSettings { precision: options.precision.unwrap_or(settings.precision), ..settings })
 }
 
 /// A tower as it will run, and what it takes there.
-fn planned_tower(tower: Program, on: &On, checkpoint: &Checkpoint) -> (Program, Capacity) {
+fn planned_tower(tower: Program, gpu: Option<&Gpu>, checkpoint: &Checkpoint) -> (Program, Capacity) {
     let tower = shortened(tower, checkpoint);
-    let patches = fitting(PATCHES, &tower, on);
+    let patches = fitting(PATCHES, &tower, gpu);
     let outputs = patches / tower.tower.unwrap_or(1).max(1);
     let pages = patches.div_ceil(PAGE) + SEGMENTS;
     (tower, Capacity { rows: patches, outputs, pages, slots: 1 })
 }
 
 /// So many rows, or as many as bindings have room for.
-fn fitting(rows: usize, program: &Program, on: &On) -> usize {
-    let On::Gpu(gpu) = on else { return rows };
+fn fitting(rows: usize, program: &Program, gpu: Option<&Gpu>) -> usize {
+    let Some(gpu) = gpu else { return rows };
     let of_rows = |id: &usize| program.nodes[*id].shape.first().and_then(|d| d.sym()) == Some(Sym::Tokens);
     let widest = (0..program.nodes.len()).filter(of_rows).map(|id| program.width(id)).max().unwrap_or(1).max(1) as u64;
     rows.min((gpu.caps.binding_size / (widest * 4)) as usize)
-}
-
-/// What a [`Device`] turns out to be on this machine.
-pub enum Target {
-    /// An adapter.
-    Gpu(wgpu::Adapter),
-    /// The processor's cores.
-    Cpu,
-    /// The oracle.
-    Reference,
-}
-
-impl Device {
-    /// What is meant.
-    ///
-    /// # Errors
-    /// No adapter has such an index or name.
-    pub fn target(&self) -> Result<Target> {
-        let wanted = match self {
-            Device::Cpu => return Ok(Target::Cpu),
-            Device::Reference => return Ok(Target::Reference),
-            Device::Auto => {
-                let gpu = adapters().into_iter().find(|a| a.get_info().device_type != wgpu::DeviceType::Cpu);
-                return Ok(gpu.map_or(Target::Cpu, Target::Gpu));
-            }
-            Device::Named(name) => name.to_lowercase(),
-        };
-        let adapters = adapters();
-        let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-        let unknown = || Error::Device(unknown(&wanted, &names));
-        match position(&names, &wanted) {
-            Some(at) => Ok(Target::Gpu(adapters.into_iter().nth(at).ok_or_else(unknown)?)),
-            None => Err(unknown()),
-        }
-    }
-}
-
-/// An index, or part of a name.
-fn position(names: &[String], wanted: &str) -> Option<usize> {
-    let index = wanted.parse().ok().filter(|i| *i < names.len());
-    index.or_else(|| names.iter().position(|name| name.to_lowercase().contains(wanted)))
-}
-
-fn unknown(wanted: &str, names: &[String]) -> String {
-    let numbered = names.iter().enumerate().map(|(i, name)| format!("{i}: {name}"));
-    let all: Vec<String> = numbered.chain(["auto", "cpu", "reference"].map(str::to_owned)).collect();
-    format!("no device `{wanted}`: there are {}", all.join(", "))
 }
 
 /// The program after every rewrite that fits. A stack of weights that is too long for one binding is
@@ -266,18 +301,6 @@ fn check_cache(program: &Program, pages: usize, slot_bytes: fn(&Cache) -> usize)
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn devices_are_found_by_index_and_by_name() {
-        let names = ["NVIDIA H100".to_owned(), "llvmpipe (LLVM 19)".to_owned()];
-        for (wanted, expected) in
-            [("0", Some(0)), ("1", Some(1)), ("h100", Some(0)), ("llvm", Some(1)), ("19", Some(1)), ("amd", None)]
-        {
-            assert_eq!(position(&names, wanted), expected, "{wanted}");
-        }
-        let expected = "no device `amd`: there are 0: NVIDIA H100, 1: llvmpipe (LLVM 19), auto, cpu, reference";
-        assert_eq!(unknown("amd", &names), expected);
-    }
 
     #[test]
     fn the_cache_is_as_large_as_the_model_was_made_for() {

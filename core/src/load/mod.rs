@@ -1,10 +1,13 @@
 //! From files to a model on its device.
 
 mod device;
+mod place;
 mod record;
 mod settings;
+mod target;
 
-pub use device::Target;
+pub use place::{LayerTimes, Placement};
+pub use target::Target;
 
 use crate::{
     Error, Result,
@@ -88,6 +91,14 @@ pub(crate) fn estimate(
     }
 }
 
+/// Which layers of the model at `path` run where, if options leave that open.
+pub(crate) fn placement(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<Option<Placement>> {
+    let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
+    options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
+    let (text, tensors) = adapter::apply(parts.text, &checkpoint, &adapters(options)?)?;
+    device::placement(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
+}
+
 /// How a draft model is loaded beside a model with such a context.
 fn of_draft(options: &LoadOptions, context: usize) -> LoadOptions {
     LoadOptions { context: Some(context), adapters: Vec::new(), draft: None, ..options.clone() }
@@ -124,17 +135,31 @@ pub(crate) fn load(
     let model_type = checkpoint.config()["model_type"].as_str().unwrap_or_default().to_owned();
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
+    // While weights are copied, a core is free to read a vocabulary.
     let kind = configuration.override_tokenizer.as_deref();
-    let tokenizer = find_tokenizer(&checkpoint, tokenizer, kind).map_err(|e| e.to_string());
+    let (tokenizer, executor, adapters) = std::thread::scope(|scope| {
+        let reading = std::thread::Builder::new().name("tamarack tokenizer".to_owned());
+        let reading = reading.spawn_scoped(scope, || find_tokenizer(&checkpoint, tokenizer, kind));
+        let adapters = adapters(options)?;
+        let name = &configuration.name;
+        let executor = executor(text.clone(), tower.clone(), &checkpoint, &adapters, options, name);
+        let executor = executor.map_err(|e| e.of_model(path))?;
+        let tokenizer = match reading.map(|thread| thread.join()) {
+            Ok(Ok(tokenizer)) => tokenizer,
+            Ok(Err(_)) => {
+                Err(Error::file(path, "its tokenizer could not be read: a fault in the library that does".to_owned()))
+            }
+            Err(e) => Err(Error::file(path, format!("no thread to read its tokenizer: {e}"))),
+        };
+        Ok::<_, Error>((tokenizer.map_err(|e| e.to_string()), executor, adapters))
+    })?;
     let tokenizer = match &plugin.declaration().chat_template {
         Some(template) => tokenizer.map(|t| t.with_default_template(template)),
         None => tokenizer,
     };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let adapters = adapters(options)?;
-    let executor = executor(text.clone(), tower.clone(), &checkpoint, &adapters, options, &configuration.name);
-    let mut model = Model::new(executor.map_err(|e| e.of_model(path))?).with_lead(options.lead());
+    let mut model = Model::new(executor).with_lead(options.lead());
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();
@@ -166,13 +191,7 @@ pub(crate) fn load(
     model.files = Some(Files::new(checkpoint, text, tower, options));
     let (configuration, tokenizer) = (Arc::new(configuration), Arc::new(tokenizer));
     let shared = Shared { configuration, tokenizer, processor, info };
-    let context = ModelContext {
-        model,
-        configuration: shared.configuration.clone(),
-        tokenizer: shared.tokenizer.clone(),
-        processor: shared.processor.clone(),
-    };
-    Ok((context, shared))
+    Ok((shared.context(model), shared))
 }
 
 fn create(source: &Source, config: &Value, path: &Path) -> Result<Arc<dyn UserInputProcessor>> {

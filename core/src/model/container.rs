@@ -1,6 +1,6 @@
 //! The handle of a loaded model.
 
-use super::{ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
+use super::{Model, ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
     Error, LmInput, Result, UserInput,
     engine::{About, Command, Engine, Request},
@@ -302,4 +302,16 @@ pub(crate) struct Shared {
     pub tokenizer: Arc<Result<Tokenizer, String>>,
     pub processor: Arc<dyn UserInputProcessor>,
     pub info: ModelInfo,
+}
+
+impl Shared {
+    /// What the engine holds: the model, and of the rest the same.
+    pub fn context(&self, model: Model) -> ModelContext {
+        ModelContext {
+            model,
+            configuration: self.configuration.clone(),
+            tokenizer: self.tokenizer.clone(),
+            processor: self.processor.clone(),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
     engine::Engine,
     exec::MemoryUse,
     hub::{self, Hub, MODEL_FILES, TOKENIZER_FILES},
-    load::{self, Source},
+    load::{self, Placement, Source},
     plugins::Registry,
 };
 use std::path::{Path, PathBuf};
@@ -134,6 +134,22 @@ pub async fn load_container_with(
     let llm = GenericModelFactory::<Llm>::new(plugins.clone());
     let vlm = GenericModelFactory::<Vlm>::new(plugins.clone());
     load_from(vec![llm.source(), vlm.source()], configuration, options).await
+}
+
+/// Which layers of a model run where, if it is loaded with these options on [`crate::Device::Mixed`]: measured, as loading does.
+/// `None` where one device has all by name. Its files have to be on this machine; it blocks.
+///
+/// # Errors
+/// As for [`GenericModelFactory::estimate`].
+pub fn placement(
+    plugins: &Registry,
+    configuration: &ModelConfiguration,
+    options: &LoadOptions,
+) -> Result<Option<Placement>> {
+    let path = configuration.model_directory(&hub(options)?)?;
+    let llm = GenericModelFactory::<Llm>::new(plugins.clone());
+    let vlm = GenericModelFactory::<Vlm>::new(plugins.clone());
+    load::placement(&[llm.source(), vlm.source()], &path, options)
 }
 
 async fn load_from(

@@ -16,6 +16,9 @@ pub struct LoadOptions {
     /// Threads that compute where it runs on the processor. `None` is one for each physical core. Models that ask for as
     /// many share them.
     pub threads: Option<usize>,
+    /// The model's last layers that run on the GPU where the device is [`Device::Mixed`]; all of them put the whole model
+    /// there. `None` is as many as it has room for, or none where the processor is faster: both are measured.
+    pub gpu_layers: Option<usize>,
     /// Tokens that the cache holds, over all sequences. `None` is what the model was made for, 8192 at
     /// most.
     pub context: Option<usize>,
@@ -54,6 +57,12 @@ impl LoadOptions {
     /// Threads that compute where it runs on the processor.
     pub fn threads(mut self, threads: usize) -> LoadOptions {
         self.threads = Some(threads);
+        self
+    }
+
+    /// The model's last layers that run on the GPU where the device is [`Device::Mixed`].
+    pub fn gpu_layers(mut self, layers: usize) -> LoadOptions {
+        self.gpu_layers = Some(layers);
         self
     }
 

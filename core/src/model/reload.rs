@@ -33,9 +33,9 @@ impl Model {
         let (program, tower) = (files.program.clone(), files.tower.clone());
         let executor = load::executor(program, tower, &files.checkpoint, &self.adapters, &files.options, "")
             .map_err(|e| lost.because(format!("the model cannot be loaded anew: {e}")))?;
-        if Lost::of(executor.as_ref()) != lost {
+        if !lost.is_like(&Lost::of(executor.as_ref())) {
             let now = executor.device();
-            return Err(lost.because(format!("{now} is not as it was: load the model anew")));
+            return Err(lost.because(format!("{now} has not the same room: load the model anew")));
         }
         self.executor = executor;
         self.images = ImageStore::new(self.executor.image_rows());

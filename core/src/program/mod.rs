@@ -7,12 +7,14 @@ mod ops;
 pub(crate) mod plan;
 mod rewrite;
 mod rules;
+mod split;
 mod tidy;
 
 pub use lower::lower;
 pub use ops::{Conv, HeadLinear};
 pub use rewrite::{Rewriter, Rule, rewrite};
 pub use rules::RULES;
+pub use split::Split;
 
 use crate::{Error, Result};
 use std::{collections::BTreeSet, ops::Range};
@@ -164,6 +166,8 @@ pub enum Op {
     Patches,
     /// Numbers that come with the patches of a tower's step, by name. -> [tokens, width]
     PatchInput(String),
+    /// Rows that another device has made, of a part of a model: see [`Program::split`]. -> [tokens, width]
+    Carried,
     /// Rows that stand for rows of images become those, their first columns. [tokens, dim] -> [tokens, dim]
     MergeEmbeddings,
     /// To rows that stand for rows of images, the columns of those from this many times `dim` on are added.
@@ -372,9 +376,30 @@ impl Op {
             Op::Outputs => "outputs",
             Op::Patches => "patches",
             Op::PatchInput(_) => "patch_input",
+            Op::Carried => "carried",
             Op::MergeEmbeddings => "merge_embeddings",
             Op::AddEmbeddings(_) => "add_embeddings",
             Op::Custom { .. } => "custom",
+        }
+    }
+
+    /// The cache that it writes or reads.
+    pub fn cache(&self) -> Option<CacheId> {
+        match self {
+            Op::Prepare(p) => p.kv.as_ref().map(|kv| kv.cache),
+            Op::Attend { cache, .. } => Some(*cache),
+            Op::Conv(conv) => Some(conv.cache),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn cache_mut(&mut self) -> Option<&mut CacheId> {
+        match self {
+            Op::Prepare(p) => p.kv.as_mut().map(|kv| &mut kv.cache),
+            Op::Attend { cache, .. } => Some(cache),
+            Op::Conv(conv) => Some(&mut conv.cache),
+            _ => None,
         }
     }
 

@@ -51,9 +51,9 @@ pub(crate) fn plan(program: &Program, rows: impl Fn(Sym) -> usize) -> Result<Pla
             }
             _ if has_value(&node.op) => {
                 let bytes = rows(program.rows(id)) as u64 * program.width(id) as u64 * 4;
-                // What comes with patches is there before anything runs.
-                let is_fresh = id == program.output || matches!(node.op, Op::Patches | Op::PatchInput(_));
-                let may_reuse = !is_fresh && free.len() > SPARE;
+                // What comes with patches, or from another device, is there before anything runs.
+                let comes = matches!(node.op, Op::Patches | Op::PatchInput(_) | Op::Carried);
+                let may_reuse = id != program.output && !comes && free.len() > SPARE;
                 let buffer = match if may_reuse { free.pop_front() } else { None } {
                     Some(buffer) => buffer,
                     None => {

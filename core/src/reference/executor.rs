@@ -137,6 +137,7 @@ impl Reference {
             let inputs: Vec<&[f32]> = node.inputs.iter().map(|j| values[*j].as_deref().unwrap_or(&[])).collect();
             let value = match &node.op {
                 Op::Custom { .. } => custom::plain(&self.program, i, &inputs, |w| &self.vectors[&w])?,
+                Op::Carried => return Err(Error::Request("the reference runs whole models alone".to_owned())),
                 _ => self.eval(i, &inputs, &context),
             };
             values[i] = Some(value);
@@ -210,7 +211,7 @@ impl Reference {
             }
             Op::MergeEmbeddings => self.with_images(i, x[0], c, 0, |out, row| *out = row),
             Op::AddEmbeddings(part) => self.with_images(i, x[0], c, *part, |out, row| *out += row),
-            Op::Custom { .. } => Vec::new(), // see `custom::plain`
+            Op::Custom { .. } | Op::Carried => Vec::new(), // see `trace_with`
             Op::Outputs => {
                 let width = self.program.width(i);
                 c.step.outputs.iter().flat_map(|o| x[0][o.row as usize * width..][..width].to_vec()).collect()

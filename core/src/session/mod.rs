@@ -8,7 +8,7 @@ pub use tool::Tool;
 
 use crate::{
     Error, GenerateParameters, Image, ModelContainer, PromptCache, Result, UserInput,
-    image::{ImageOptions, Sampling, Video},
+    image::{self, ImageOptions, Sampling, Video},
     text::Message,
 };
 use serde_json::{Map, Value, json};
@@ -222,6 +222,17 @@ impl ChatSession {
             history.ok_or_else(|| Error::file(path, "expected a conversation, found a prompt cache alone"))?;
         self.instructions = texts.remove("instructions");
         self.cache = cache;
+        Ok(())
+    }
+
+    /// Gets what comes from the web: once, and not again with each turn that follows.
+    async fn fetch(&mut self) -> Result<()> {
+        for medium in &mut self.next_media {
+            match medium {
+                Medium::Image(image) => image::fetch_image(image).await?,
+                Medium::Video(video) => image::fetch_video(video).await?,
+            }
+        }
         Ok(())
     }
 

@@ -34,6 +34,7 @@ impl<'a> SessionStream<'a> {
             rounds: 0,
             sum: None,
         };
+        stream.session.fetch().await?;
         stream.generate().await?;
         Ok(stream)
     }

@@ -111,6 +111,7 @@ impl Bench {
                 };
                 self.run_on(name, checkpoint, about, load, |_, _| Ok(Vec::new()))
             }
+            Target::Mixed(_) => Err(anyhow!("--device: one device at a time is measured, such as gpu or cpu")),
             Target::Reference => Err(anyhow!("no speed to measure: the reference executor is to be right, not quick")),
         }
     }

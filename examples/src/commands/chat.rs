@@ -117,6 +117,7 @@ impl Chat {
     }
 
     async fn converse(self) -> anyhow::Result<()> {
+        self.images.check_conversation()?;
         let tools = self.tool_schemas()?;
         let container = self.load.load(&self.model).await?;
         let (images, parameters) = (self.images, parameters(&self.sampling, &container).await?);

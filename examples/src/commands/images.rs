@@ -1,8 +1,11 @@
 //! Arguments about images and videos.
 
-use anyhow::anyhow;
+use crate::errors::Usage;
 use clap::{ArgGroup, Args};
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 use tamarack::{
     ChatSession, Image, LmInput, ModelContainer, UserInput, Video,
     image::{ImageOptions, Pixels, Sampling},
@@ -15,10 +18,10 @@ pub struct Images {
     /// An image to ask about: a file, or a https: or data: address; may be given several times
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<String>,
-    /// A video to ask about: a folder of frames, in the order of their names, or an animated GIF, WebP or PNG; may be given
-    /// several times
+    /// A video to ask about: a folder of frames, in the order of their names, or an animated GIF, WebP or PNG, also by a
+    /// https: or data: address; may be given several times
     #[arg(long = "video", value_name = "PATH")]
-    videos: Vec<PathBuf>,
+    videos: Vec<String>,
     /// Frames that a second of the videos has; else as an animation says, or as the model's processor assumes of frames in a
     /// folder (24)
     #[arg(long, value_name = "N", requires = "videos")]
@@ -35,7 +38,8 @@ pub struct Images {
     /// Whether a large or long image is looked at in parts, too, by models that can: else as the model's files say
     #[arg(long, value_name = "true|false")]
     image_crops: Option<bool>,
-    /// Write what the model sees of images and frames, after resizing and cutting, to a PNG file
+    /// Write what the model sees of images and frames, after resizing and cutting, to a PNG file, or several: out.png,
+    /// out-2.png, ...
     #[arg(long, value_name = "FILE", requires = "media")]
     dump_image: Option<PathBuf>,
 }
@@ -43,15 +47,11 @@ pub struct Images {
 impl Images {
     /// They, wherever they are.
     fn sources(&self) -> impl Iterator<Item = Image> {
-        let is_address = |text: &str| ["data:", "https:", "http:"].iter().any(|scheme| text.starts_with(scheme));
-        self.images.iter().map(move |text| match is_address(text) {
-            true => Image::Url(text.clone()),
-            false => Image::Path(text.into()),
-        })
+        self.images.iter().map(|text| Image::parse(text))
     }
 
     fn videos(&self) -> impl Iterator<Item = Video> {
-        self.videos.iter().map(|path| Video { fps: self.video_fps, ..Video::from(path) })
+        self.videos.iter().map(|text| Video { fps: self.video_fps, ..Video::parse(text) })
     }
 
     /// How they are prepared.
@@ -73,18 +73,33 @@ impl Images {
         let mut input = self.videos().fold(input, UserInput::video);
         (input.image_options, input.sampling) = self.options();
         let input = container.prepare(input).await?;
-        let seen = input.media.iter().flat_map(|media| &media.seen);
-        for (i, pixels) in seen.enumerate() {
-            if let Some(path) = &self.dump_image {
-                write(&numbered(path, i), pixels)?;
-            }
+        if let (Some(path), Some(media)) = (&self.dump_image, &input.media) {
+            dump(path, &media.seen)?;
         }
         Ok(input)
     }
+
+    /// Refuses what a conversation has no place for.
+    pub fn check_conversation(&self) -> Result<(), Usage> {
+        match self.dump_image {
+            Some(_) => Err(Usage("--dump-image goes with one prompt: name it, or pipe it in".to_owned())),
+            None => Ok(()),
+        }
+    }
 }
 
-fn write(path: &Path, pixels: &Pixels) -> anyhow::Result<()> {
-    pixels.write_png(path).map_err(|e| anyhow!(e))
+/// Writes pictures, and says where they are.
+fn dump(path: &Path, seen: &[Pixels]) -> anyhow::Result<()> {
+    for (i, pixels) in seen.iter().enumerate() {
+        pixels.write_png(numbered(path, i))?;
+    }
+    let (first, last) = (path.display(), numbered(path, seen.len().saturating_sub(1)));
+    let mut stderr = io::stderr().lock();
+    let _ = match seen.len() {
+        1 => writeln!(stderr, "What the model sees: {first}"),
+        count => writeln!(stderr, "What the model sees: {count} pictures, {first} to {}", last.display()),
+    };
+    Ok(())
 }
 
 /// `out.png`, `out-2.png`, ...

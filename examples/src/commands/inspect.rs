@@ -9,7 +9,7 @@ use super::{
 };
 use clap::Args;
 use report::Report;
-use tamarack::checkpoint::Checkpoint;
+use tamarack::{Device, LoadOptions, ModelConfiguration, checkpoint::Checkpoint, model::placement};
 
 /// Shows what a model is made of and the memory it will take.
 #[derive(Args)]
@@ -17,6 +17,7 @@ use tamarack::checkpoint::Checkpoint;
   tamarack inspect ./SmolLM2-135M-Instruct
   tamarack inspect model.gguf --context 32768 --json
   tamarack inspect HuggingFaceTB/SmolLM2-135M-Instruct --tensors
+  tamarack inspect model.gguf --device gpu,cpu   which layers the GPU has room for
 
 Nothing is loaded: headers are read, and the plugin records the model. A model that no plugin serves
 is shown as far as its files tell, and the command then fails with the reason.")]
@@ -26,6 +27,12 @@ pub struct Inspect {
     /// Tokens that the cache is to hold [default: what the model was made for, 8192 at most]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// Show which layers run where on two devices, as gpu,cpu: some of them are loaded and timed
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
+    /// The model's last layers that are to run on the GPU [default: as many as it has room for, if it is faster]
+    #[arg(long, value_name = "N", requires = "device")]
+    gpu_layers: Option<usize>,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -39,11 +46,18 @@ pub struct Inspect {
 impl Inspect {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let checkpoint = Checkpoint::open(&model::files(&self.model).await?)?;
+        let path = model::files(&self.model).await?;
+        let checkpoint = Checkpoint::open(&path)?;
         let registry = self.plugins.registry();
         let served = cost::Served::by(&registry, &checkpoint);
         model::warn(&registry.list().failures, served.as_ref().err());
-        let report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
+        let mut report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
+        if let (Some(device), Ok(_)) = (&self.device, &served) {
+            let mut options = LoadOptions::default().device(device.clone());
+            (options.context, options.gpu_layers) = (self.context, self.gpu_layers);
+            let whole = if path.is_dir() { ModelConfiguration::directory } else { ModelConfiguration::gguf };
+            report.placement = placement(&registry, &whole(&path), &options)?;
+        }
         if self.json {
             output::json(&report)?
         } else {

@@ -36,12 +36,17 @@ impl PluginArgs {
 /// How a model is loaded.
 #[derive(Args)]
 pub struct LoadArgs {
-    /// Where it runs: auto, cpu, reference, an index or a part of a name, see 'tamarack devices'
+    /// Where it runs: auto, gpu, cpu, reference, an index or a part of a name, see 'tamarack devices'; gpu,cpu puts as
+    /// many layers on the GPU as it has room for
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
     /// Threads that compute where it runs on the processor [default: one for each physical core]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub threads: Option<usize>,
+    /// The model's last layers that run on the GPU, with --device gpu,cpu [default: as many as it has room for, if it is
+    /// faster]
+    #[arg(long, value_name = "N")]
+    gpu_layers: Option<usize>,
     /// Tokens that the cache holds [default: what the model was made for, 8192 at most]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
@@ -80,6 +85,7 @@ impl LoadArgs {
         let mut options = LoadOptions::default().device(self.device.clone()).progress(move |p| shown.show(&p));
         options.context = self.context;
         options.threads = self.threads;
+        options.gpu_layers = self.gpu_layers;
         options.precision = self.precision;
         options.quantize = self.quantize;
         options.kv = self.kv_bits.map(|kv| KvQuantize { start: self.kv_start, ..kv });

@@ -183,6 +183,17 @@ fn inspect_counts_tensors_bytes_and_dispatches() {
 }
 
 #[test]
+fn inspect_tells_which_layers_run_where() {
+    let model = tiny("tied");
+    let on = ["inspect", text(&model), "--device", "0,cpu"];
+    let placed = &run(tamarack(&[&on[..], &["--gpu-layers", "1", "--json"]].concat())).json("inspect")["placement"];
+    assert_eq!((&placed["gpu_layers"], &placed["layer_times"]), (&json!(1), &Value::Null), "{placed}");
+    assert!(placed["cpu_layers"].as_u64() > Some(0) && placed["gpu_memory"]["weights"].as_u64() > Some(0), "{placed}");
+    let table = run(tamarack(&on)).expect("inspect");
+    assert!(table.contains("ms each a token; all of it fits") && table.contains("on the processor"), "{table}");
+}
+
+#[test]
 fn devices_end_with_the_processor() {
     let devices = run(tamarack(&["devices", "--json"])).json("devices");
     let devices = devices.as_array().unwrap();

@@ -57,6 +57,8 @@ fn two_images_and_a_video_are_answered_everywhere() {
             let found = answer(&[asked, &["--device", &device]].concat(), None);
             assert_eq!(said(&found), said(&expected), "on {device}");
         }
+        let found = answer(&[asked, &["--device", "0,cpu", "--gpu-layers", "1"]].concat(), None);
+        assert_eq!(said(&found), said(&expected), "the last layer on the first adapter, the others on the processor");
         let found = answer(&[asked, &["--device", "reference"]].concat(), Some(plugins.path()));
         assert_eq!(said(&found), said(&expected), "as libraries");
         let plugin = found[0]["info"]["plugin"].as_str().unwrap_or_default();

@@ -1,12 +1,8 @@
 //! Images of every format, and what is no image: always an error that names it, never a panic.
 
-use super::{folder, image, load, on_runtime};
+use super::{folder, image, load, on_runtime, web::data_url};
 use safetensors::SafeTensors;
-use std::{
-    io::{Read, Write},
-    net::TcpListener,
-    path::PathBuf,
-};
+use std::path::PathBuf;
 use tamarack::{Device, Image, UserInput, image::Pixels};
 
 fn odd(name: &str) -> PathBuf {
@@ -38,65 +34,9 @@ fn bytes_addresses_and_pixels_are_images_too() {
     let bytes = std::fs::read(odd("cat.png")).unwrap();
     let expected = Image::Path(odd("cat.png")).decode().unwrap();
     assert_eq!(Image::Bytes(bytes.clone()).decode().unwrap(), expected);
+    assert_eq!(Image::Named("cat".to_owned(), bytes.clone()).decode().unwrap(), expected);
     assert_eq!(Image::Pixels(expected.clone()).decode().unwrap(), expected);
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let base64: String = bytes
-        .chunks(3)
-        .flat_map(|c| {
-            let word = c.iter().fold(0u32, |w, b| w << 8 | u32::from(*b)) << (8 * (3 - c.len()));
-            (0..4).map(
-                move |i| if i > c.len() { '=' } else { char::from(ALPHABET[(word >> (18 - 6 * i)) as usize & 63]) },
-            )
-        })
-        .collect();
-    assert_eq!(Image::Url(format!("data:image/png;base64,{base64}")).decode().unwrap(), expected);
-}
-
-/// A server on this machine that answers one request after the other.
-fn serve(answers: Vec<Vec<u8>>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for answer in answers {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut read = [0; 4096];
-            let _ = stream.read(&mut read).unwrap();
-            // Who has enough hangs up.
-            let _ = stream.write_all(&answer);
-        }
-    });
-    address
-}
-
-#[test]
-fn images_of_the_web_are_fetched() {
-    let answer = |status: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-        [head.as_bytes(), body].concat()
-    };
-    let cat = std::fs::read(image("cat.png")).unwrap();
-    let large = answer("200 OK", &vec![0; (64 << 20) + 1]);
-    let answers = vec![answer("200 OK", &cat), answer("404 Not Found", b"no"), answer("200 OK", b"no"), large];
-    let url = serve(answers) + "/cat.png";
-    on_runtime(async {
-        let container = load("qwen2_vl", Device::Reference).await;
-        let ask = async |url: &str| {
-            let part = serde_json::json!([{ "type": "image_url", "image_url": { "url": url } }]);
-            container.prepare(UserInput::messages([serde_json::json!({ "role": "user", "content": part })])).await
-        };
-        let file = container
-            .prepare(
-                UserInput::messages([serde_json::json!({ "role": "user", "content": [] })]).image(image("cat.png")),
-            )
-            .await;
-        assert_eq!(ask(&url).await.unwrap(), file.unwrap());
-        for expected in ["404 Not Found", "expected a JPEG", "expected an image of at most 64 MiB"] {
-            let e = ask(&url).await.unwrap_err().to_string();
-            assert!(e.contains(expected), "{e}");
-        }
-        let e = ask("http://127.0.0.1:1/cat.png").await.unwrap_err().to_string();
-        assert!(e.starts_with("http://127.0.0.1:1/cat.png: "), "{e}");
-    });
+    assert_eq!(Image::Url(data_url("image/png", &bytes)).decode().unwrap(), expected);
 }
 
 /// A BMP header that claims a size, and nothing behind it.
@@ -151,6 +91,24 @@ fn what_is_no_image_is_an_error_that_says_so() {
     ] {
         let e = image.decode().unwrap_err().to_string();
         assert!(e.contains(expected), "{e}");
+    }
+}
+
+/// Of no format anything is made up where a file breaks off.
+#[test]
+fn what_breaks_off_is_damaged() {
+    for name in ["alpha.png", "animated.gif", "cat.bmp", "cat.jpg", "cat.png", "cat.webp", "cmyk.jpg", "turned.jpg"] {
+        let bytes = std::fs::read(odd(name)).unwrap();
+        // The first frame of an animation is enough.
+        let parts = if name == "animated.gif" { &[2, 3][..] } else { &[2, 5, 8, 11] };
+        for twelfths in parts {
+            let cut = bytes[..bytes.len() * twelfths / 12].to_vec();
+            let e = Image::Named(name.to_owned(), cut).decode().unwrap_err().to_string();
+            assert!(e.starts_with(&format!("{name}: the image is damaged: ")), "{twelfths}: {e}");
+        }
+        // What follows the end does not matter.
+        let longer = [&bytes[..], b"more"].concat();
+        assert_eq!(Image::Bytes(longer).decode().unwrap(), Image::Bytes(bytes).decode().unwrap(), "{name}");
     }
 }
 

@@ -7,6 +7,7 @@ mod reuse;
 mod siglip;
 mod variants;
 mod video;
+mod web;
 
 use safetensors::SafeTensors;
 use serde_json::Value;

@@ -33,13 +33,7 @@ pub async fn container_of(
         let model = Model::new(Box::new(toy));
         let processor = Arc::new(LlmUserInputProcessor);
         let shared = Shared { configuration, tokenizer, processor, info };
-        let context = ModelContext {
-            model,
-            configuration: shared.configuration.clone(),
-            tokenizer: shared.tokenizer.clone(),
-            processor: shared.processor.clone(),
-        };
-        Ok((context, shared))
+        Ok((shared.context(model), shared))
     };
     let (engine, shared) = Engine::start(load).await.unwrap();
     (ModelContainer::new(engine, shared), log)

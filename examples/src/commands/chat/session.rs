@@ -7,7 +7,7 @@ use super::{
 };
 use rustyline::{DefaultEditor, error::ReadlineError};
 use std::io::{self, Write};
-use tamarack::{ChatSession, GenerateParameters, ModelContainer, Tool, UserInput};
+use tamarack::{ChatSession, GenerateParameters, Image, ModelContainer, Tool, UserInput, Video};
 
 const HELP: &str = "\
 /system TEXT      what the model is told before everything else; without a text nothing
@@ -103,11 +103,11 @@ impl Session {
             ("image", "") => Err("expected /image FILE".to_owned()),
             ("video", "") => Err("expected /video PATH".to_owned()),
             ("video", path) => {
-                self.chat.add_video(path);
+                self.chat.add_video(Video::parse(path));
                 Ok("Noted.".to_owned())
             }
             ("image", file) => {
-                self.chat.add_image(file);
+                self.chat.add_image(Image::parse(file));
                 Ok("Noted.".to_owned())
             }
             ("reset" | "clear", _) => {

@@ -130,10 +130,12 @@ impl Compare {
         tolerance: f32,
     ) -> anyhow::Result<Vec<Comparison>> {
         let target = self.load.device.target()?;
-        if let Target::Reference = target {
-            return Err(
-                Usage("expected a device to compare with the oracle: --device reference is the oracle".into()).into()
-            );
+        match target {
+            Target::Gpu(_) | Target::Cpu => {}
+            Target::Reference => {
+                return Err(Usage("--device: reference is what devices are compared with".into()).into());
+            }
+            Target::Mixed(_) => return Err(Usage("--device: expected one device, such as gpu or cpu".into()).into()),
         }
         let load = |program: Program| -> tamarack::Result<Box<dyn Executor>> {
             let format = |p: &Program, w| fold(&p.weights, w, checkpoint).ok()?.format_of_all();

@@ -5,7 +5,10 @@ use crate::table::{Side, Table, bytes, count};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt};
-use tamarack::checkpoint::{Checkpoint, Tensor};
+use tamarack::{
+    Placement,
+    checkpoint::{Checkpoint, Tensor},
+};
 
 /// The entries of `config.json` that say most about a model, in the order in which they are shown.
 const CONFIG: [&str; 12] = [
@@ -39,6 +42,9 @@ pub struct Report {
     /// Null where no plugin serves it.
     memory: Option<Memory>,
     dispatches: Option<Dispatches>,
+    /// Which layers run where, if there are two devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensor_list: Option<Vec<TensorEntry>>,
 }
@@ -89,6 +95,7 @@ impl Report {
             formats: groups(&tensors),
             memory: served.map(|s| Memory::of(s, context)),
             dispatches: served.map(Served::dispatches),
+            placement: None,
             tensor_list: list.then(|| tensors.iter().map(|t| TensorEntry::of(t)).collect()),
         }
     }
@@ -164,12 +171,45 @@ impl fmt::Display for Report {
             let layer = layer.map(|n| format!(", {n} a layer")).unwrap_or_default();
             line("dispatches", format!("{step} a step{layer}"))?;
         }
+        if let Some(placement) = &self.placement {
+            placed(placement).into_iter().try_for_each(|(name, text)| line(name, text))?;
+        }
         write!(f, "\n{}", self.format_table())?;
         if let Some(list) = &self.tensor_list {
             write!(f, "\n{}", tensor_table(list))?;
         }
         Ok(())
     }
+}
+
+/// Which layers run where, and why.
+fn placed(placement: &Placement) -> Vec<(&'static str, String)> {
+    let Placement { gpu, cpu_layers, gpu_layers, all_on_gpu, .. } = placement;
+    let times = placement
+        .layer_times
+        .map(|t| [t.gpu_seconds, t.cpu_seconds].map(|s| format!(", {:.2} ms each a token", s * 1e3)));
+    let [gpu_time, cpu_time] = times.unwrap_or_default();
+    let room = placement.gpu_room.map(|room| {
+        let all = placement.gpu_bytes_of_all;
+        let (most, found) = (bytes(all), bytes(room));
+        if room < all {
+            format!("; all of it would take {most}, {found} are free")
+        } else {
+            "; all of it fits".to_owned()
+        }
+    });
+    let taken = bytes(placement.gpu_memory.total());
+    let what = if *all_on_gpu { "all".to_owned() } else { format!("the last {gpu_layers}") };
+    vec![
+        ("layers", format!("{what} on {gpu}: {taken}{gpu_time}{}", room.unwrap_or_default())),
+        (
+            "",
+            format!(
+                "{} on the processor{cpu_time}",
+                if *cpu_layers == 0 { "none".to_owned() } else { format!("the first {cpu_layers}") }
+            ),
+        ),
+    ]
 }
 
 impl Report {

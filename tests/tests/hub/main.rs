@@ -1,180 +1,21 @@
 //! Downloads from a stand-in for the hub on this machine.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+mod stand_in;
+
+use stand_in::{COMMIT, SUM, StandIn, files, files_of};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tamarack::{
     Device, LlmModelFactory, LoadOptions, ModelConfiguration, Phase,
     hub::{Hub, MODEL_FILES, Progress, TOKENIZER_FILES},
     plugins::Registry,
 };
-use tamarack_tests::tiny;
+use tamarack_tests::tls::TlsServer;
 
-/// The SHA-256 of 300,000 sevens, which is the etag of such a file, as the hub has it.
-const SUM: &str = "08f166476de183f7a1b2874d544d37912aaf8d19b92013e1aafe233ba231024a";
 /// Has a process only download, from the hub that its environment names.
 const CHILD: &str = "TAMARACK_TEST_HUB";
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// Answers like a hub with one open repository, `org/tiny`, and several that refuse in their ways.
-struct StandIn {
-    url: String,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn new(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-        Answer { status, headers: Vec::new(), body: body.into() }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Answer {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
-
-/// What is in `org/name`: everywhere the same, but in one that can be loaded.
-fn files_of(name: &str) -> BTreeMap<&'static str, Vec<u8>> {
-    if name != "model" {
-        return files();
-    }
-    let folder = tiny::chat_model();
-    let names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
-    names.map(|name| (name, std::fs::read(folder.path().join(name)).unwrap())).into()
-}
-
-fn files() -> BTreeMap<&'static str, Vec<u8>> {
-    BTreeMap::from([
-        ("config.json", b"{}".to_vec()),
-        ("model.safetensors", vec![7; 300_000]),
-        ("pytorch_model.bin", vec![1; 10]),
-        ("sub/extra.json", b"[]".to_vec()),
-        ("q4.gguf", b"GGUF".to_vec()),
-    ])
-}
-
-impl StandIn {
-    fn start() -> StandIn {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let log = requests.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let log = log.clone();
-                std::thread::spawn(move || serve(stream, &log));
-            }
-        });
-        StandIn { url, requests }
-    }
-
-    fn hub(&self, cache: &Path) -> Hub {
-        Hub::builder().endpoint(&self.url).cache_dir(cache).token("t0ken").offline(false).build().unwrap()
-    }
-
-    fn take_requests(&self) -> Vec<String> {
-        std::mem::take(&mut self.requests.lock().unwrap())
-    }
-}
-
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let request = lines.next()?.ok()?;
-    let headers: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    let range = headers.iter().find_map(|h| h.to_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
-    let authorized = headers.iter().any(|header| header.eq_ignore_ascii_case("authorization: Bearer t0ken"));
-    let first = {
-        let mut log = log.lock().unwrap();
-        let first = !log.contains(&request);
-        log.push(range.as_ref().map_or(request.clone(), |range| format!("{request} {range}")));
-        first
-    };
-    let mut words = request.split(' ');
-    let (method, target) = (words.next()?, words.next()?);
-    let path = target.split('?').next()?;
-    let mut answer = answer(method, path, authorized);
-    if let Some((start, end)) = range.as_ref().and_then(|range| range.split_once('-')) {
-        let (start, end): (usize, usize) = (start.parse().ok()?, end.parse().ok()?);
-        answer.body = answer.body[start..=end].to_vec();
-        answer.status = 206;
-    }
-    let mut head =
-        format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", answer.status, answer.body.len());
-    for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    stream.write_all((head + "\r\n").as_bytes()).ok()?;
-    let large = answer.body.len() > 200_000;
-    match method {
-        "HEAD" => {}
-        // The first time, the connection breaks off.
-        _ if large && first && range.is_none() && path.contains("/cut/") => {
-            stream.write_all(&answer.body[..100_000]).ok()?
-        }
-        _ if large && range.is_none() && path.contains("/slow/") => {
-            for piece in answer.body.chunks(5_000) {
-                stream.write_all(piece).ok()?;
-                std::thread::sleep(std::time::Duration::from_millis(25));
-            }
-        }
-        // Nothing more comes, and nobody hangs up.
-        _ if large && first && range.is_none() && path.contains("/stalled/") => {
-            stream.write_all(&answer.body[..100_000]).ok()?;
-            std::thread::sleep(std::time::Duration::from_secs(60));
-        }
-        _ => stream.write_all(&answer.body).ok()?,
-    }
-    Some(())
-}
-
-fn answer(method: &str, path: &str, authorized: bool) -> Answer {
-    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    match parts.as_slice() {
-        _ if !authorized => Answer::new(401, "").with("x-error-message", "Invalid credentials in Authorization header"),
-        [.., "org", "private", _, _] => {
-            Answer::new(401, "").with("x-error-code", "RepoNotFound").with("x-error-message", "Repository not found")
-        }
-        [.., "org", "missing", _, _] => Answer::new(404, "").with("x-error-code", "RepoNotFound"),
-        [.., "org", "forbidden", _, _] => Answer::new(403, "{\"error\": \"no scope\"}"),
-        ["api", "models", "org", name, "tree", "main" | COMMIT] => {
-            let entry = |(path, content): (&str, Vec<u8>)| serde_json::json!({ "type": "file", "oid": "0", "path": path, "size": content.len() });
-            let entries: Vec<_> = files_of(name).into_iter().map(entry).collect();
-            Answer::new(200, serde_json::to_vec(&entries).unwrap())
-        }
-        ["api", "models", "org", name, "revision", "main"] => {
-            Answer::new(200, format!("{{\"id\": \"org/{name}\", \"sha\": \"{COMMIT}\"}}"))
-        }
-        ["org", "busy", ..] => Answer::new(429, ""),
-        ["org", "failing", ..] => Answer::new(500, ""),
-        // Where the files lie, elsewhere.
-        ["org", "moved", "resolve", rest @ ..] => {
-            Answer::new(307, "").with("location", format!("/org/tiny/resolve/{}", rest.join("/")))
-        }
-        ["org", "gated", "resolve", ..] => Answer::new(403, "").with("x-error-code", "GatedRepo"),
-        ["org", name, "resolve", COMMIT | "main", file @ ..] => match files_of(name).remove(file.join("/").as_str()) {
-            // A proxy that lets everybody know about files and hands out something else.
-            Some(_) if *name == "broken" && method == "GET" => Answer::new(403, "<html>"),
-            Some(content) => {
-                // Large files are known by their sums, and one of them has been tampered with.
-                let is_sum = content.len() == 300_000 && *name != "tiny";
-                let etag = if is_sum { SUM.to_owned() } else { format!("etag-{}", file.join("-")) };
-                let content = if is_sum && *name == "damaged" { vec![8; 300_000] } else { content };
-                Answer::new(200, content).with("etag", format!("\"{etag}\"")).with("x-repo-commit", COMMIT)
-            }
-            None => Answer::new(404, "").with("x-error-code", "EntryNotFound"),
-        },
-        _ => Answer::new(404, "").with("x-error-code", "RevisionNotFound"),
-    }
-}
 
 fn quiet(_: Progress) {}
 
@@ -348,8 +189,8 @@ async fn what_broke_off_is_continued() {
 async fn a_connection_that_says_nothing_is_given_up() {
     let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
     let hub = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).token("t0ken").offline(false);
-    let hub = hub.timeout(std::time::Duration::from_millis(500)).build().unwrap();
-    let began = std::time::Instant::now();
+    let hub = hub.timeout(Duration::from_millis(500)).build().unwrap();
+    let began = Instant::now();
     let error = hub.snapshot("org/stalled", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
     assert!(error.starts_with("org/stalled: ") && began.elapsed().as_secs() < 30, "{error}");
     // What had come is not asked for again.
@@ -357,6 +198,30 @@ async fn a_connection_that_says_nothing_is_given_up() {
     let folder = hub.snapshot("org/stalled", None, MODEL_FILES, quiet).await.unwrap();
     assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), files()["model.safetensors"]);
     assert_eq!(ranges(&stand_in.take_requests()).len(), 1);
+}
+
+/// One, say, that takes questions about files and does not answer.
+#[tokio::test]
+async fn a_hub_that_does_not_answer_is_given_up() {
+    let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
+    let hub = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).token("t0ken").offline(false);
+    let hub = hub.timeout(Duration::from_millis(300)).build().unwrap();
+    let began = Instant::now();
+    let error = hub.snapshot("org/silent", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("org/silent: {} says nothing, for 0.9 seconds", stand_in.url)), "{error}");
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    let asked = stand_in.take_requests();
+    assert!(asked.iter().any(|request| request.starts_with("HEAD /org/silent/resolve/")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_hub_that_nobody_vouches_for_is_refused() {
+    let (server, cache) = (TlsServer::start(Vec::new()), tempfile::tempdir().unwrap());
+    let hub = Hub::builder().endpoint(&server.url).cache_dir(cache.path()).offline(false).build().unwrap();
+    let error = hub.snapshot("org/tiny", None, MODEL_FILES, quiet).await.unwrap_err().to_string();
+    let expected =
+        format!("org/tiny: cannot reach {}: invalid peer certificate: UnknownIssuer; trusted are", server.url);
+    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[tokio::test]
@@ -392,7 +257,7 @@ async fn a_killed_download_loses_nothing_and_leaves_nothing_half_written() {
     let part = cache.path().join("models--org--slow/blobs").join(format!("{SUM}.incomplete"));
     while std::fs::metadata(&part).map_or(0, |found| found.len()) < 50_000 {
         assert!(child.try_wait().unwrap().is_none(), "the download ended before it could be killed");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     child.kill().unwrap();
     child.wait().unwrap();

@@ -138,7 +138,7 @@ pub(super) fn pack_pair(kind: Scales, group: usize, scale: f32, bias: f32, words
 
 /// The same for a scale alone, where quants count from their middle.
 #[must_use]
-pub(super) fn pack_centered(group: usize, scale: f16, words: &mut Vec<u32>) -> bool {
+pub(in crate::checkpoint) fn pack_centered(group: usize, scale: f16, words: &mut Vec<u32>) -> bool {
     match words.last_mut() {
         Some(word) if group % 2 == 1 => *word |= u32::from(scale.to_bits()) << 16,
         _ => words.push(u32::from(scale.to_bits())),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tamarack_kernels::{Format, Scales, Values};
 
 use super::block::Block;
-use super::canonical::{pack_centered, pack_dense, pack_pair, pack_quants, pack_scales};
+use super::canonical::{pack_dense, pack_pair, pack_quants, pack_scales};
 use super::dense::Dtype;
 use super::gguf::BlockType;
 use super::mapping::{Mapping, Slice};
@@ -290,7 +290,7 @@ impl Tensor {
         match (format, &self.0.data) {
             (_, Data::Synthetic(made)) if !self.is_derived() => rows.for_each(|row| made.pack(row, quants, scales)),
             (_, Data::Rounded(..)) => self.pack_rounded(rows, quants, scales)?,
-            (Format::Affine { scales: Scales::Centered, .. }, Data::Ggml(ty, slice)) if ty.is_moved() => {
+            (_, Data::Ggml(ty, slice)) if !self.is_derived() && ty.is_moved(format) => {
                 self.pack_moved(rows, ty, slice, quants, scales)?;
             }
             (Format::Affine { .. } | Format::Scaled { .. }, _) => {
@@ -343,9 +343,8 @@ impl Tensor {
         for row in rows {
             let stored = self.stored_row(row) * bytes;
             for (i, block) in slice[stored..stored + bytes].chunks_exact(ty.bytes).enumerate() {
-                let scale = ty.moved(block, quants);
-                if !pack_centered(i, scale, scales) {
-                    return Err(self.damaged(row, &format!("scale {scale}, out of range")));
+                if !ty.moved(block, i, quants, scales) {
+                    return Err(self.damaged(row, &format!("a scale out of range in block {i}")));
                 }
             }
         }

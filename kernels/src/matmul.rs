@@ -4,6 +4,7 @@ mod cooperative;
 mod integer;
 mod row;
 mod tiled;
+mod tiled_integer;
 mod vector;
 
 pub use cooperative::{
@@ -12,6 +13,7 @@ pub use cooperative::{
 pub use integer::{IntegerTuning, Precision, integer, integer_with};
 pub use row::{Row, RowTuning};
 pub use tiled::{Tile, tiled, tiled_for, tiled_with};
+pub use tiled_integer::{tiled_integer, tiled_integer_with};
 pub use vector::{Tuning, vector, vector_with};
 pub(crate) use vector::{reduction, usable_subgroups};
 
@@ -77,6 +79,11 @@ pub fn few_rows(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> 
     integer(spec, caps, rows, precision).unwrap_or_else(|| vector(spec, caps, rows))
 }
 
+/// For steps of more rows, by the same rule. The host runs a norm apart: `spec.norm` is none.
+pub fn many_rows(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Kernel {
+    tiled_integer(spec, caps, rows, precision).unwrap_or_else(|| tiled_for(spec, caps, rows))
+}
+
 /// [`few_rows`] in several ways, for a search over what a device does best; the default is the first.
 pub fn candidates(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Vec<Candidate> {
     let integers = IntegerTuning::candidates(spec, caps, rows).into_iter().filter_map(|t| {
@@ -92,6 +99,14 @@ pub fn candidates(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -
         .into_iter()
         .map(|t| Candidate { tuning: format!("{t:?}"), kernel: vector_with(spec, caps, rows, t) })
         .collect()
+}
+
+/// [`many_rows`] in both ways, if there are two: which of them wins depends on how fast a device is at integers.
+pub fn many_candidates(spec: &MatMul, caps: &Caps, rows: u32, precision: Precision) -> Vec<Candidate> {
+    let integers = tiled_integer(spec, caps, rows, precision);
+    let floats = integers.is_some().then(|| tiled_for(spec, caps, rows));
+    let named = |kernel: Kernel| Candidate { tuning: kernel.name.clone(), kernel };
+    integers.into_iter().chain(floats).map(named).collect()
 }
 
 impl MatMul {

@@ -3,7 +3,7 @@
 
 use half::f16;
 use tamarack::{
-    gpu::WgpuExecutor,
+    gpu::{Settings, WgpuExecutor},
     program::RULES,
     reference::{Reference, ops},
 };
@@ -351,6 +351,32 @@ fn a_quantized_model_decodes() {
                 let got = run.feed(&tokens[30..], rows, 10).concat();
                 assert_close(&format!("{format}, {rows} rows"), &got, &want, 0.02);
             }
+        }
+    }
+}
+
+/// A prompt in tiles of integers, in plain ones, and in those that are found to be faster here.
+#[test]
+fn a_prompt_goes_through_tiles_of_either_kind() {
+    let sizes =
+        Sizes { hidden: 128, layers: 2, heads: 4, kv_heads: 2, head_dim: 32, feed_forward: 192, vocabulary: 80 };
+    let checkpoint = llama(sizes, affine(4, 32, Scales::F16));
+    let program = rewritten(program(&checkpoint), RULES, &checkpoint);
+    let tokens: Vec<u32> = (0..90).map(|i| i * i % 80).collect();
+    let mut oracle = Reference::load(program.clone(), &checkpoint, capacity(96)).unwrap_or_else(|e| panic!("{e}"));
+    let want = Run::new(&mut oracle, 90).feed(&tokens, 90, 10).concat();
+    for gpu in gpus() {
+        for (precision, tune) in [(Precision::High, false), (Precision::Full, false), (Precision::High, true)] {
+            let mut gpu = gpu.clone().with(Settings { precision, tune });
+            gpu.caps.cooperative = None;
+            let mut wgpu = WgpuExecutor::load(gpu, program.clone(), &checkpoint, capacity(96)).expect("it loads");
+            let names = wgpu.dispatches(90, 1, 90).expect("dispatches");
+            let integers = names.iter().filter(|name| name.starts_with("matmul int")).count();
+            if !tune {
+                assert_eq!(integers, if precision == Precision::High { 2 * 4 } else { 0 }, "{names:?}");
+            }
+            let got = Run::new(&mut wgpu, 90).feed(&tokens, 90, 10).concat();
+            assert_close(&format!("{precision:?}, {integers} products in integers"), &got, &want, 0.02);
         }
     }
 }

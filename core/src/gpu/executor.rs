@@ -15,7 +15,7 @@ use crate::{
     checkpoint::Checkpoint,
     exec::{Capacity, Executor, ImagePatches, MemoryUse, PAGE, Step, StepResult, rope_table},
     program::{
-        Op, Program, custom,
+        NodeId, Program, custom,
         plan::{Plan, plan},
     },
 };
@@ -92,6 +92,8 @@ pub struct WgpuExecutor {
     pub(super) pending: VecDeque<Pending>,
     spare: Vec<wgpu::Buffer>,
     weight_bytes: u64,
+    /// Of a part of a program: where it begins.
+    carried: Option<NodeId>,
     pub(super) tower: Option<Box<WgpuExecutor>>,
 }
 
@@ -122,7 +124,8 @@ impl WgpuExecutor {
         model.gpu.take_errors().map_err(full)?;
         let (pipelines, phases) = (HashMap::new(), HashMap::new());
         let (pending, spare) = (VecDeque::new(), Vec::new());
-        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes, tower: None })
+        let carried = model.program.carried_node();
+        Ok(WgpuExecutor { model, capacity, pipelines, phases, pending, spare, weight_bytes, carried, tower: None })
     }
 
     /// What [`Executor::memory`] will say of the same arguments, as far as can be known before.
@@ -179,9 +182,9 @@ impl WgpuExecutor {
     pub fn submit_carried(&mut self, step: &Step, carried: &[f32]) -> Result<()> {
         let (kind, splits) = self.begin(step)?;
         let Model { gpu, program, plan, activations, .. } = &self.model;
-        for (id, place) in plan.places.iter().enumerate().filter(|(id, _)| program.nodes[*id].op == Op::Carried) {
+        if let Some(id) = self.carried {
             let (expected, found) = (step.rows.len() * program.width(id), carried.len());
-            let place = place
+            let place = plan.places[id]
                 .filter(|_| found == expected)
                 .ok_or_else(|| Error::Request(format!("carried rows: expected {expected} values, found {found}")))?;
             gpu.queue.write_buffer(&activations[place.buffer], 0, bytemuck::cast_slice(carried));
@@ -198,7 +201,7 @@ impl WgpuExecutor {
         }
         let mut dispatches = Vec::new();
         let mut launches = Emitter::emit(&self.model, kind)?;
-        tune(&self.model.gpu, &mut launches);
+        tune(&self.model.gpu, &self.capacity, &mut launches);
         for launch in launches {
             let pipeline = match self.pipelines.get(&launch.kernel.source) {
                 Some(pipeline) => pipeline.clone(),

@@ -105,6 +105,8 @@ pub(super) enum Tunable {
     Few(matmul::MatMul, u32),
     /// A product with a rounded row.
     Row(Row),
+    /// A product with so many rows, in tiles.
+    Many(matmul::MatMul, u32),
 }
 
 impl Tunable {
@@ -113,7 +115,13 @@ impl Tunable {
         match self {
             Tunable::Few(spec, rows) => matmul::candidates(spec, &gpu.caps, *rows, gpu.settings.precision),
             Tunable::Row(row) => row.candidates(&gpu.caps),
+            Tunable::Many(spec, rows) => matmul::many_candidates(spec, &gpu.caps, *rows, gpu.settings.precision),
         }
+    }
+
+    /// With how many rows they are compared.
+    pub fn rows(&self) -> u32 {
+        if let Tunable::Many(_, rows) = self { *rows } else { 1 }
     }
 }
 

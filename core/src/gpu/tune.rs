@@ -4,8 +4,8 @@
 //! other's, so that a matrix is read from memory as it is in a step and not from the cache that the
 //! last try left it in.
 
-use super::{Gpu, phase::Launch};
-use crate::Result;
+use super::{Gpu, memory, phase::Launch};
+use crate::{Result, exec::Capacity};
 use rayon::prelude::*;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use std::{
 };
 use tamarack_kernels::{Kernel, matmul::Candidate};
 
-/// Dispatches that one measurement has at least: one alone is shorter than the clock's steps.
+/// Dispatches that one measurement of a row has at least: one alone is shorter than the clock's steps.
 const DISPATCHES: usize = 24;
 /// How often each candidate is measured; the shortest time counts.
 const ROUNDS: usize = 5;
@@ -29,13 +29,9 @@ type Choices = BTreeMap<String, usize>;
 
 /// Gives each product that can be computed in several ways the fastest of them. What fails here is
 /// no error: the defaults are right, too.
-pub(super) fn tune(gpu: &Gpu, launches: &mut [Launch<'_>]) {
+pub(super) fn tune(gpu: &Gpu, capacity: &Capacity, launches: &mut [Launch<'_>]) {
     if !gpu.settings.tune || !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
         return;
-    }
-    // One row, so that kernels store what they compute. The step that comes next writes its own.
-    if let Some(launch) = launches.first() {
-        gpu.queue.write_buffer(launch.buffers[0], 0, bytemuck::cast_slice(&[1u32, 1]));
     }
     let file = file(gpu);
     let mut choices = file.as_deref().map(read).unwrap_or_default();
@@ -43,9 +39,13 @@ pub(super) fn tune(gpu: &Gpu, launches: &mut [Launch<'_>]) {
     for group in groups(launches) {
         let Some(tunable) = &launches[group[0]].tunable else { continue };
         let candidates = tunable.candidates(gpu);
+        if candidates.len() < 2 {
+            continue;
+        }
         let key = key(&candidates);
         let kept = choices.get(&key).copied().filter(|best| *best < candidates.len());
-        let best = kept.or_else(|| search(gpu, launches, &group, &candidates));
+        let rows = tunable.rows().min(memory::rows(launches[group[0]].rows, capacity) as u32);
+        let best = kept.or_else(|| search(gpu, launches, &group, &candidates, rows));
         let Some(best) = best else { continue };
         choices.insert(key, best);
         for i in group {
@@ -83,8 +83,12 @@ struct Try<'a> {
     least: f64,
 }
 
-/// The place of the fastest candidate.
-fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Candidate]) -> Option<usize> {
+/// The place of the fastest candidate in steps of so many rows.
+fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Candidate], rows: u32) -> Option<usize> {
+    // Many rows take long, and arithmetic, not memory, decides: a dispatch is enough.
+    let (group, dispatches) = if rows == 1 { (group, DISPATCHES) } else { (&group[..1], 1) };
+    // So that kernels store what they compute. The step that comes next writes its own.
+    gpu.queue.write_buffer(launches[group[0]].buffers[0], 0, bytemuck::cast_slice(&[rows; 2]));
     // Compiling takes longest, and drivers do it on many processors at once.
     let pipelines: Vec<_> = candidates.par_iter().map(|c| gpu.compile(&c.kernel)).collect();
     let size = group.iter().filter_map(|i| launches[*i].buffers.last()).map(|b| b.size()).max()?;
@@ -105,11 +109,11 @@ fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Can
     // A device that had nothing to do while kernels were compiled has to be awake first.
     let begin = Instant::now();
     while begin.elapsed() < AWAKE {
-        tried.first()?.time(gpu).ok()?;
+        tried.first()?.time(gpu, rows, dispatches).ok()?;
     }
     // One after the other, and again: what changes meanwhile, changes for all.
     for _ in 0..ROUNDS {
-        tried.retain_mut(|t| t.time(gpu).map(|seconds| t.least = t.least.min(seconds)).is_ok());
+        tried.retain_mut(|t| t.time(gpu, rows, dispatches).map(|seconds| t.least = t.least.min(seconds)).is_ok());
     }
     for Try { place, least, .. } in &tried {
         let Candidate { tuning, kernel } = &candidates[*place];
@@ -122,15 +126,15 @@ fn search(gpu: &Gpu, launches: &[Launch<'_>], group: &[usize], candidates: &[Can
 }
 
 impl Try<'_> {
-    /// Seconds of one dispatch, over the buffers of every launch of the group. All write to one buffer, so that
-    /// each waits for the one before it, as in a step.
-    fn time(&self, gpu: &Gpu) -> Result<f64> {
-        let repeats = DISPATCHES.div_ceil(self.bindings.len());
+    /// Seconds of one dispatch of at least so many, over the buffers of every launch of the group. All write to one
+    /// buffer, so that each waits for the one before it, as in a step.
+    fn time(&self, gpu: &Gpu, rows: u32, dispatches: usize) -> Result<f64> {
+        let repeats = dispatches.div_ceil(self.bindings.len());
         let seconds = gpu.timed(|pass| {
             pass.set_pipeline(&self.pipeline);
             for bindings in std::iter::repeat_n(&self.bindings, repeats).flatten() {
                 pass.set_bind_group(0, bindings, &[]);
-                let [x, y, z] = self.kernel.groups(1, 1);
+                let [x, y, z] = self.kernel.groups(rows, 1);
                 pass.dispatch_workgroups(x, y, z);
             }
         })?;

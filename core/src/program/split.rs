@@ -24,12 +24,13 @@ impl Program {
     /// Where it can be cut before each of its layers, from the first on. A layer is what writes a cache of its own; layers
     /// that cannot be told apart, as those that share a cache, count as one.
     pub fn cuts(&self) -> Vec<NodeId> {
-        let mut begins: Vec<NodeId> = self.cache_nodes().into_iter().map(|nodes| nodes.start).collect();
+        let caches = self.cache_nodes();
+        let mut begins: Vec<NodeId> = caches.iter().map(|nodes| nodes.start).collect();
         begins.sort_unstable();
         let mut last = 0;
         let mut cuts: Vec<NodeId> = Vec::new();
         for begin in begins {
-            let width = |at: &NodeId| Some((self.crossing_width(*at)?, std::cmp::Reverse(*at)));
+            let width = |at: &NodeId| Some((self.crossing_width(*at, &caches)?, std::cmp::Reverse(*at)));
             let best = (last + 1..=begin).filter(|at| width(at).is_some()).min_by_key(width);
             cuts.extend(best);
             last = begin;
@@ -42,39 +43,45 @@ impl Program {
     /// # Errors
     /// The two would share more than rows.
     pub fn split(&self, at: NodeId) -> Result<Split> {
-        let carried = self.carried(at).ok_or_else(|| Error::Request(format!("a model cannot be cut at node {at}")))?;
+        let caches = self.cache_nodes();
+        let carried =
+            self.carried(at, &caches).ok_or_else(|| Error::Request(format!("a model cannot be cut at node {at}")))?;
         let [(front, front_caches), (back, back_caches)] =
             [self.front(at, &carried), self.back(at, &carried)].map(|program| program.with_own_caches());
         Ok(Split { front, back, front_caches, back_caches })
     }
 
-    /// Elements in a row of what a part of a program begins with.
+    /// Where a part of a program takes what the part before it made.
+    pub fn carried_node(&self) -> Option<NodeId> {
+        self.nodes.iter().position(|n| n.op == Op::Carried)
+    }
+
+    /// Elements in a row of that.
     pub fn carried_width(&self) -> usize {
-        let carried = self.nodes.iter().position(|n| n.op == Op::Carried);
-        carried.map_or(0, |id| self.width(id))
+        self.carried_node().map_or(0, |id| self.width(id))
     }
 
     /// Results of nodes before `at` that nodes from there on take. `None` where not only rows of tokens cross.
-    fn carried(&self, at: NodeId) -> Option<Vec<NodeId>> {
+    fn carried(&self, at: NodeId, caches: &[Range<NodeId>]) -> Option<Vec<NodeId>> {
         let taken: BTreeSet<NodeId> = self.nodes.get(at..)?.iter().flat_map(|n| &n.inputs).copied().collect();
         let crossing: Vec<NodeId> = taken.into_iter().filter(|id| *id < at && !self.is_known(*id)).collect();
         let is_rows = |id: &NodeId| {
             self.nodes[*id].shape.first().and_then(|d| d.sym()) == Some(Sym::Tokens)
                 && !matches!(self.nodes[*id].op, Op::Prepare(_))
         };
-        let is_apart = |nodes: Range<NodeId>| nodes.end <= at || at <= nodes.start;
+        let is_apart = |nodes: &Range<NodeId>| nodes.end <= at || at <= nodes.start;
         let sees = |n: &Node| matches!(n.op, Op::MergeEmbeddings | Op::AddEmbeddings(_));
         let fits = !crossing.is_empty()
             && self.output >= at
             && crossing.iter().all(is_rows)
-            && self.cache_nodes().into_iter().all(is_apart)
+            && caches.iter().all(is_apart)
             && !self.nodes[at..].iter().any(sees);
         fits.then_some(crossing)
     }
 
     /// Elements in a row of what crosses.
-    fn crossing_width(&self, at: NodeId) -> Option<usize> {
-        Some(self.carried(at)?.into_iter().map(|id| self.width(id)).sum())
+    fn crossing_width(&self, at: NodeId, caches: &[Range<NodeId>]) -> Option<usize> {
+        Some(self.carried(at, caches)?.into_iter().map(|id| self.width(id)).sum())
     }
 
     /// Whether every device knows it from the step.

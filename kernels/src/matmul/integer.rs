@@ -125,7 +125,7 @@ impl IntegerTuning {
 }
 
 /// A unit's integer sums are scaled together: 32 columns where the format allows.
-fn units(spec: &MatMul) -> Weights {
+pub(super) fn units(spec: &MatMul) -> Weights {
     Weights::new(spec.format, spec.k, 32)
 }
 

@@ -22,8 +22,13 @@ impl Tile {
     /// Each weight serves twice the rows: best for many.
     pub const TALL: Tile = Tile { rows: 8, outputs: 4 };
 
+    /// The nearest that there is.
+    pub(super) fn whole(self) -> Tile {
+        Tile { rows: if self.rows < 8 { 4 } else { 8 }, outputs: if self.outputs < 8 { 4 } else { 8 } }
+    }
+
     fn fit(self, spec: &MatMul, caps: &Caps) -> Tile {
-        let tile = Tile { rows: if self.rows < 8 { 4 } else { 8 }, outputs: if self.outputs < 8 { 4 } else { 8 } };
+        let tile = self.whole();
         let vectors = 16 * 5 * (tile.rows + tile.outputs * spec.matrices());
         if vectors * 16 <= caps.workgroup_memory { tile } else { Tile::SMALL }
     }

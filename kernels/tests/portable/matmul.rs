@@ -3,7 +3,7 @@ use tamarack_kernels::embedding::{Embedding, Ids, embedding};
 use tamarack_kernels::halves::Halves;
 use tamarack_kernels::matmul::{
     CooperativeTile, MatMul, Norm, Precision, Row, Tile, cooperative, cooperative_next_with, cooperative_with, integer,
-    tiled, tiled_with, vector,
+    tiled, tiled_integer_with, tiled_with, vector,
 };
 use tamarack_kernels::quantize::{Quantize, quantize};
 use tamarack_kernels::rounded::Rounded;
@@ -31,6 +31,9 @@ pub fn kernels() -> Vec<(Caps, Kernel)> {
                 list.extend(next.into_iter().flatten().map(|kernel| (caps, kernel)));
                 for (rows, precision) in [(1, Precision::High), (8, Precision::High), (1, Precision::Fast)] {
                     list.extend(integer(&spec, &caps, rows, precision).map(|kernel| (caps, kernel)));
+                }
+                for (precision, tile) in [(Precision::High, Tile::TALL), (Precision::Fast, Tile::SMALL)] {
+                    list.extend(tiled_integer_with(&spec, &caps, precision, tile).map(|kernel| (caps, kernel)));
                 }
                 for (precision, gain) in [(Precision::High, true), (Precision::Fast, false)] {
                     if Row::serves(format, k, precision) {

@@ -46,7 +46,7 @@ impl BlockType {
     pub fn moved(&self, block: &[u8], group: usize, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> bool {
         let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| block[at + j]));
         let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
-        let nibbles = |at: usize, quants: &mut Vec<u32>| {
+        let pack_nibbles = |at: usize, quants: &mut Vec<u32>| {
             const LOW: u32 = 0x0f0f_0f0f;
             // The lower halves of 16 bytes are the first 16 columns; a word has eight columns, four of them in its lower halves.
             let [a, b, c, d] = [0, 4, 8, 12].map(|i| word(at + i));
@@ -54,9 +54,9 @@ impl BlockType {
             quants.extend([low(a, b), low(c, d), high(a, b), high(c, d)]);
         };
         match self.bytes {
-            18 => nibbles(2, quants),
+            18 => pack_nibbles(2, quants),
             20 => {
-                nibbles(4, quants);
+                pack_nibbles(4, quants);
                 scales.push(word(0));
                 return half(0).is_finite() && half(2).is_finite();
             }

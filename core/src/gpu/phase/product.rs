@@ -14,7 +14,7 @@ use tamarack_api::Sym;
 use tamarack_kernels::{
     Post, View,
     halves::Halves,
-    matmul::{self, Row, few_rows, tiled_for},
+    matmul::{self, Row, few_rows, many_rows},
     rounded::Rounded,
 };
 
@@ -66,6 +66,7 @@ impl<'a> Emitter<'a> {
             self.push(Halves { x: x.view, k, norm: spec }.kernel(&model.gpu.caps), rows, buffers);
         }
         let (steps, post_buffers) = self.post(id, &m.post)?;
+        let precision = model.gpu.settings.precision;
         for segment in &matrix.segments {
             let norm_spec = norm.map(|n| matmul::Norm { eps: n.eps, weight: n.weight.is_some() });
             let spec = matmul::MatMul { x: x.view, norm: norm_spec, ..self.product(id, m, segment, &steps)? };
@@ -77,15 +78,19 @@ impl<'a> Emitter<'a> {
                     self.cooperative(id, m, &spec, n, segment, last);
                     continue;
                 }
-                Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, model.gpu.settings.precision),
-                Rows::Many(n) => tiled_for(&spec, &model.gpu.caps, n),
+                Rows::Few(n) => few_rows(&spec, &model.gpu.caps, n, precision),
+                Rows::Many(n) => many_rows(&spec, &model.gpu.caps, n, precision),
             };
             let mut buffers = vec![x_buffer, &segment.quants];
             buffers.extend(&segment.scales);
             buffers.extend(norm.and_then(|n| n.weight).map(|w| &model.vectors[&w]));
             buffers.extend(last);
             self.push(kernel, rows, buffers);
-            self.is_product(m, segment, kind.few().map(|n| Tunable::Few(spec, n)));
+            let tunable = match kind {
+                Rows::Few(n) => Tunable::Few(spec, n),
+                Rows::Many(n) => Tunable::Many(spec, n),
+            };
+            self.is_product(m, segment, Some(tunable));
         }
         Ok(())
     }

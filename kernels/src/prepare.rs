@@ -80,7 +80,10 @@ impl Prepare {
         let longest = parts.iter().map(|(_, part, _)| part.view.dim).max().unwrap_or(1);
         let mut values = vec![
             ("BINDINGS", bindings.declarations()),
-            ("STEP", step_functions()),
+            (
+                "STEP",
+                step_functions() + if self.has_codes() { include_str!("../wgsl/prepare/as_half.wgsl") } else { "" },
+            ),
             ("HEADS", parts.iter().map(|(role, part, store)| self.function(role, part, store)).collect()),
             ("CALLS", calls(&parts)),
             ("LONGEST", longest.to_string()),
@@ -91,6 +94,11 @@ impl Prepare {
         let name = format!("prepare {}", parts.iter().map(|p| p.0).collect::<String>());
         let source = render(include_str!("../wgsl/prepare/main.wgsl"), &values);
         bindings.kernel(name, source, [Extent::Rows(1), Extent::Const(heads), Extent::Const(1)])
+    }
+
+    /// Whether what is kept is made of codes.
+    fn has_codes(&self) -> bool {
+        self.kv.is_some() && self.cache != CacheFormat::F16
     }
 
     /// Binds the inputs, the norm weights and the rope tables.

@@ -18,24 +18,29 @@ const OUT_OF_MEMORY: &str = "Out of Memory";
 /// Percent of the memory that the system grants a process, where it says: the desktop lives of the rest.
 const BUDGET: u8 = 90;
 
+const BACKENDS: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
 /// Every adapter that wgpu finds, best first: discrete, integrated, virtual, software.
 pub fn adapters() -> Vec<wgpu::Adapter> {
-    found(wgpu::MemoryBudgetThresholds::default())
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    found(INSTANCE.get_or_init(|| instance(None)))
 }
 
 /// The same. Their devices have no more memory than most of what the system grants this process, where it says how much.
 pub fn adapters_within_budget() -> Vec<wgpu::Adapter> {
-    found(wgpu::MemoryBudgetThresholds { for_resource_creation: Some(BUDGET), ..Default::default() })
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    found(INSTANCE.get_or_init(|| instance(Some(BUDGET))))
 }
 
-fn found(memory_budget_thresholds: wgpu::MemoryBudgetThresholds) -> Vec<wgpu::Adapter> {
-    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-        backends,
-        memory_budget_thresholds,
-        ..wgpu::InstanceDescriptor::new_without_display_handle_from_env()
-    });
-    let mut found = pollster::block_on(instance.enumerate_adapters(backends));
+/// One serves a process for good: NVIDIA's driver finds no adapter, or crashes, in a process that makes and drops many.
+fn instance(budget: Option<u8>) -> wgpu::Instance {
+    let memory_budget_thresholds = wgpu::MemoryBudgetThresholds { for_resource_creation: budget, ..Default::default() };
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    wgpu::Instance::new(wgpu::InstanceDescriptor { backends: BACKENDS, memory_budget_thresholds, ..descriptor })
+}
+
+fn found(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut found = pollster::block_on(instance.enumerate_adapters(BACKENDS));
     found.sort_by_key(|a| match a.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,

@@ -9,12 +9,11 @@
             most = max(most, x[group * {{GROUP}}u + j]);
         }
         let top = f32((1u << {{BITS}}u) - 1u);
-        let pair = pack2x16float(clamp(vec2((most - least) / top, least), vec2(-65504.0), vec2(65504.0)));
-        if (first % {{GROUP}}u == 0u) {
-            cache[at + {{DIM}}u * {{BITS}}u / 32u + group] = pair;
-        }
         // Codes are chosen for scale and bias as they are kept.
-        let kept = unpack2x16float(pair);
+        let kept = as_half(clamp(vec2((most - least) / top, least), vec2(-65504.0), vec2(65504.0)));
+        if (first % {{GROUP}}u == 0u) {
+            cache[at + {{DIM}}u * {{BITS}}u / 32u + group] = pack2x16float(kept);
+        }
         let inverse = select(0.0, 1.0 / kept.x, kept.x > 0.0);
         var word = 0u;
         for (var j = 0u; j < 32u / {{BITS}}u; j++) {

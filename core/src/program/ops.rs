@@ -88,7 +88,7 @@ pub enum Op {
     Patches,
     /// Numbers that come with the patches of a tower's step, by name. -> [tokens, width]
     PatchInput(String),
-    /// Rows that another device has made, of a part of a model: see [`Program::split`]. -> [tokens, width]
+    /// Rows that another device has made, of a part of a model: see [`Program::split`](super::Program::split). -> [tokens, width]
     Carried,
     /// Rows that stand for rows of images become those, their first columns. [tokens, dim] -> [tokens, dim]
     MergeEmbeddings,
@@ -96,7 +96,7 @@ pub enum Op {
     AddEmbeddings(usize),
     /// An op of the plugin's own.
     Custom {
-        /// Index into [`Program::custom`].
+        /// Index into [`Program::custom`](super::Program::custom).
         custom: usize,
         /// What it takes beside its inputs.
         weights: Vec<WeightId>,

@@ -17,6 +17,7 @@ mod multiply;
 mod product;
 mod rounding;
 mod threads;
+mod tile;
 mod values;
 
 pub use executor::{CpuExecutor, CpuSettings};

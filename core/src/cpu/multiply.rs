@@ -4,7 +4,8 @@ use super::{
     lanes::{Instructions, LANES},
     matrix::{CpuMatrix, Part, Store},
     product::{FloatBlock, IntegerBlock},
-    rounding::{Input, PAIRS, Round},
+    rounding::{Input, Round, Rounded},
+    tile::IntegerTile,
 };
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -14,7 +15,7 @@ use tamarack_kernels::Format;
 const TASK: usize = 1 << 17;
 /// Elements that are worth a task of their own where little is done with each.
 pub(super) const ELEMENTS: usize = 1 << 15;
-/// Rows of x from which on floats are multiplied in tiles.
+/// Rows of x from which on products are computed in tiles.
 const TILED: usize = 8;
 /// Blocks in a tile.
 const TILE: usize = 8;
@@ -57,19 +58,13 @@ impl How {
         if !self.rounded || !matrix.parts.iter().any(integers) {
             return x;
         }
-        let (rows, units) = (x.rows(), x.units());
-        x.pairs = vec![[0; PAIRS]; rows * units];
-        x.scales = vec![0.0; rows * units];
-        x.sums = vec![[0.0; 3]; rows * units];
-        let round = |(((x, pairs), scales), sums): (((&[f32], &mut [_]), &mut [_]), &mut [_])| {
-            self.instructions.run(Round { x, pairs, scales, sums });
-        };
-        if units == 0 {
-            return x;
+        let units = x.units();
+        x.rounded = vec![Rounded::default(); x.rows() * units];
+        if units > 0 {
+            let rows = x.floats.par_chunks(x.k).zip(x.rounded.par_chunks_mut(units));
+            let rows = rows.with_min_len(ELEMENTS.div_ceil(x.k));
+            rows.for_each(|(x, rounded)| self.instructions.run(Round { x, rounded }));
         }
-        let (pairs, scales) = (x.pairs.par_chunks_mut(units), x.scales.par_chunks_mut(units));
-        let all = x.floats.par_chunks(x.k).zip(pairs).zip(scales).zip(x.sums.par_chunks_mut(units));
-        all.with_min_len(ELEMENTS.div_ceil(x.k)).for_each(round);
         x
     }
 
@@ -101,13 +96,12 @@ impl How {
     fn task(&self, x: &Input, job: &Job<'_>, first: usize, out: &mut [[f32; LANES]]) {
         let (part, rows) = (job.part, job.rows);
         match &part.store {
+            Store::Integers(weight) if self.rounded && rows.len() >= TILED => {
+                self.instructions.run(IntegerTile { weight, first, x, rows, out });
+            }
             Store::Integers(weight) if self.rounded => {
-                // Rows of x stay in the first cache while blocks pass.
-                for (i, some) in rows.chunks(TILED).enumerate() {
-                    for (b, out) in out.chunks_mut(rows.len()).enumerate() {
-                        let out = &mut out[i * TILED..][..some.len()];
-                        self.instructions.run(IntegerBlock { weight, block: first + b, x, rows: some, out });
-                    }
+                for (b, out) in out.chunks_mut(rows.len()).enumerate() {
+                    self.instructions.run(IntegerBlock { weight, block: first + b, x, rows, out });
                 }
             }
             Store::Rows(weight)

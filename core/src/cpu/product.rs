@@ -4,15 +4,16 @@
 use super::{
     lanes::{Kernel, LANES, Lanes},
     matrix::{Integers, Rows, UNIT},
-    rounding::{Input, PAIRS},
+    rounding::{Input, PAIRS, Rounded},
 };
 use half::{bf16, f16};
 use tamarack_kernels::Format;
 
 /// Calls a method for each of these pairs. Each call is inlined with its own number, so that shifts and masks are constants.
 macro_rules! for_each_pair {
-    ($codes:ident.multiply($x:expr, $sum:expr): $($p:literal)*) => { $( $codes.multiply($x, $sum, $p); )* };
+    ($codes:ident.$method:ident($a:expr, $b:expr): $($p:literal)*) => { $( $codes.$method($a, $b, $p); )* };
 }
+pub(super) use for_each_pair;
 
 /// A block of interleaved integers times some rows of x: `out` is [rows, 16].
 pub(super) struct IntegerBlock<'a> {
@@ -48,7 +49,6 @@ impl IntegerBlock<'_> {
         let mut at = 0;
         while at < self.rows.len() {
             at += match self.rows.len() - at {
-                8.. if L::WIDE => self.some::<L, LOW, HIGH, BITS, TABLE, 8>(lanes, at),
                 4.. => self.some::<L, LOW, HIGH, BITS, TABLE, 4>(lanes, at),
                 2.. => self.some::<L, LOW, HIGH, BITS, TABLE, 2>(lanes, at),
                 _ => self.some::<L, LOW, HIGH, BITS, TABLE, 1>(lanes, at),
@@ -64,10 +64,10 @@ impl IntegerBlock<'_> {
         at: usize,
     ) -> usize {
         let (w, units) = (self.weight, self.x.units());
-        let rows: [usize; M] = std::array::from_fn(|m| self.rows[at + m] as usize * units);
-        let pairs: [&[[i32; PAIRS]]; M] = rows.map(|r| &self.x.pairs[r..][..units]);
-        let scales: [&[f32]; M] = rows.map(|r| &self.x.scales[r..][..units]);
-        let sums: [&[[f32; 3]]; M] = rows.map(|r| &self.x.sums[r..][..units]);
+        let mut rows: [&[Rounded]; M] = [&[]; M];
+        for m in 0..M {
+            rows[m] = &self.x.rounded[self.rows[at + m] as usize * units..][..units];
+        }
         let words = &w.words[self.block * units * BITS..][..units * BITS];
         let scaling = Scaling { weight: w, first: self.block * w.block_scales(self.x.k) };
         // A group is 16, 32, 64 or 128 columns.
@@ -77,8 +77,8 @@ impl IntegerBlock<'_> {
             let codes = Codes::<L, LOW, HIGH, BITS, TABLE> { lanes, unit, table: &w.table };
             let (mut x, mut by, mut x_sums) = ([&[0; PAIRS]; M], [0.0; M], [0.0; M]);
             for m in 0..M {
-                (x[m], by[m]) = (&pairs[m][u], scales[m][u]);
-                x_sums[m] = sums[m][u][if by_halves { 0 } else { 2 }];
+                let rounded = &rows[m][u];
+                (x[m], by[m], x_sums[m]) = (&rounded.pairs, rounded.scale, rounded.sums[if by_halves { 0 } else { 2 }]);
             }
             let mut sum = [[lanes.splat(0); 2]; M];
             for_each_pair!(codes.multiply(&x, &mut sum): 0 1 2 3 4 5 6 7);
@@ -86,7 +86,7 @@ impl IntegerBlock<'_> {
                 scaling.add::<L, M>(lanes, (u * UNIT) >> group, &sum, &by, &x_sums, &mut total);
                 sum = [[lanes.splat(0); 2]; M];
                 for m in 0..M {
-                    x_sums[m] = sums[m][u][1];
+                    x_sums[m] = rows[m][u].sums[1];
                 }
             }
             for_each_pair!(codes.multiply(&x, &mut sum): 8 9 10 11 12 13 14 15);
@@ -157,31 +157,37 @@ const fn in_place(rows: usize) -> bool {
 }
 
 /// The codes of a unit of sixteen rows.
-struct Codes<'a, L, const LOW: u32, const HIGH: u32, const BITS: usize, const TABLE: bool> {
-    lanes: L,
-    unit: &'a [[u32; LANES]; BITS],
-    table: &'a Option<[u8; 16]>,
+pub(super) struct Codes<'a, L, const LOW: u32, const HIGH: u32, const BITS: usize, const TABLE: bool> {
+    pub lanes: L,
+    pub unit: &'a [[u32; LANES]; BITS],
+    pub table: &'a Option<[u8; 16]>,
 }
 
 impl<L: Lanes, const LOW: u32, const HIGH: u32, const BITS: usize, const TABLE: bool>
     Codes<'_, L, LOW, HIGH, BITS, TABLE>
 {
-    /// Pair `p` times that of each x: columns `4 * quad + odd` and `4 * quad + odd + 2`, in the halves of a word.
+    /// Pair `p`: columns `4 * quad + odd` and `4 * quad + odd + 2`, in the halves of a word, lowest bits at `to`.
     #[inline(always)]
-    fn multiply<const M: usize>(&self, x: &[&[i32; PAIRS]; M], sum: &mut Sums<L, M>, p: usize) {
+    pub fn pair(&self, to: u32, p: usize) -> L::Words {
         let (lanes, quad, odd) = (self.lanes, p / 2, p as u32 % 2);
-        let is_raised = in_place(M) && LOW == 4 && !TABLE && quad % 2 == 1;
-        let to = if is_raised { 4 } else { 0 };
         let mut codes = plane::<L, LOW>(lanes, self.unit, quad, odd, to);
         if HIGH > 0 {
             codes = lanes.or(codes, plane::<L, HIGH>(lanes, &self.unit[LOW as usize..], quad, odd, to + LOW));
         }
-        if TABLE && let Some(table) = self.table {
-            codes = lanes.look_up(table, codes);
+        match self.table {
+            Some(table) if TABLE => lanes.look_up(table, codes),
+            _ => codes,
         }
+    }
+
+    /// Pair `p` times that of each x.
+    #[inline(always)]
+    fn multiply<const M: usize>(&self, x: &[&[i32; PAIRS]; M], sum: &mut Sums<L, M>, p: usize) {
+        let is_raised = in_place(M) && LOW == 4 && !TABLE && p / 2 % 2 == 1;
+        let codes = self.pair(if is_raised { 4 } else { 0 }, p);
         for m in 0..M {
             let sum = &mut sum[m][usize::from(is_raised)];
-            *sum = lanes.multiply_add(*sum, codes, x[m][p]);
+            *sum = self.lanes.multiply_add(*sum, codes, x[m][p]);
         }
     }
 }

@@ -21,13 +21,19 @@ pub(super) struct Input {
     pub k: usize,
     /// As they are.
     pub floats: Vec<f32>,
-    /// Rounded, [rows, k / 32]: two to a word. Of each four columns the first and the third come first, then the others,
-    /// as the words of weights have them.
-    pub pairs: Vec<[i32; PAIRS]>,
-    /// What 1 is worth, [rows, k / 32].
-    pub scales: Vec<f32>,
+    /// Rounded, [rows, k / 32].
+    pub rounded: Vec<Rounded>,
+}
+
+/// 32 columns of a row of x.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Rounded {
+    /// Two to a word. Of each four columns the first and the third come first, then the others, as the words of weights have them.
+    pub pairs: [i32; PAIRS],
+    /// What 1 is worth.
+    pub scale: f32,
     /// What the first 16 columns, the last 16 and all of them sum up to, as rounded.
-    pub sums: Vec<[f32; 3]>,
+    pub sums: [f32; 3],
 }
 
 impl Input {
@@ -48,9 +54,7 @@ impl Input {
 /// Rounds whole units.
 pub(super) struct Round<'a> {
     pub x: &'a [f32],
-    pub pairs: &'a mut [[i32; PAIRS]],
-    pub scales: &'a mut [f32],
-    pub sums: &'a mut [[f32; 3]],
+    pub rounded: &'a mut [Rounded],
 }
 
 impl Kernel for Round<'_> {
@@ -58,8 +62,7 @@ impl Kernel for Round<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, _: L) {
-        let units = self.x.as_chunks::<UNIT>().0.iter().zip(self.pairs).zip(self.scales).zip(self.sums);
-        for (((x, pairs), scale), sums) in units {
+        for (x, rounded) in self.x.as_chunks::<UNIT>().0.iter().zip(self.rounded) {
             let mut lanes = [0f32; 8];
             for x in x.as_chunks::<8>().0 {
                 for i in 0..8 {
@@ -67,16 +70,17 @@ impl Kernel for Round<'_> {
                 }
             }
             let most = lanes.iter().fold(0f32, |most, v| most.max(*v));
-            *scale = most / MOST;
+            let scale = most / MOST;
             // What is smaller than a normal number is nothing beside any weight.
-            let by = if *scale >= f32::MIN_POSITIVE { 1.0 / *scale } else { 0.0 };
+            let by = if scale >= f32::MIN_POSITIVE { 1.0 / scale } else { 0.0 };
             let mut q = [0i32; UNIT];
             for i in 0..UNIT {
                 q[i] = ((x[i] * by + MAGIC).to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
             }
             let [first, last]: [i32; 2] = [q[..UNIT / 2].iter().sum(), q[UNIT / 2..].iter().sum()];
-            *sums = [first, last, first + last].map(|sum| *scale * sum as f32);
-            for (four, pairs) in q.as_chunks::<4>().0.iter().zip(pairs.as_chunks_mut::<2>().0) {
+            rounded.scale = scale;
+            rounded.sums = [first, last, first + last].map(|sum| scale * sum as f32);
+            for (four, pairs) in q.as_chunks::<4>().0.iter().zip(rounded.pairs.as_chunks_mut::<2>().0) {
                 *pairs = [0, 1].map(|i| four[i] & 0xffff | four[i + 2] << 16);
             }
         }

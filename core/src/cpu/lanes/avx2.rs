@@ -85,6 +85,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn subtract(self, words: Self::Words, value: i16) -> Self::Words {
+        both!(I => _mm256_sub_epi16(words[I], _mm256_set1_epi16(value)))
+    }
+
+    #[inline(always)]
     fn look_up(self, table: &[u8; 16], codes: Self::Words) -> Self::Words {
         // The upper byte of each half is 0 and would look up the first entry: its sign bit gives 0 instead.
         let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())) };

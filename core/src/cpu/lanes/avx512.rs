@@ -69,6 +69,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn subtract(self, words: Self::Words, value: i16) -> Self::Words {
+        unsafe { _mm512_sub_epi16(words, _mm512_set1_epi16(value)) }
+    }
+
+    #[inline(always)]
     fn look_up(self, table: &[u8; 16], codes: Self::Words) -> Self::Words {
         // The upper byte of each half is 0 and would look up the first entry: its sign bit gives 0 instead.
         unsafe {

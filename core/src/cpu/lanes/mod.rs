@@ -24,7 +24,7 @@ pub(super) trait Lanes: Copy {
     type Words: Copy;
     /// Floats.
     type Floats: Copy;
-    /// Rows of x that share what is unpacked of a weight: as many as there are registers for.
+    /// Whether there are registers for the sums of eight rows of x, and not just of four.
     const WIDE: bool;
 
     /// Runs a kernel, compiled for this instruction set.
@@ -38,6 +38,8 @@ pub(super) trait Lanes: Copy {
     fn or(self, a: Self::Words, b: Self::Words) -> Self::Words;
     /// `a + b / 16`, of signed words, where nothing is left over.
     fn add_sixteenth(self, a: Self::Words, b: Self::Words) -> Self::Words;
+    /// Takes `value` off each half of a word.
+    fn subtract(self, words: Self::Words, value: i16) -> Self::Words;
     /// `table[code]` for a code below 16 in each half of a word.
     fn look_up(self, table: &[u8; 16], codes: Self::Words) -> Self::Words;
     /// `sum + a.low * x.low + a.high * x.high`, where halves are signed; `x` is the same in all lanes.

@@ -76,6 +76,13 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn subtract(self, words: Self::Words, value: i16) -> Self::Words {
+        quarters!(i => {
+            vreinterpretq_u32_u16(vsubq_u16(vreinterpretq_u16_u32(words[i]), vdupq_n_u16(value as u16)))
+        })
+    }
+
+    #[inline(always)]
     fn look_up(self, table: &[u8; 16], codes: Self::Words) -> Self::Words {
         // What is past the table is 0: so the upper bytes look up nothing.
         quarters!(i => {

@@ -52,6 +52,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn subtract(self, words: Self::Words, value: i16) -> Self::Words {
+        let take = |half: u16| u32::from(half.wrapping_sub(value as u16));
+        each(&words, |w| take(w as u16) | take((w >> 16) as u16) << 16)
+    }
+
+    #[inline(always)]
     fn look_up(self, table: &[u8; 16], codes: Self::Words) -> Self::Words {
         each(&codes, |w| u32::from(table[(w & 15) as usize]) | u32::from(table[(w >> 16 & 15) as usize]) << 16)
     }

@@ -83,14 +83,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-{{for i in M}}
-    if (token0 + {{i}}u * 16u + ty < tokens) {
-        let token = target_row(token0 + {{i}}u * 16u + ty);
-{{for j in N}}
-        if (output0 + {{j}}u * 16u + tx < OUTPUTS) {
-            finish(token, output0 + {{j}}u * 16u + tx, acc0_{{i}}_{{j}}, {{OTHER}});
-        }
-{{end j}}
-    }
-{{end i}}
+{{FINISH_TILE}}
 }

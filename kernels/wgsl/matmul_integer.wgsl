@@ -24,30 +24,10 @@ var<workgroup> affines{{g}}: array<vec2<f32>, STAGED * W_ROWS>;
 
 // Rounds a unit of a row of x into place `slot` of row `i` of the tile.
 fn stage_x(row: u32, unit: u32, slot: u32, i: u32) {
-    var largest = 0.0;
 {{for j in RUNS}}
     let v{{j}} = x(row, unit * RUNS + {{j}}u);
-    let size{{j}} = abs(v{{j}});
-    largest = max(largest, max(max(size{{j}}.x, size{{j}}.y), max(size{{j}}.z, size{{j}}.w)));
 {{end j}}
-    // 1e-30: its inverse is finite, and what is smaller may as well be zero.
-    let inverse = select(0.0, 127.0 / largest, largest > 1e-30);
-    var sum = 0;
-{{for fine in SECOND}}
-    var fine_sum = 0;
-{{end fine}}
-{{for j in RUNS}}
-    let near{{j}} = coarse(v{{j}} * inverse);
-    let bytes{{j}} = low_bytes(near{{j}});
-    let at{{j}} = (slot * PARTS + {{j}}u / 4u) * X_ROWS + i;
-    plane0[at{{j}}][{{j}}u % 4u] = bytes{{j}};
-    sum += dot4I8Packed(bytes{{j}}, 0x01010101u);
-{{for fine in SECOND}}
-    let fine_bytes{{j}} = low_bytes(finer(v{{j}} * inverse, near{{j}}));
-    plane1[at{{j}}][{{j}}u % 4u] = fine_bytes{{j}};
-    fine_sum += dot4I8Packed(fine_bytes{{j}}, 0x01010101u);
-{{end fine}}
-{{end j}}
+{{ROUND_UNIT}}
 {{for fine in SECOND}}
     sum = sum * i32(FINE) + fine_sum;
 {{end fine}}
@@ -162,14 +142,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
 
-{{for i in M}}
-    if (token0 + {{i}}u * 16u + ty < tokens) {
-        let token = target_row(token0 + {{i}}u * 16u + ty);
-{{for j in N}}
-        if (output0 + {{j}}u * 16u + tx < OUTPUTS) {
-            finish(token, output0 + {{j}}u * 16u + tx, acc0_{{i}}_{{j}}, {{OTHER}});
-        }
-{{end j}}
-    }
-{{end i}}
+{{FINISH_TILE}}
 }

@@ -37,34 +37,14 @@ fn total(first: u32, parts: u32, value: u32) -> f32 {
 // Quantizes a unit of a row of x and returns the sum of its squares.
 fn quantize(token: u32, row: u32, unit: u32) -> f32 {
     var squares = 0.0;
-    var largest = 0.0;
 {{for j in RUNS}}
     var v{{j}} = x(row, unit * RUNS + {{j}}u);
 {{for norm in NORM}}
     squares = add_dot(squares, v{{j}}, v{{j}});
     v{{j}} *= {{GAIN}};
 {{end norm}}
-    let size{{j}} = abs(v{{j}});
-    largest = max(largest, max(max(size{{j}}.x, size{{j}}.y), max(size{{j}}.z, size{{j}}.w)));
 {{end j}}
-    // 1e-30: its inverse is finite, and what is smaller may as well be zero.
-    let inverse = select(0.0, 127.0 / largest, largest > 1e-30);
-    var sum = 0;
-{{for fine in SECOND}}
-    var fine_sum = 0;
-{{end fine}}
-{{for j in RUNS}}
-    let near{{j}} = coarse(v{{j}} * inverse);
-    let bytes{{j}} = low_bytes(near{{j}});
-    let at{{j}} = (token * PARTS + {{j}}u / 4u) * UNITS + unit;
-    plane0[at{{j}}][{{j}}u % 4u] = bytes{{j}};
-    sum += dot4I8Packed(bytes{{j}}, 0x01010101u);
-{{for fine in SECOND}}
-    let fine_bytes{{j}} = low_bytes(finer(v{{j}} * inverse, near{{j}}));
-    plane1[at{{j}}][{{j}}u % 4u] = fine_bytes{{j}};
-    fine_sum += dot4I8Packed(fine_bytes{{j}}, 0x01010101u);
-{{end fine}}
-{{end j}}
+{{ROUND_UNIT}}
     let worth = largest / 127.0;
     unit_scales[token * UNITS + unit] = vec2<f32>(worth, worth * ({{SUM}}));
     return squares;

@@ -3,7 +3,7 @@
 use super::{Experts, TILE};
 use crate::template::{consts, render};
 use crate::weights::Weights;
-use crate::{Caps, Extent, Kernel};
+use crate::{Caps, Extent, Kernel, matmul::Tile};
 
 impl Experts {
     /// For steps of any number of rows, whose choices are not summed here. Bindings: step, x, quants, scales, the
@@ -23,22 +23,19 @@ impl Experts {
             ("FIRST_EXPERT", self.first_expert),
             ("HELD", self.held),
         ];
-        let (rows, outputs) = (TILE / 16, 4);
-        let values = [
+        let tile = Tile { rows: TILE / 16, outputs: 4 };
+        let mut values = vec![
             ("SIZES", consts(&sizes)),
             ("BINDINGS", bindings.declarations()),
             ("FUNCTIONS", functions),
             ("MATRICES", self.matrices().to_string()),
-            ("M", rows.to_string()),
-            ("N", outputs.to_string()),
-            ("STAGES_X", (rows / 4).to_string()),
-            ("STAGES_W", (outputs / 4).to_string()),
-            ("OTHER", if self.gate.is_some() { "acc1_{{i}}_{{j}}" } else { "0.0" }.to_string()),
         ];
+        values.extend(tile.values(self.matrices()));
+        values.extend(tile.stages());
         let text = render(include_str!("../../wgsl/matmul.wgsl"), &values);
         // As many tiles as there can be: an expert's last one may have a single row.
         let tiles = Extent::Choices { each: self.top_k, per: TILE, more: self.experts };
-        let grid = [tiles, Extent::Const(self.n.div_ceil(16 * outputs)), Extent::Const(1)];
+        let grid = [tiles, Extent::Const(self.n.div_ceil(16 * tile.outputs)), Extent::Const(1)];
         bindings.kernel(self.name("matmul"), text, grid)
     }
 }

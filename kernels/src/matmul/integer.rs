@@ -187,6 +187,7 @@ pub fn integer_with(
     values[0].1 += include_str!("../../wgsl/rounding.wgsl");
     values[0].1 += &format!("const ZERO: f32 = {};\n", float(zero));
     values.extend(reduction(caps));
+    values.extend(round_unit("(token * PARTS + {{j}}u / 4u) * UNITS + unit"));
     values.extend([
         ("SIZE", tuning.size().to_string()),
         ("GAIN", gain.to_string()),
@@ -208,4 +209,9 @@ pub fn integer_with(
     let name = spec.name(if rows == 1 { "matvec int".to_string() } else { format!("matvec{rows} int") }.as_str());
     let source = render(include_str!("../../wgsl/matvec_integer.wgsl"), &values);
     Some(bindings.kernel(name, source, [Extent::Const(grid), Extent::Const(groups.div_ceil(grid)), Extent::Const(1)]))
+}
+
+/// How a unit is rounded, whose run `j` of four columns goes to place `at` of each plane.
+pub(super) fn round_unit(at: &str) -> [(&'static str, String); 2] {
+    [("ROUND_UNIT", include_str!("../../wgsl/round_unit.wgsl").to_string()), ("RUN_AT", at.to_string())]
 }

@@ -32,6 +32,21 @@ impl Tile {
         let vectors = 16 * 5 * (tile.rows + tile.outputs * spec.matrices());
         if vectors * 16 <= caps.workgroup_memory { tile } else { Tile::SMALL }
     }
+
+    /// Its size, and what it ends with: with two matrices, the sums of the second are handed on, too.
+    pub(crate) fn values(self, matrices: u32) -> [(&'static str, String); 4] {
+        [
+            ("FINISH_TILE", include_str!("../../wgsl/finish_tile.wgsl").to_string()),
+            ("M", self.rows.to_string()),
+            ("N", self.outputs.to_string()),
+            ("OTHER", if matrices == 2 { "acc1_{{i}}_{{j}}" } else { "0.0" }.to_string()),
+        ]
+    }
+
+    /// How often 64 rows of each side are loaded.
+    pub(crate) fn stages(self) -> [(&'static str, String); 2] {
+        [("STAGES_X", (self.rows / 4).to_string()), ("STAGES_W", (self.outputs / 4).to_string())]
+    }
 }
 
 /// For any number of rows. The host runs a norm apart: `spec.norm` is none.
@@ -53,13 +68,8 @@ pub fn tiled_with(spec: &MatMul, caps: &Caps, tile: Tile) -> Kernel {
     functions += include_str!("../../wgsl/matmul_rows.wgsl");
     let sizes = [("OUTPUTS", spec.n), ("QUADS", spec.k.div_ceil(4))];
     let mut values = values(spec, &bindings, functions, &sizes);
-    values.extend([
-        ("M", tile.rows.to_string()),
-        ("N", tile.outputs.to_string()),
-        ("STAGES_X", (tile.rows / 4).to_string()),
-        ("STAGES_W", (tile.outputs / 4).to_string()),
-        ("OTHER", if spec.glu.is_some() { "acc1_{{i}}_{{j}}" } else { "0.0" }.to_string()),
-    ]);
+    values.extend(tile.values(spec.matrices()));
+    values.extend(tile.stages());
     let source = render(include_str!("../../wgsl/matmul.wgsl"), &values);
     let grid = [Extent::Rows(16 * tile.rows), Extent::Const(spec.n.div_ceil(16 * tile.outputs)), Extent::Const(1)];
     bindings.kernel(spec.name("matmul"), source, grid)

@@ -1,7 +1,7 @@
 //! A quantized matrix times many rows, in integers: [`tiled`](super::tiled) with four products and sums an
 //! instruction, for devices without cooperative matrices.
 
-use super::integer::{units, zero};
+use super::integer::{round_unit, units, zero};
 use super::vector::flag;
 use super::{MatMul, Precision, Tile, values};
 use crate::template::{float, render};
@@ -36,16 +36,15 @@ pub fn tiled_integer_with(spec: &MatMul, caps: &Caps, precision: Precision, tile
     let sizes = [("OUTPUTS", spec.n), ("STAGED", staged), ("PARTS", parts)];
     let mut values = values(spec, &bindings, functions, &sizes);
     values[0].1 += &format!("const ZERO: f32 = {};\n", float(zero));
+    values.extend(tile.values(spec.matrices()));
+    values.extend(round_unit("(slot * PARTS + {{j}}u / 4u) * X_ROWS + i"));
     values.extend([
-        ("M", tile.rows.to_string()),
-        ("N", tile.outputs.to_string()),
         ("RUNS", weights.runs().to_string()),
         ("UNIT_PARTS", parts.to_string()),
         ("PLANES", planes.to_string()),
         ("SECOND", flag(planes == 2)),
         ("LARGEST", if planes == 2 { "(127.0 * FINE)" } else { "127.0" }.to_string()),
         ("FLIP", flip.to_string()),
-        ("OTHER", if spec.glu.is_some() { "acc1_{{i}}_{{j}}" } else { "0.0" }.to_string()),
     ]);
     let source = render(include_str!("../../wgsl/matmul_integer.wgsl"), &values);
     let grid = [Extent::Rows(16 * tile.rows), Extent::Const(spec.n.div_ceil(16 * tile.outputs)), Extent::Const(1)];

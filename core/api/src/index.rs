@@ -7,7 +7,7 @@ use serde::{
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
 };
 
 /// The names and shapes of a checkpoint's tensors.
@@ -132,7 +132,23 @@ impl<'de> Visitor<'de> for Append<'_, Vec<usize>> {
 
 /// The numbers of things that are kept elsewhere, by what they hash to: a set without copies of its elements.
 #[derive(Default)]
-pub(crate) struct Numbers(HashMap<u64, u32>);
+pub(crate) struct Numbers(HashMap<u64, u32, BuildHasherDefault<Hashed>>);
+
+/// The hash of what is a hash.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u64");
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 impl Numbers {
     /// The number of the thing with this hash that `is` it, or the key under which it can be inserted.

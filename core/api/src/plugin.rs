@@ -107,8 +107,11 @@ fn call_record(request: &[u8]) -> Result<Vec<u8>, String> {
     let recorder = Recorder::new(request.index);
     let architecture = architecture(&request.architecture)?;
     let recorded = recorded(architecture, &request.graph, &Config::from(request.config), recorder)?;
-    let numbers = if request.api >= Some(NUMBERS) { recorded.numbers() } else { Vec::new() };
-    recorded.graph.encode_with(&numbers).map_err(|e| e.0)
+    match request.api >= Some(NUMBERS) {
+        true => recorded.graph.encode_with(&recorded.numbers()),
+        false => recorded.into_graph().encode(),
+    }
+    .map_err(|e| e.0)
 }
 
 /// Records the graph of this name, see [`RecordRequest::graph`].
@@ -118,7 +121,7 @@ pub fn record_graph(
     config: &Config,
     index: Index,
 ) -> Result<Graph, String> {
-    recorded(architecture, graph, config, Recorder::new(index)).map(|r| r.graph)
+    recorded(architecture, graph, config, Recorder::new(index)).map(Recorder::into_graph)
 }
 
 fn recorded(

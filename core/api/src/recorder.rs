@@ -150,7 +150,8 @@ impl Recorder {
 
     /// A tensor of the checkpoint, of exactly this shape.
     pub fn tensor(&mut self, name: String, shape: &[usize]) -> WeightId {
-        match self.shape_of(&name) {
+        let number = self.names.find(&name);
+        match number.map(|n| self.names.shape(n)).or_else(|| self.made_up.get(&name).map(Vec::as_slice)) {
             Some(found) if found == shape => {}
             None if self.open => drop(self.made_up.insert(name.clone(), shape.to_vec())),
             Some(found) => {
@@ -163,14 +164,22 @@ impl Recorder {
                 return POISON;
             }
         }
-        let Some(number) = self.names.find(&name) else {
-            return self.weight(WeightExpr::Tensor(name), shape.to_vec());
-        };
+        let Some(number) = number else { return self.weight(WeightExpr::Tensor(name), shape.to_vec()) };
         self.used[number].unwrap_or_else(|| {
-            let id = self.add(WeightNode { expr: WeightExpr::Tensor(name), shape: shape.to_vec() });
+            let id = self.add(WeightNode { expr: WeightExpr::Tensor(String::new()), shape: shape.to_vec() });
             self.used[number] = Some(id);
             id
         })
+    }
+
+    /// The graph, whose tensors have had no names so far: a library sends numbers instead.
+    pub fn into_graph(mut self) -> Graph {
+        for (number, id) in self.used.iter().enumerate() {
+            if let Some(id) = id {
+                self.graph.weights[*id as usize].expr = WeightExpr::Tensor(self.names.name(number).to_owned());
+            }
+        }
+        self.graph
     }
 
     /// The number in the index of each weight that is a tensor.
@@ -272,17 +281,17 @@ fn hash_of(WeightNode { expr, shape }: &WeightNode) -> u64 {
 
 /// Records one architecture for one configuration and the tensors of one checkpoint.
 pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    text(architecture, config, Recorder::new(index)).map(|r| r.graph)
+    text(architecture, config, Recorder::new(index)).map(Recorder::into_graph)
 }
 
 /// Records the text model of a vision-language model: where [`Step::merge_embeddings`] is called, images come in.
 pub fn record_with_images(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    text(architecture, config, Recorder::new(index).with_images()).map(|r| r.graph)
+    text(architecture, config, Recorder::new(index).with_images()).map(Recorder::into_graph)
 }
 
 /// Records the tower of a vision-language model.
 pub fn record_tower(model: &dyn VisionLanguage, config: &Config, index: Index) -> Result<Graph> {
-    tower(model, config, Recorder::new(index)).map(|r| r.graph)
+    tower(model, config, Recorder::new(index)).map(Recorder::into_graph)
 }
 
 /// The tensors that an architecture uses for a configuration, without what is optional: what a checkpoint made up

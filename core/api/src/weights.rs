@@ -209,7 +209,7 @@ impl Weights {
     }
 
     fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        [&self.prefix, name].concat()
     }
 }
 
@@ -292,24 +292,24 @@ impl Weight {
     pub fn stack(parts: &[Weight]) -> Weight {
         Weight::join(parts, |shapes, ids| {
             let fits = shapes.iter().all(|s| s == &shapes[0]);
-            fits.then(|| (WeightExpr::Stack(ids), [&[shapes.len()], shapes[0].as_slice()].concat()))
+            fits.then(|| (WeightExpr::Stack(ids), [&[shapes.len()], shapes[0]].concat()))
         })
     }
 
     #[track_caller]
-    fn join(parts: &[Weight], f: impl FnOnce(&[Vec<usize>], Vec<u32>) -> Option<(WeightExpr, Vec<usize>)>) -> Weight {
+    fn join(parts: &[Weight], f: impl FnOnce(&[&[usize]], Vec<u32>) -> Option<(WeightExpr, Vec<usize>)>) -> Weight {
         let at = Location::caller();
         let ids: Vec<u32> = parts.iter().map(|w| w.0).collect();
         if ids.contains(&POISON) {
             return Weight(POISON);
         }
         Weight(with(|r| {
-            let shapes: Vec<Vec<usize>> = ids.iter().map(|w| r.graph.weight_shape(*w).to_vec()).collect();
+            let shapes: Vec<&[usize]> = ids.iter().map(|w| r.graph.weight_shape(*w)).collect();
             let joined = if shapes.is_empty() { None } else { f(&shapes, ids) };
-            match joined {
-                Some((expr, shape)) => r.weight(expr, shape),
-                None => {
-                    r.fail(at, format!("parts {shapes:?} do not fit together"));
+            match joined.ok_or_else(|| format!("parts {shapes:?} do not fit together")) {
+                Ok((expr, shape)) => r.weight(expr, shape),
+                Err(e) => {
+                    r.fail(at, e);
                     POISON
                 }
             }

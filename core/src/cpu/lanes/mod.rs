@@ -24,7 +24,7 @@ pub(super) trait Lanes: Copy {
     type Words: Copy;
     /// Floats.
     type Floats: Copy;
-    /// Whether there are registers for the sums of eight rows of x, and not just of four.
+    /// Whether there are registers for the sums of eight rows of x, and not just of six.
     const WIDE: bool;
 
     /// Runs a kernel, compiled for this instruction set.

@@ -184,6 +184,7 @@ impl Attend {
                 ("TEAMS", teams),
                 ("TEAMS_ALL", fold * teams),
                 ("TEAMS_OUT", fold * teams * self.value_pieces() * 2),
+                ("QUADS", self.value_pieces() * 2),
                 ("FOLD", fold),
             ],
         ));
@@ -297,7 +298,8 @@ impl Attend {
             Some((p, p.q.as_ref()?, k, v.as_ref()?))
         });
         let Some((prepare, q, k, v)) = parts else {
-            return vec![("OWN", "0".to_string()), ("OWN_FUNCTIONS", String::new()), ("OWN_MAIN", String::new())];
+            let nothing = ["OWN_FUNCTIONS", "OWN_AHEAD", "OWN_MAIN"].map(|name| (name, String::new()));
+            return [vec![("OWN", "0".to_string())], nothing.to_vec()].concat();
         };
         let (key_base, value_base) = (fold * self.dk, (fold + 1) * self.dk);
         let queries = (0..fold).map(|g| ("q", q, g * self.dk, format!("first_head + {g}u")));
@@ -305,23 +307,25 @@ impl Attend {
         let heads: Vec<_> = queries.chain(kv).collect();
         let wide = |part: &Heads| part.view.dim <= threads;
         let ahead = [q, k, v].into_iter().all(wide) && prepare.tables.iter().all(|pairs| *pairs <= threads);
-        let mut main = String::new();
+        let (mut first, mut main) = (String::new(), String::new());
         if ahead {
-            main += &prepare.turns();
-            main += &[("q", q), ("k", k), ("v", v)].map(|(role, part)| prepare.ahead(role, part)).concat();
+            first += &prepare.turns();
+            first += &[("q", q), ("k", k), ("v", v)].map(|(role, part)| prepare.ahead(role, part)).concat();
         }
-        for (_, part, base, head) in &heads {
+        for (i, (_, part, base, head)) in heads.iter().enumerate() {
             let View { offset, row, head: stride, dim, .. } = part.view;
-            main += &format!(
-                "for (var j = thread; j < {dim}u; j += THREADS) {{\n\
-                 x[{base}u + j] = input{}[{offset}u + row * {row}u + ({head}) * {stride}u + j];\n}}\n",
-                part.input
-            );
+            let input = |j: &str| format!("input{}[{offset}u + row * {row}u + ({head}) * {stride}u + {j}]", part.input);
+            if ahead {
+                first += &format!("let own{i} = {};\n", input(&format!("min(thread, {}u)", dim - 1)));
+                main += &format!("if (thread < {dim}u) {{\nx[{base}u + thread] = own{i};\n}}\n");
+            } else {
+                let each = input("j");
+                main += &format!("for (var j = thread; j < {dim}u; j += THREADS) {{\nx[{base}u + j] = {each};\n}}\n");
+            }
         }
         main += "workgroupBarrier();\n";
-        for (role, part, base, _) in &heads {
-            main.extend((0..part.steps.len()).map(|i| prepare.step(role, part, i, *base, ahead)));
-        }
+        let based: Vec<_> = heads.iter().map(|(role, part, base, _)| (*role, *part, *base)).collect();
+        main += &prepare.steps(&based, ahead);
         main += include_str!("../wgsl/attend/own_main.wgsl");
         let store = match self.is_aligned() {
             true => include_str!("../wgsl/attend/store_pieces.wgsl"),
@@ -330,6 +334,7 @@ impl Attend {
         vec![
             ("OWN", "1".to_string()),
             ("OWN_FUNCTIONS", include_str!("../wgsl/attend/own.wgsl").to_string() + store),
+            ("OWN_AHEAD", first),
             ("OWN_MAIN", main),
             ("OWN_ELEMENTS", (value_base + self.dv).to_string()),
             ("KEY_BASE", key_base.to_string()),

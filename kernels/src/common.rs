@@ -1,7 +1,7 @@
 //! Pieces of WGSL that several kernels hold.
 
-use crate::template::consts;
-use crate::{Caps, step};
+use crate::template::{consts, render};
+use crate::{Caps, Cooperative, step};
 
 /// The step buffer's constants and accessors.
 pub(crate) fn step_functions() -> String {
@@ -76,6 +76,28 @@ impl Lanes {
             ("THREAD_INPUTS", inputs.to_string()),
             ("THREAD", thread.to_string()),
         ]
+    }
+}
+
+impl Cooperative {
+    /// Elements of what matrices are loaded from: Metal loads them from arrays of scalars, others run as fast from
+    /// vectors and store them faster.
+    pub(crate) fn width(&self) -> u32 {
+        if self.side == 16 { 4 } else { 1 }
+    }
+
+    /// The WGSL type of so many halves.
+    pub(crate) fn half(&self) -> &'static str {
+        if self.width() == 1 { "f16" } else { "vec4<f16>" }
+    }
+
+    /// For each tile in workgroup memory a function `put_tile(at, v)` that stores four halves from element `at` on.
+    pub(crate) fn puts(&self, tiles: &[&str]) -> String {
+        let put = match self.width() {
+            1 => include_str!("../wgsl/cooperative/put_scalars.wgsl"),
+            _ => include_str!("../wgsl/cooperative/put_vectors.wgsl"),
+        };
+        tiles.iter().map(|tile| render(put, &[("TILE", tile.to_string())])).collect()
     }
 }
 

@@ -165,9 +165,8 @@ impl Prepare {
 
     fn function(&self, role: &str, part: &Heads, store: &str) -> String {
         let View { offset, row, head, dim, .. } = part.view;
-        let steps = (0..part.steps.len()).map(|i| self.step(role, part, i, 0, false));
         let values = [
-            ("STEPS", steps.collect::<String>()),
+            ("STEPS", self.steps(&[(role, part, 0)], false)),
             ("STORE", store.to_string()),
             ("ROLE", role.to_string()),
             ("INPUT", format!("input{}", part.input)),
@@ -177,26 +176,50 @@ impl Prepare {
         render(include_str!("../wgsl/prepare/heads.wgsl"), &values)
     }
 
-    /// Step `i` of a head that begins at `x[base]`. With `ahead`, each thread has what it takes from
-    /// buffers in [`Prepare::ahead`]'s variables.
-    pub(crate) fn step(&self, role: &str, part: &Heads, i: usize, base: u32, ahead: bool) -> String {
+    /// The steps of heads that begin at their bases in `x`. All heads take a step together, since a barrier takes as long for
+    /// one as for all. With `ahead`, each thread has what it takes from buffers in [`Prepare::ahead`]'s variables.
+    pub(crate) fn steps(&self, heads: &[(&str, &Heads, u32)], ahead: bool) -> String {
+        const BARRIER: &str = "workgroupBarrier();\n";
+        let rounds = heads.iter().map(|(_, part, _)| part.steps.len()).max().unwrap_or(0);
+        let mut source = String::new();
+        for i in 0..rounds {
+            let with = heads.iter().filter(|(_, part, _)| i < part.steps.len());
+            let (sums, steps): (Vec<_>, Vec<_>) =
+                with.map(|(role, part, base)| self.step(role, part, i, *base, ahead)).unzip();
+            let sums = sums.concat();
+            source += &sums;
+            // A head changes when it was summed up.
+            source += if sums.is_empty() { "" } else { BARRIER };
+            source += &steps.concat();
+            source += BARRIER;
+        }
+        source
+    }
+
+    /// Step `i` of a head: what is summed up before, and the step itself.
+    fn step(&self, role: &str, part: &Heads, i: usize, base: u32, ahead: bool) -> (String, String) {
         let weight = if ahead { format!("{role}_gain{i}") } else { format!("{role}_weight{i}[j]") };
-        let (source, mut values) = match part.steps[i] {
+        let mut values =
+            vec![("SIZE", format!("size{i}_{base}")), ("BASE", base.to_string()), ("DIM", part.view.dim.to_string())];
+        let (sum, step) = match part.steps[i] {
             HeadStep::Norm { eps, weight: weighs } => {
                 let weight = if weighs { format!(" * {weight}") } else { String::new() };
-                (include_str!("../wgsl/prepare/norm.wgsl"), vec![("EPS", float(eps)), ("WEIGHT", weight)])
+                values.extend([("EPS", float(eps)), ("WEIGHT", weight)]);
+                (include_str!("../wgsl/prepare/norm_size.wgsl"), include_str!("../wgsl/prepare/norm.wgsl"))
             }
-            HeadStep::Scale(c) => (include_str!("../wgsl/prepare/scale.wgsl"), vec![("SCALE", float(c))]),
+            HeadStep::Scale(c) => {
+                values.push(("SCALE", float(c)));
+                ("", include_str!("../wgsl/prepare/scale.wgsl"))
+            }
             HeadStep::Rope { table, half, pairs } => {
                 let pair = if half { format!("i, i + {pairs}u") } else { "2u * i, 2u * i + 1u".to_string() };
                 let turn = format!("table{table}[row * {}u + i]", self.pairs(table, pairs));
                 let turn = if ahead { format!("turn{table}") } else { turn };
-                let values = vec![("PAIRS", pairs.to_string()), ("TURN", turn), ("PAIR", pair)];
-                (include_str!("../wgsl/prepare/rope.wgsl"), values)
+                values.splice(0..0, [("PAIRS", pairs.to_string()), ("TURN", turn), ("PAIR", pair)]);
+                ("", include_str!("../wgsl/prepare/rope.wgsl"))
             }
         };
-        values.extend([("BASE", base.to_string()), ("DIM", part.view.dim.to_string())]);
-        render(source, &values)
+        (render(sum, &values), render(step, &values))
     }
 
     /// Loads what the steps of a head take from buffers, for workgroups of no fewer threads than a head

@@ -12,6 +12,8 @@ const BLOCK_KEYS: u32 = 32;
 const TILES: [u32; 2] = [64, 32];
 /// Elements of a value for which sums stay in registers.
 const MOST_DIMS: u32 = 256;
+/// Loads of a thread that are under way together.
+const AT_A_TIME: u32 = 8;
 
 /// Widths of what lies in workgroup memory, padded to spread rows over its banks.
 struct Sizes {
@@ -47,7 +49,8 @@ impl Attend {
     /// [`Attend::tiled`] with cooperative matrices; none where the device has none, heads are too large
     /// or of no whole vectors, or the cache is not of f16.
     pub fn cooperative(&self, caps: &Caps) -> Option<Kernel> {
-        let Cooperative { side, subgroup } = caps.cooperative?;
+        let units = caps.cooperative?;
+        let Cooperative { side, subgroup } = units;
         let sizes = Sizes::of(self, side);
         let threads = |rows: u32| rows / SUB_ROWS * subgroup;
         let fits = |rows: &u32| sizes.memory(*rows) <= caps.workgroup_memory && threads(*rows) <= caps.workgroup_size;
@@ -59,12 +62,17 @@ impl Attend {
         let rows = TILES.into_iter().find(fits)?;
 
         let mut bindings = Bindings::step();
-        bindings.read("q", "f32");
+        let aligned = [self.q.offset, self.q.row, self.q.head].iter().all(|n| n.is_multiple_of(4));
+        bindings.read("q", if aligned { "vec4<f32>" } else { "f32" });
         bindings.read("cache", "vec4<f16>");
         if self.sinks {
             bindings.read("sinks", "f32");
         }
         bindings.write("out", "f32");
+        let stages = |dims: u32| (BLOCK_KEYS * dims / 4).div_ceil(threads(rows));
+        let [key_stages, value_stages] = [sizes.key_dims, sizes.value_dims].map(stages);
+        // Where they take few registers, the next keys and values are on their way while others are multiplied.
+        let early = key_stages.max(value_stages) <= AT_A_TIME;
         let constants = [
             ("THREADS", threads(rows)),
             ("SUBGROUPS", rows / SUB_ROWS),
@@ -76,13 +84,14 @@ impl Attend {
             ("VALUE_DIMS", sizes.value_dims),
             ("SLOT_QUADS", self.kv_heads * (self.dk + if self.latent { 0 } else { self.dv }) / 4),
             ("QUERY_STRIDE", sizes.query_stride),
-            ("QUERY_TILE", rows * sizes.query_stride),
+            ("QUERY_TILE", rows * sizes.query_stride / units.width()),
             ("BLOCK_STRIDE", sizes.block_stride),
-            ("BLOCK_TILE", BLOCK_KEYS * sizes.block_stride),
+            ("BLOCK_TILE", BLOCK_KEYS * sizes.block_stride / units.width()),
             ("SCORE_STRIDE", sizes.score_stride),
             ("SCORE_TILE", rows * sizes.score_stride),
             ("WEIGHT_STRIDE", sizes.weight_stride),
-            ("WEIGHT_TILE", rows * sizes.weight_stride),
+            ("WEIGHT_TILE", rows * sizes.weight_stride / units.width()),
+            ("WIDTH", units.width()),
         ];
         let mut values = vec![
             ("CACHE", include_str!("../../wgsl/attend/cache.wgsl").to_string()),
@@ -93,9 +102,22 @@ impl Attend {
             ("QUERY_TILES", (sizes.key_dims / side).to_string()),
             ("VALUE_TILES", (sizes.value_dims / side).to_string()),
             ("FOURS", (BLOCK_KEYS / 8).to_string()),
+            ("QUERY_QUADS", (sizes.key_dims / 8).to_string()),
+            ("KEY_STAGES", key_stages.to_string()),
+            ("VALUE_STAGES", value_stages.to_string()),
+            ("AT_A_TIME", AT_A_TIME.to_string()),
+            ("EARLY", u32::from(early).to_string()),
+            ("LATE", u32::from(!early).to_string()),
+            ("ALIGNED", u32::from(aligned).to_string()),
+            ("UNALIGNED", u32::from(!aligned).to_string()),
+            ("HALF", units.half().to_string()),
+            ("PUTS", units.puts(&["queries", "block", "weights"])),
+            ("QUERY_COOP", (sizes.query_stride / units.width()).to_string()),
+            ("BLOCK_COOP", (sizes.block_stride / units.width()).to_string()),
+            ("WEIGHT_COOP", (sizes.weight_stride / units.width()).to_string()),
         ];
         values.extend(self.values(&bindings, &constants));
-        values.extend(self.sink(true, "MOST_WEIGHT * exp(sinks[head] - largest)"));
+        values.extend(self.sink(true, "WEIGHT"));
         let source = render(include_str!("../../wgsl/attend/cooperative.wgsl"), &values);
         let grid = [Extent::Const(self.heads), Extent::Rows(rows), Extent::Const(1)];
         Some(bindings.kernel(self.name("coop"), source, grid))

@@ -196,8 +196,6 @@ fn product(spec: &MatMul, tile: CooperativeTile, units: Cooperative) -> Kernel {
     let step_units = tile.depth / weights.columns();
     let sub_outputs = tile.sub_weights / matrices;
     let steps = spec.k.div_ceil(tile.depth);
-    // Metal loads matrices from arrays of scalars, others run as fast from vectors and store them faster.
-    let width = if side == 16 { 4 } else { 1 };
     let sizes = [
         ("THREADS", threads),
         ("OUTPUTS", spec.n),
@@ -214,9 +212,9 @@ fn product(spec: &MatMul, tile: CooperativeTile, units: Cooperative) -> Kernel {
         ("SHARES", tile.shares),
         ("SIDE", side),
         ("STRIDE", tile.stride()),
-        ("WIDTH", width),
-        ("TILE_X", tile.rows * tile.stride() / width),
-        ("TILE_W", tile.weights * tile.stride() / width),
+        ("WIDTH", units.width()),
+        ("TILE_X", tile.rows * tile.stride() / units.width()),
+        ("TILE_W", tile.weights * tile.stride() / units.width()),
         ("SUMS", tile.subgroups() * matrices * side * side),
         ("X_QUADS", padded(spec.k) / 4),
         ("STEP_UNITS", step_units),
@@ -225,18 +223,14 @@ fn product(spec: &MatMul, tile: CooperativeTile, units: Cooperative) -> Kernel {
     ];
     let affine = weights.is_quantized();
     let weight = if affine { "scale{{s}}.x * run(w{{s}}, {{j}}u) + scale{{s}}.y" } else { "run(w{{s}}, {{j}}u)" };
-    let put = match width {
-        1 => include_str!("../../wgsl/cooperative/put_scalars.wgsl"),
-        _ => include_str!("../../wgsl/cooperative/put_vectors.wgsl"),
-    };
     let mut values = values(spec, &bindings, functions, &sizes);
     values.extend([
-        ("PUT", put.to_string()),
+        ("PUTS", units.puts(&["tile_x", "tile_w"])),
         ("LOAD", include_str!("../../wgsl/cooperative/load.wgsl").to_string()),
         ("STORE", store),
-        ("HALF", if width == 1 { "f16" } else { "vec4<f16>" }.to_string()),
+        ("HALF", units.half().to_string()),
         ("COOP", format!("coop_mat{side}x{side}")),
-        ("COOP_STRIDE", (tile.stride() / width).to_string()),
+        ("COOP_STRIDE", (tile.stride() / units.width()).to_string()),
         ("SIDE", side.to_string()),
         ("SHARES", tile.shares.to_string()),
         ("SUB_I", (tile.sub_rows / side).to_string()),

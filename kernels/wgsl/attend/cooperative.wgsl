@@ -1,7 +1,9 @@
 // A tile of rows of one query head against blocks of keys, in matrices that subgroups multiply
-// together. Such a matrix cannot be scaled row by row, as an online softmax would (arXiv:2205.14135): scores
-// are computed twice, once for the largest of each row, and then for the weights of the values. Each
-// subgroup has SUB_ROWS rows, of which each pair of invocations sees one.
+// together. Each subgroup has SUB_ROWS rows, of which each pair of invocations sees one.
+//
+// The softmax is online (arXiv:2205.14135), but such a matrix cannot be scaled row by row: sums go
+// through workgroup memory for that. So weights are taken relative to a reference, which is the largest score only when
+// it is set, and which a row may pass by HEADROOM before sums are scaled to a new one. That is seldom.
 enable f16;
 enable wgpu_cooperative_matrix;
 
@@ -11,44 +13,57 @@ enable wgpu_cooperative_matrix;
 {{CACHE}}
 
 // [row][dim], each row scaled by a power of two such that f16 holds it.
-var<workgroup> queries: array<f16, QUERY_TILE>;
+var<workgroup> queries: array<{{HALF}}, QUERY_TILE>;
 // [key][dim]: the block's keys, then its values.
-var<workgroup> block: array<f16, BLOCK_TILE>;
-// [row][key]
+var<workgroup> block: array<{{HALF}}, BLOCK_TILE>;
+// [row][key]; behind the keys of a subgroup's first row stands whether one of its rows has a new reference. (An array of
+// its own could end where no matrix may begin.)
 var<workgroup> scores: array<f32, SCORE_TILE>;
-var<workgroup> weights: array<f16, WEIGHT_TILE>;
+var<workgroup> weights: array<{{HALF}}, WEIGHT_TILE>;
 
-// Weights are at most 2^15: f16 keeps those of keys that a row hardly sees.
-const MOST_WEIGHT: f32 = 32768.0;
+// A key as large as the reference has this weight: f16 keeps those of keys that a row hardly sees, and of
+// larger ones as far as HEADROOM goes.
+const WEIGHT: f32 = 128.0;
+// By how much a score may pass the reference: weights reach 2^15.
+const HEADROOM: f32 = 5.5;
 
 {{SEQUENCE_END}}
 
-// Four elements of a key or value; zeros past its end.
-fn put(at: u32, v: vec4<f16>) {
-    block[at] = v.x;
-    block[at + 1u] = v.y;
-    block[at + 2u] = v.z;
-    block[at + 3u] = v.w;
+{{PUTS}}
+
+fn query4(row: u32, head: u32, dim: u32) -> vec4<f32> {
+    let at = {{Q_AT}} + dim;
+    {{for a in ALIGNED}}
+    return q[at / 4u];
+    {{end a}}
+    {{for u in UNALIGNED}}
+    return vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
+    {{end u}}
 }
 
-fn stage_keys(table: u32, first: u32, end: u32, kv_head: u32, thread: u32) {
-    for (var i = thread; i < BLOCK_KEYS * KEY_DIMS / 4u; i += THREADS) {
-        let key = i / (KEY_DIMS / 4u);
-        let quad = i % (KEY_DIMS / 4u);
-        let slot = slot_of(table, min(first + key, end - 1u)) * SLOT_QUADS;
-        let v = cache[slot + kv_head * (DK / 4u) + min(quad, DK / 4u - 1u)];
-        put(key * BLOCK_STRIDE + 4u * quad, select(vec4<f16>(), v, quad < DK / 4u));
-    }
+// Four elements, from the `quad`th on, of the key or value that begins at `head`; zeros past its end. Keys past the
+// last are the last one.
+fn cached(table: u32, key: u32, end: u32, head: u32, quad: u32, quads: u32) -> vec4<f16> {
+    let v = cache[slot_of(table, min(key, end - 1u)) * SLOT_QUADS + head + min(quad, quads - 1u)];
+    return select(vec4<f16>(), v, quad < quads);
 }
 
-fn stage_values(table: u32, first: u32, end: u32, kv_head: u32, thread: u32) {
-    for (var i = thread; i < BLOCK_KEYS * VALUE_DIMS / 4u; i += THREADS) {
-        let key = i / (VALUE_DIMS / 4u);
-        let quad = i % (VALUE_DIMS / 4u);
-        let slot = slot_of(table, min(first + key, end - 1u)) * SLOT_QUADS;
-        let v = cache[slot + VALUES_AT / 2u + kv_head * (DV / 4u) + min(quad, DV / 4u - 1u)];
-        put(key * BLOCK_STRIDE + 4u * quad, select(vec4<f16>(), v, quad < DV / 4u));
-    }
+fn key_quad(i: u32, table: u32, first: u32, end: u32, head: u32) -> vec4<f16> {
+    let quads = KEY_DIMS / 4u;
+    return cached(table, first + i / quads, end, head * (DK / 4u), i % quads, DK / 4u);
+}
+
+fn value_quad(i: u32, table: u32, first: u32, end: u32, head: u32) -> vec4<f16> {
+    let quads = VALUE_DIMS / 4u;
+    return cached(table, first + i / quads, end, VALUES_AT / 2u + head * (DV / 4u), i % quads, DV / 4u);
+}
+
+fn put_key(i: u32, v: vec4<f16>) {
+    put_block(i / (KEY_DIMS / 4u) * BLOCK_STRIDE + i % (KEY_DIMS / 4u) * 4u, v);
+}
+
+fn put_value(i: u32, v: vec4<f16>) {
+    put_block(i / (VALUE_DIMS / 4u) * BLOCK_STRIDE + i % (VALUE_DIMS / 4u) * 4u, v);
 }
 
 // Scores of four keys of the invocation's row, NEVER where the row does not see them.
@@ -76,17 +91,20 @@ fn main(
     let sub_row = subgroup * SUB_ROWS;
 
     let row = min(my_row, tile_end - 1u);
+    {{for d in QUERY_QUADS}}
+    let quad{{d}} = half * {{QUERY_QUADS}}u + {{d}}u;
+    let q{{d}} = select(vec4<f32>(), query4(row, head, 4u * min(quad{{d}}, DK / 4u - 1u)), quad{{d}} < DK / 4u);
+    {{end d}}
     var size = 0.0;
-    for (var d = half * (KEY_DIMS / 2u); d < min((half + 1u) * (KEY_DIMS / 2u), DK); d++) {
-        size = max(size, abs(q[{{Q_AT}} + d]));
-    }
+    {{for d in QUERY_QUADS}}
+    size = max(size, max(max(abs(q{{d}}.x), abs(q{{d}}.y)), max(abs(q{{d}}.z), abs(q{{d}}.w))));
+    {{end d}}
     size = max(size, subgroupShuffleXor(size, 1u));
     let exponent = clamp(bitcast<u32>(size) >> 23u, 20u, 240u);
     let shrink = bitcast<f32>((264u - exponent) << 23u);
-    for (var d = half * (KEY_DIMS / 2u); d < (half + 1u) * (KEY_DIMS / 2u); d++) {
-        let v = q[{{Q_AT}} + min(d, DK - 1u)] * shrink;
-        queries[my_place * QUERY_STRIDE + d] = f16(select(0.0, v, d < DK));
-    }
+    {{for d in QUERY_QUADS}}
+    put_queries(my_place * QUERY_STRIDE + 4u * quad{{d}}, vec4<f16>(q{{d}} * shrink));
+    {{end d}}
     let factor = {{SCALE}} / shrink;
 
     {{for i in SUB_I}}
@@ -95,8 +113,8 @@ fn main(
     {{end d}}
     {{end i}}
     // The sink is one more key.
-    var largest = {{LEAST}};
-    var sum = 0.0;
+    var reference = {{LEAST}};
+    var sum = select(0.0, {{TOTAL}}, half == 0u);
 
     // One sequence after the other: a row hides the keys of all others.
     for (var first = tile; first < tile_end;) {
@@ -108,54 +126,110 @@ fn main(
         let mine = my_row >= first && my_row < end;
         let my_lo = select(0u, first_visible(row), mine);
         let my_hi = select(0u, row_word(row, ROW_END), mine);
+        {{for early in EARLY}}
+        {{for s in KEY_STAGES}}
+        let i_k{{s}} = min({{s}}u * THREADS + thread, BLOCK_KEYS * KEY_DIMS / 4u - 1u);
+        var k{{s}} = key_quad(i_k{{s}}, table, lo, hi, kv_head);
+        {{end s}}
+        {{end early}}
         for (var at = lo; at < hi; at += BLOCK_KEYS) {
-            stage_keys(table, at, hi, kv_head, thread);
+            // The values before have been multiplied.
+            workgroupBarrier();
+            {{for early in EARLY}}
+            {{for s in KEY_STAGES}}
+            put_key(i_k{{s}}, k{{s}});
+            {{end s}}
+            // Memory answers while keys are multiplied.
+            {{for s in VALUE_STAGES}}
+            let i_v{{s}} = min({{s}}u * THREADS + thread, BLOCK_KEYS * VALUE_DIMS / 4u - 1u);
+            let v{{s}} = value_quad(i_v{{s}}, table, at, hi, kv_head);
+            {{end s}}
+            {{end early}}
+            {{for late in LATE}}
+            for (var i = thread; i < BLOCK_KEYS * KEY_DIMS / 4u; i += THREADS * {{AT_A_TIME}}u) {
+                {{for s in AT_A_TIME}}
+                let i_k{{s}} = min(i + {{s}}u * THREADS, BLOCK_KEYS * KEY_DIMS / 4u - 1u);
+                let k{{s}} = key_quad(i_k{{s}}, table, at, hi, kv_head);
+                {{end s}}
+                {{for s in AT_A_TIME}}
+                put_key(i_k{{s}}, k{{s}});
+                {{end s}}
+            }
+            {{end late}}
             workgroupBarrier();
             {{SCORE}}
             workgroupBarrier();
+            var largest = NEVER;
             {{for k in FOURS}}
-            {
-                let key = half * (BLOCK_KEYS / 2u) + {{k}}u * 4u;
-                let s = four_scores(my_place * SCORE_STRIDE + key, at + key, factor, my_lo, my_hi);
-                largest = max(largest, max(max(s.x, s.y), max(s.z, s.w)));
-            }
+            let key{{k}} = half * (BLOCK_KEYS / 2u) + {{k}}u * 4u;
+            let s{{k}} = four_scores(my_place * SCORE_STRIDE + key{{k}}, at + key{{k}}, factor, my_lo, my_hi);
+            largest = max(largest, max(max(s{{k}}.x, s{{k}}.y), max(s{{k}}.z, s{{k}}.w)));
             {{end k}}
-        }
-        largest = max(largest, subgroupShuffleXor(largest, 1u));
-        for (var at = lo; at < hi; at += BLOCK_KEYS) {
-            workgroupBarrier();
-            stage_keys(table, at, hi, kv_head, thread);
-            workgroupBarrier();
-            {{SCORE}}
-            workgroupBarrier();
+            largest = max(largest, subgroupShuffleXor(largest, 1u));
+            let passed = largest > reference + HEADROOM || reference == NEVER;
+            let next = select(reference, largest, passed);
+            let rescale = exp(reference - next);
+            // Nothing has been summed before there is a reference.
+            let grown = subgroupAny(passed && reference != NEVER);
+            reference = next;
+            if (member == 0u) {
+                scores[sub_row * SCORE_STRIDE + BLOCK_KEYS] = f32(grown);
+            }
+            sum *= rescale;
             {{for k in FOURS}}
-            {
-                let key = half * (BLOCK_KEYS / 2u) + {{k}}u * 4u;
-                let s = four_scores(my_place * SCORE_STRIDE + key, at + key, factor, my_lo, my_hi);
-                let weight = select(MOST_WEIGHT * exp(s - largest), vec4<f32>(), s == vec4<f32>(NEVER));
-                let p = vec4<f16>(weight);
-                let p_at = my_place * WEIGHT_STRIDE + key;
-                weights[p_at] = p.x;
-                weights[p_at + 1u] = p.y;
-                weights[p_at + 2u] = p.z;
-                weights[p_at + 3u] = p.w;
-                // As rounded, so that weights add up to 1.
-                sum += dot(vec4<f32>(p), vec4<f32>(1.0));
-            }
+            let p{{k}} = vec4<f16>(select(WEIGHT * exp(s{{k}} - reference), vec4<f32>(), s{{k}} == vec4<f32>(NEVER)));
+            put_weights(my_place * WEIGHT_STRIDE + key{{k}}, p{{k}});
+            // As rounded, so that weights add up to 1.
+            sum += dot(vec4<f32>(p{{k}}), vec4<f32>(1.0));
             {{end k}}
-            stage_values(table, at, hi, kv_head, thread);
+            {{for early in EARLY}}
+            {{for s in VALUE_STAGES}}
+            put_value(i_v{{s}}, v{{s}});
+            {{end s}}
+            {{for s in KEY_STAGES}}
+            k{{s}} = key_quad(i_k{{s}}, table, at + BLOCK_KEYS, hi, kv_head);
+            {{end s}}
+            {{end early}}
+            {{for late in LATE}}
+            for (var i = thread; i < BLOCK_KEYS * VALUE_DIMS / 4u; i += THREADS * {{AT_A_TIME}}u) {
+                {{for s in AT_A_TIME}}
+                let i_v{{s}} = min(i + {{s}}u * THREADS, BLOCK_KEYS * VALUE_DIMS / 4u - 1u);
+                let v{{s}} = value_quad(i_v{{s}}, table, at, hi, kv_head);
+                {{end s}}
+                {{for s in AT_A_TIME}}
+                put_value(i_v{{s}}, v{{s}});
+                {{end s}}
+            }
+            {{end late}}
             workgroupBarrier();
+            if ({{for s in SUBGROUPS}}scores[{{s}}u * SUB_ROWS * SCORE_STRIDE + BLOCK_KEYS] + {{end s}}0.0 > 0.0) {
+                {{for d in VALUE_TILES}}
+                {{for i in SUB_I}}
+                let to{{i}}_{{d}} = (sub_row + {{i}}u * SIDE) * SCORE_STRIDE;
+                coopStoreT(o{{i}}_{{d}}, &scores[to{{i}}_{{d}}], {{SCORE_STRIDE}}u);
+                {{end i}}
+                workgroupBarrier();
+                for (var i = half * (SIDE / 2u); i < (half + 1u) * (SIDE / 2u); i++) {
+                    scores[my_place * SCORE_STRIDE + i] *= rescale;
+                }
+                workgroupBarrier();
+                {{for i in SUB_I}}
+                o{{i}}_{{d}} = coopLoadT<{{COOP}}<f32, C>>(&scores[to{{i}}_{{d}}], {{SCORE_STRIDE}}u);
+                {{end i}}
+                workgroupBarrier();
+                {{end d}}
+            }
             {{for k in KEY_TILES}}
             {
                 {{for i in SUB_I}}
-                let p_at{{i}} = (sub_row + {{i}}u * SIDE) * WEIGHT_STRIDE + {{k}}u * SIDE;
-                let p{{i}} = coopLoadT<{{COOP}}<f16, A>>(&weights[p_at{{i}}], {{WEIGHT_STRIDE}}u);
+                let p_at{{i}} = ((sub_row + {{i}}u * SIDE) * WEIGHT_STRIDE + {{k}}u * SIDE) / WIDTH;
+                let weights{{i}} = coopLoadT<{{COOP}}<f16, A>>(&weights[p_at{{i}}], {{WEIGHT_COOP}}u);
                 {{end i}}
                 {{for d in VALUE_TILES}}
-                let v_at{{d}} = {{k}}u * SIDE * BLOCK_STRIDE + {{d}}u * SIDE;
-                let v{{d}} = coopLoadT<{{COOP}}<f16, B>>(&block[v_at{{d}}], {{BLOCK_STRIDE}}u);
+                let v_at{{d}} = ({{k}}u * SIDE * BLOCK_STRIDE + {{d}}u * SIDE) / WIDTH;
+                let values{{d}} = coopLoadT<{{COOP}}<f16, B>>(&block[v_at{{d}}], {{BLOCK_COOP}}u);
                 {{for i in SUB_I}}
-                o{{i}}_{{d}} = coopMultiplyAdd(p{{i}}, v{{d}}, o{{i}}_{{d}});
+                o{{i}}_{{d}} = coopMultiplyAdd(weights{{i}}, values{{d}}, o{{i}}_{{d}});
                 {{end i}}
                 {{end d}}
             }
@@ -165,7 +239,7 @@ fn main(
         first = end;
     }
 
-    let total = sum + subgroupShuffleXor(sum, 1u) + {{TOTAL}};
+    let total = sum + subgroupShuffleXor(sum, 1u);
     {{for d in VALUE_TILES}}
     {
         {{for i in SUB_I}}

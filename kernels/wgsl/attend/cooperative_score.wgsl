@@ -7,12 +7,12 @@
                 {{for d in QUERY_TILES}}
                 {
                     {{for i in SUB_I}}
-                    let q_at{{i}} = (sub_row + {{i}}u * SIDE) * QUERY_STRIDE + {{d}}u * SIDE;
-                    let a{{i}} = coopLoadT<{{COOP}}<f16, A>>(&queries[q_at{{i}}], {{QUERY_STRIDE}}u);
+                    let q_at{{i}} = ((sub_row + {{i}}u * SIDE) * QUERY_STRIDE + {{d}}u * SIDE) / WIDTH;
+                    let a{{i}} = coopLoadT<{{COOP}}<f16, A>>(&queries[q_at{{i}}], {{QUERY_COOP}}u);
                     {{end i}}
                     {{for k in KEY_TILES}}
-                    let k_at{{k}} = {{k}}u * SIDE * BLOCK_STRIDE + {{d}}u * SIDE;
-                    let b{{k}} = coopLoad<{{COOP}}<f16, B>>(&block[k_at{{k}}], {{BLOCK_STRIDE}}u);
+                    let k_at{{k}} = ({{k}}u * SIDE * BLOCK_STRIDE + {{d}}u * SIDE) / WIDTH;
+                    let b{{k}} = coopLoad<{{COOP}}<f16, B>>(&block[k_at{{k}}], {{BLOCK_COOP}}u);
                     {{for i in SUB_I}}
                     s{{i}}_{{k}} = coopMultiplyAdd(a{{i}}, b{{k}}, s{{i}}_{{k}});
                     {{end i}}

@@ -34,6 +34,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     let first_head = group.x * FOLD;
     let kv_head = first_head / (HEADS / KV_HEADS);
     let row = group.y;
+    // What does not wait for the step's words comes first.
+    {{OWN_AHEAD}}
     let pages = {{PAGES}};
     var lo = first_visible(row);
     let end = row_word(row, ROW_END);
@@ -156,24 +158,32 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, {{THREAD_INPUTS}}) {
     {{end i}}
     {{end g}}
     workgroupBarrier();
-    for (var at = thread; at < {{FOLD}}u * DV; at += THREADS) {
-        let fold = at / DV;
-        let d = at % DV;
+    for (var at = thread; at < {{FOLD}}u * QUADS; at += THREADS) {
+        let fold = at / QUADS;
+        let quad = at % QUADS;
         let head = first_head + fold;
         var largest = {{LEAST}};
-        for (var t = fold * TEAMS; t < (fold + 1u) * TEAMS; t++) {
-            largest = max(largest, team_max[t]);
+        for (var t = 0u; t < TEAMS; t++) {
+            largest = max(largest, team_max[fold * TEAMS + t]);
         }
         var total = {{TOTAL}};
-        var v = 0.0;
-        for (var t = fold * TEAMS; t < (fold + 1u) * TEAMS; t++) {
-            let weight = exp(team_max[t] - largest);
-            total += team_sum[t] * weight;
-            v += team_out[t * VALUE_PIECES * 2u + d / 4u][d % 4u] * weight;
+        var sum = vec4<f32>();
+        for (var t = 0u; t < TEAMS; t++) {
+            let weight = exp(team_max[fold * TEAMS + t] - largest);
+            total += team_sum[fold * TEAMS + t] * weight;
+            sum += team_out[(fold * TEAMS + t) * QUADS + quad] * weight;
         }
-        {{STORE}}
+        {{for c in FOUR}}
+        {
+            let d = 4u * quad + {{c}}u;
+            let v = sum[{{c}}];
+            if (d < DV) {
+                {{STORE}}
+            }
+        }
+        {{end c}}
         {{for s in SPLIT}}
-        if (d == 0u) {
+        if (quad == 0u) {
             out[{{PART_AT}} + DV] = largest;
             out[{{PART_AT}} + DV + 1u] = total;
         }

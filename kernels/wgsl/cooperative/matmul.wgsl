@@ -12,7 +12,7 @@ var<workgroup> tile_x: array<{{HALF}}, TILE_X>;
 var<workgroup> tile_w: array<{{HALF}}, TILE_W>;
 var<workgroup> sums: array<f32, SUMS>;
 
-{{PUT}}
+{{PUTS}}
 
 // Which row of the weight is row `r` of a tile: those of one part are its gates, then its ups.
 fn weight_row(first: u32, r: u32) -> u32 {
@@ -73,11 +73,11 @@ fn main(
 {{end late}}
         workgroupBarrier();
 {{for s in STAGES_X}}
-        put_x(row_x{{s}} * STRIDE + column_x{{s}} * 4u, x{{s}});
+        put_tile_x(row_x{{s}} * STRIDE + column_x{{s}} * 4u, x{{s}});
 {{end s}}
 {{for s in STAGES_W}}
 {{for j in RUNS}}
-        put_w(row_w{{s}} * STRIDE + unit_w{{s}} * (4u * RUNS) + {{j}}u * 4u, vec4<f16>({{WEIGHT}}));
+        put_tile_w(row_w{{s}} * STRIDE + unit_w{{s}} * (4u * RUNS) + {{j}}u * 4u, vec4<f16>({{WEIGHT}}));
 {{end j}}
 {{end s}}
         workgroupBarrier();

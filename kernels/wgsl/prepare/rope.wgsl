@@ -5,4 +5,3 @@
         x[at.x] = pair.x * turn.x - pair.y * turn.y;
         x[at.y] = pair.y * turn.x + pair.x * turn.y;
     }
-    workgroupBarrier();

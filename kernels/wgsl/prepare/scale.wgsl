@@ -1,4 +1,3 @@
     for (var j = thread; j < {{DIM}}u; j += THREADS) {
         x[{{BASE}}u + j] *= {{SCALE}};
     }
-    workgroupBarrier();

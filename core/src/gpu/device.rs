@@ -71,6 +71,10 @@ impl Settings {
     }
 }
 
+/// Buffers of more than 8 MiB, most weights, get memory of their own, and others share blocks of 8 MiB: larger ones stay half
+/// empty, and weights in them are read more slowly, see docs/performance.md.
+const MEMORY: wgpu::MemoryHints = wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: 8 << 20..8 << 20 };
+
 /// An opened device and its queue. Clones are handles of the same one.
 #[derive(Clone)]
 pub struct Gpu {
@@ -105,7 +109,7 @@ impl Gpu {
             label: Some("tamarack"),
             required_features: features,
             required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Performance,
+            memory_hints: MEMORY,
             experimental_features: experiments(features),
             ..Default::default()
         });

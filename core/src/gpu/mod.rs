@@ -15,6 +15,7 @@ mod quantize;
 mod rare;
 mod room;
 mod rounding;
+mod staging;
 mod step;
 mod tower;
 mod tune;

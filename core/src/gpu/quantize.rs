@@ -1,6 +1,6 @@
 //! Weights that are quantized on their way to where they stay.
 
-use super::Gpu;
+use super::staging::Staging;
 use super::upload::{To, upload_rows};
 use crate::{Result, checkpoint::Quantize, weights::Matrix};
 use std::collections::HashMap;
@@ -26,14 +26,14 @@ impl Quantizer {
     /// Quantizes `rows` of `dense` into the buffers of quants and scales, from row `done` on.
     pub fn run(
         &mut self,
-        gpu: &Gpu,
+        staging: &Staging<'_>,
         how: Quantize,
         dense: &Matrix,
         rows: Range<usize>,
         (quants, scales): (&wgpu::Buffer, &wgpu::Buffer),
         done: usize,
     ) -> Result<Run> {
-        let Quantize { bits, group } = how;
+        let (gpu, Quantize { bits, group }) = (staging.gpu, how);
         let (cols, mut total, mut largest) = (dense.cols(), 0, 0.0f32);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for (from, run) in dense.formats() {
@@ -51,7 +51,7 @@ impl Quantizer {
             let words = count * from.row_words(cols);
             let source = gpu.buffer(&kernel.name, words as u64 * 4);
             let to = To { buffer: &source, words: from.row_words(cols), first: 0 };
-            largest = largest.max(upload_rows(gpu, (dense, from), part, to, None)?);
+            largest = largest.max(upload_rows(staging, (dense, from), part, to, None)?);
             let place = gpu.buffer(&kernel.name, 8);
             gpu.queue.write_buffer(&place, 0, bytemuck::cast_slice(&[count as u32, first as u32]));
             let group = gpu.bind(&kernel.name, pipeline, &[&place, &source, quants, scales]);
@@ -62,6 +62,7 @@ impl Quantizer {
             pass.dispatch_workgroups(x, y, z);
             total += words * 4;
         }
+        staging.submit();
         gpu.queue.submit([encoder.finish()]);
         Ok(Run { bytes: total, largest })
     }

@@ -2,6 +2,7 @@
 
 use super::Gpu;
 use super::quantize::Quantizer;
+use super::staging::Staging;
 use super::upload::{To, upload_rows};
 use crate::{
     Error, Result,
@@ -118,6 +119,7 @@ impl Segment {
 /// Copies weights to a device.
 pub(super) struct Uploader<'a> {
     gpu: &'a Gpu,
+    staging: Staging<'a>,
     /// Bytes handed over since the last submission.
     in_flight: usize,
     copying: Option<wgpu::SubmissionIndex>,
@@ -130,7 +132,8 @@ pub(super) struct Uploader<'a> {
 
 impl<'a> Uploader<'a> {
     pub fn new(gpu: &'a Gpu, report: &'a dyn Fn(u64)) -> Uploader<'a> {
-        Uploader { gpu, in_flight: 0, copying: None, quantizer: Quantizer::default(), bytes: 0, report }
+        let staging = Staging::new(gpu);
+        Uploader { gpu, staging, in_flight: 0, copying: None, quantizer: Quantizer::default(), bytes: 0, report }
     }
 
     /// Copies a matrix. Where it has halves, those of an expert lie one after the other.
@@ -166,7 +169,7 @@ impl<'a> Uploader<'a> {
                 let part = start..(start + step).min(rows.end);
                 if let (Some((quantize, dense)), Some(scales)) = (&dense, &scales) {
                     let count = part.len();
-                    let run = self.quantizer.run(self.gpu, *quantize, dense, part, (&quants, scales), done)?;
+                    let run = self.quantizer.run(&self.staging, *quantize, dense, part, (&quants, scales), done)?;
                     self.in_flight += run.bytes;
                     largest = largest.max(run.largest);
                     self.bytes += (count * (words + scale_words) * 4) as u64;
@@ -177,7 +180,7 @@ impl<'a> Uploader<'a> {
                 let count = part.len();
                 let to = To { buffer: &quants, words, first: done };
                 let scales = scales.as_ref().map(|buffer| To { buffer, words: scale_words, first: done });
-                largest = largest.max(upload_rows(self.gpu, (matrix, format), part, to, scales)?);
+                largest = largest.max(upload_rows(&self.staging, (matrix, format), part, to, scales)?);
                 self.copied(count * (words + scale_words) * 4);
                 done += count;
             }
@@ -209,7 +212,7 @@ impl<'a> Uploader<'a> {
     /// more is packed.
     fn submit_if_full(&mut self) {
         if self.in_flight > IN_FLIGHT {
-            let now = self.gpu.queue.submit([]);
+            let now = self.staging.submit();
             if let Some(before) = self.copying.replace(now) {
                 let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };
                 let _ = self.gpu.poll(wait);
@@ -220,7 +223,7 @@ impl<'a> Uploader<'a> {
 
     /// Waits until the device has taken everything; staging memory is free again.
     pub fn flush(&mut self) {
-        self.gpu.queue.submit([]);
+        self.staging.submit();
         let _ = self.gpu.poll(wgpu::PollType::wait_indefinitely());
         (self.in_flight, self.copying) = (0, None);
     }
@@ -240,7 +243,9 @@ pub(super) fn magnitude(format: Format, cols: usize, quants: &[u32], scales: &[u
             match kind {
                 Scales::Centered => {
                     let middle = (1u32 << (bits - 1)) as f32;
-                    middle * largest(&mut scales.iter().flat_map(|w| [half(*w), half(w >> 16)]))
+                    // Without their signs halves compare as their bits do, and none is infinite here.
+                    let of = |w: u32| (w & 0x7fff).max(w >> 16 & 0x7fff);
+                    middle * half(scales.iter().fold(0, |most, w| most.max(of(*w))))
                 }
                 Scales::F16 => largest(&mut scales.iter().flat_map(|w| ends(half(*w), half(w >> 16)))),
                 Scales::F32 => {

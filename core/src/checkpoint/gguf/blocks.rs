@@ -44,27 +44,40 @@ impl BlockType {
     /// times faster than to take it apart, and what most files are made of. False if those are no numbers.
     #[must_use]
     pub fn moved(&self, block: &[u8], group: usize, quants: &mut Vec<u32>, scales: &mut Vec<u32>) -> bool {
-        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|j| block[at + j]));
-        let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
-        let pack_nibbles = |at: usize, quants: &mut Vec<u32>| {
-            const LOW: u32 = 0x0f0f_0f0f;
-            // The lower halves of 16 bytes are the first 16 columns; a word has eight columns, four of them in its lower halves.
-            let [a, b, c, d] = [0, 4, 8, 12].map(|i| word(at + i));
-            let (low, high) = (|x, y| x & LOW | (y & LOW) << 4, |x, y| x >> 4 & LOW | y & !LOW);
-            quants.extend([low(a, b), low(c, d), high(a, b), high(c, d)]);
-        };
-        match self.bytes {
-            18 => pack_nibbles(2, quants),
-            20 => {
-                pack_nibbles(4, quants);
-                scales.push(word(0));
-                return half(0).is_finite() && half(2).is_finite();
-            }
+        // Blocks of a known length: nothing is checked byte by byte.
+        if let Ok(block) = <&[u8; 18]>::try_from(block) {
+            quants.extend(words_of_nibbles([2, 6, 10, 14].map(|at| word_at(block, at))));
+            pack_centered(group, f16_at(block, 0), scales)
+        } else if let Ok(block) = <&[u8; 20]>::try_from(block) {
+            quants.extend(words_of_nibbles([4, 8, 12, 16].map(|at| word_at(block, at))));
+            scales.push(word_at(block, 0));
+            f16_at(block, 0).is_finite() && f16_at(block, 2).is_finite()
+        } else if let Ok(block) = <&[u8; 34]>::try_from(block) {
             // What had a sign counts from -128.
-            _ => quants.extend([0, 1, 2, 3, 4, 5, 6, 7].map(|i| word(2 + 4 * i) ^ 0x8080_8080)),
+            quants.extend([2, 6, 10, 14, 18, 22, 26, 30].map(|at| word_at(block, at) ^ 0x8080_8080));
+            pack_centered(group, f16_at(block, 0), scales)
+        } else {
+            false
         }
-        pack_centered(group, half(0), scales)
     }
+}
+
+#[inline(always)]
+fn word_at<const N: usize>(block: &[u8; N], at: usize) -> u32 {
+    u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
+}
+
+#[inline(always)]
+fn f16_at<const N: usize>(block: &[u8; N], at: usize) -> f16 {
+    f16::from_le_bytes([block[at], block[at + 1]])
+}
+
+/// The lower halves of 16 bytes are the first 16 columns; a word of ours has eight columns, four of them in its lower halves.
+#[inline(always)]
+fn words_of_nibbles([a, b, c, d]: [u32; 4]) -> [u32; 4] {
+    const LOW: u32 = 0x0f0f_0f0f;
+    let (low, high) = (|x, y| x & LOW | (y & LOW) << 4, |x, y| x >> 4 & LOW | y & !LOW);
+    [low(a, b), low(c, d), high(a, b), high(c, d)]
 }
 
 /// All block types that convert into the canonical form.

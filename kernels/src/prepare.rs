@@ -215,7 +215,7 @@ impl Prepare {
                 let pair = if half { format!("i, i + {pairs}u") } else { "2u * i, 2u * i + 1u".to_string() };
                 let turn = format!("table{table}[row * {}u + i]", self.pairs(table, pairs));
                 let turn = if ahead { format!("turn{table}") } else { turn };
-                values.splice(0..0, [("PAIRS", pairs.to_string()), ("TURN", turn), ("PAIR", pair)]);
+                values.extend([("PAIRS", pairs.to_string()), ("TURN", turn), ("PAIR", pair)]);
                 ("", include_str!("../wgsl/prepare/rope.wgsl"))
             }
         };

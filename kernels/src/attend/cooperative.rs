@@ -93,7 +93,27 @@ impl Attend {
             ("WEIGHT_TILE", rows * sizes.weight_stride / units.width()),
             ("WIDTH", units.width()),
         ];
+        // Of keys and of values: the functions that load and store a vector, and the loop that stages a block of them.
+        let staged = |source: &str, role: &str, dim: &str, head_at: &str| {
+            let values = [
+                ("ROLE", role.to_string()),
+                ("DIMS", format!("{}_DIMS", role.to_uppercase())),
+                ("DIM", dim.to_string()),
+                ("HEAD_AT", head_at.to_string()),
+                ("V", role[..1].to_string()),
+                ("AT_A_TIME", AT_A_TIME.to_string()),
+            ];
+            render(source, &values)
+        };
+        let keys = |source: &str| staged(source, "key", "DK", "head * (DK / 4u)");
+        let of_values = |source: &str| staged(source, "value", "DV", "VALUES_AT / 2u + head * (DV / 4u)");
+        let functions = include_str!("../../wgsl/attend/cooperative_staged.wgsl");
+        let stage = include_str!("../../wgsl/attend/cooperative_stage.wgsl");
         let mut values = vec![
+            ("KEY_FUNCTIONS", keys(functions)),
+            ("VALUE_FUNCTIONS", of_values(functions)),
+            ("STAGE_KEYS", keys(stage)),
+            ("STAGE_VALUES", of_values(stage)),
             ("CACHE", include_str!("../../wgsl/attend/cache.wgsl").to_string()),
             ("SCORE", include_str!("../../wgsl/attend/cooperative_score.wgsl").to_string()),
             ("COOP", format!("coop_mat{side}x{side}")),

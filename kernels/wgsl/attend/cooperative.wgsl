@@ -48,24 +48,8 @@ fn cached(table: u32, key: u32, end: u32, head: u32, quad: u32, quads: u32) -> v
     return select(vec4<f16>(), v, quad < quads);
 }
 
-fn key_quad(i: u32, table: u32, first: u32, end: u32, head: u32) -> vec4<f16> {
-    let quads = KEY_DIMS / 4u;
-    return cached(table, first + i / quads, end, head * (DK / 4u), i % quads, DK / 4u);
-}
-
-fn value_quad(i: u32, table: u32, first: u32, end: u32, head: u32) -> vec4<f16> {
-    let quads = VALUE_DIMS / 4u;
-    return cached(table, first + i / quads, end, VALUES_AT / 2u + head * (DV / 4u), i % quads, DV / 4u);
-}
-
-fn put_key(i: u32, v: vec4<f16>) {
-    put_block(i / (KEY_DIMS / 4u) * BLOCK_STRIDE + i % (KEY_DIMS / 4u) * 4u, v);
-}
-
-fn put_value(i: u32, v: vec4<f16>) {
-    put_block(i / (VALUE_DIMS / 4u) * BLOCK_STRIDE + i % (VALUE_DIMS / 4u) * 4u, v);
-}
-
+{{KEY_FUNCTIONS}}
+{{VALUE_FUNCTIONS}}
 // Scores of four keys of the invocation's row, NEVER where the row does not see them.
 fn four_scores(at: u32, key: u32, factor: f32, lo: u32, hi: u32) -> vec4<f32> {
     let raw = vec4<f32>(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
@@ -146,15 +130,7 @@ fn main(
             {{end s}}
             {{end early}}
             {{for late in LATE}}
-            for (var i = thread; i < BLOCK_KEYS * KEY_DIMS / 4u; i += THREADS * {{AT_A_TIME}}u) {
-                {{for s in AT_A_TIME}}
-                let i_k{{s}} = min(i + {{s}}u * THREADS, BLOCK_KEYS * KEY_DIMS / 4u - 1u);
-                let k{{s}} = key_quad(i_k{{s}}, table, at, hi, kv_head);
-                {{end s}}
-                {{for s in AT_A_TIME}}
-                put_key(i_k{{s}}, k{{s}});
-                {{end s}}
-            }
+            {{STAGE_KEYS}}
             {{end late}}
             workgroupBarrier();
             {{SCORE}}
@@ -191,15 +167,7 @@ fn main(
             {{end s}}
             {{end early}}
             {{for late in LATE}}
-            for (var i = thread; i < BLOCK_KEYS * VALUE_DIMS / 4u; i += THREADS * {{AT_A_TIME}}u) {
-                {{for s in AT_A_TIME}}
-                let i_v{{s}} = min(i + {{s}}u * THREADS, BLOCK_KEYS * VALUE_DIMS / 4u - 1u);
-                let v{{s}} = value_quad(i_v{{s}}, table, at, hi, kv_head);
-                {{end s}}
-                {{for s in AT_A_TIME}}
-                put_value(i_v{{s}}, v{{s}});
-                {{end s}}
-            }
+            {{STAGE_VALUES}}
             {{end late}}
             workgroupBarrier();
             if ({{for s in SUBGROUPS}}scores[{{s}}u * SUB_ROWS * SCORE_STRIDE + BLOCK_KEYS] + {{end s}}0.0 > 0.0) {

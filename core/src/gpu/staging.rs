@@ -35,17 +35,15 @@ pub(super) struct Piece {
     buffer: wgpu::Buffer,
     view: wgpu::BufferViewMut,
     copies: Vec<Copy>,
-    taken: usize,
 }
 
 impl Piece {
     /// Takes the next `bytes` of the piece, whole words, which are to be copied to byte `at` of a buffer. Returns where they
     /// begin.
     pub fn part(&mut self, to: &wgpu::Buffer, at: u64, bytes: usize) -> usize {
-        let from = self.taken;
-        self.taken += bytes;
-        self.copies.push(Copy { from: from as u64, to: to.clone(), at, bytes: bytes as u64 });
-        from
+        let from = self.copies.last().map_or(0, |last| last.from + last.bytes);
+        self.copies.push(Copy { from, to: to.clone(), at, bytes: bytes as u64 });
+        from as usize
     }
 
     /// Stores words from byte `at` of the piece on.
@@ -75,7 +73,7 @@ impl<'a> Staging<'a> {
             })
         });
         match buffer.get_mapped_range_mut(..) {
-            Ok(view) => Ok(Piece { buffer, view, copies: Vec::new(), taken: 0 }),
+            Ok(view) => Ok(Piece { buffer, view, copies: Vec::new() }),
             Err(e) => {
                 self.gpu.take_errors()?;
                 Err(Error::Device(format!("{}: no memory for {bytes} bytes to copy: {e}", self.gpu.info().name)))
@@ -85,10 +83,15 @@ impl<'a> Staging<'a> {
 
     /// Hands a piece over, for [`Staging::submit`].
     pub fn fill(&self, piece: Piece) {
-        let Piece { buffer, view, copies, .. } = piece;
+        let Piece { buffer, view, copies } = piece;
         drop(view);
         buffer.unmap();
         lock(&self.filled).push(Filled { piece: buffer, copies });
+    }
+
+    /// Bytes of the pieces that wait for [`Staging::submit`], however full they are.
+    pub fn waiting(&self) -> usize {
+        lock(&self.filled).len() * PIECE
     }
 
     /// Has the device copy what was handed over. When it has, and is polled, the pieces are free again.

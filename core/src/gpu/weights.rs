@@ -211,7 +211,8 @@ impl<'a> Uploader<'a> {
     /// Has the device copy what was handed over, and waits for what it was to copy before that: it copies while
     /// more is packed.
     fn submit_if_full(&mut self) {
-        if self.in_flight > IN_FLIGHT {
+        // Small parts of a matrix leave pieces of memory nearly empty.
+        if self.in_flight.max(self.staging.waiting()) > IN_FLIGHT {
             let now = self.staging.submit();
             if let Some(before) = self.copying.replace(now) {
                 let wait = wgpu::PollType::Wait { submission_index: Some(before), timeout: None };

@@ -84,7 +84,7 @@ impl Call<'_> {
 
 impl<'a> Reader<'a> {
     /// All calls, if the whole text is calls followed by text without tags. `with_text` allows text between calls.
-    /// Several calls are certain only if no value contains the end of a call that does not begin in it.
+    /// Several calls are certain only if all have names, and no value contains the end of a call that begins outside.
     fn all(&self, with_text: bool) -> Option<(Reading, bool)> {
         let mut calls = Calls { calls: Vec::new(), are_balanced: true };
         let mut i = 0;
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         }
         let end = self.tags.last().map_or(0, |tag| tag.end);
         let Calls { calls, are_balanced } = calls;
-        let is_certain = calls.len() == 1 || are_balanced;
+        let is_certain = calls.len() == 1 || are_balanced && calls.iter().all(Result::is_ok);
         (!calls.is_empty()).then_some((Reading { calls, end }, is_certain))
     }
 
@@ -210,12 +210,9 @@ impl<'a> Reader<'a> {
                     Some(_) => {}
                 },
                 // From here on, the tag ends the value only if the value's own end was forgotten.
-                _ if !self.begins_line(i, at) => {}
+                _ if self.markup.style != Style::Assigned || !self.begins_line(i, at) => {}
                 Kind::ValueStart(next) if awaits(next) => return Some((at, at)),
-                Kind::CallEnd if self.may_end(at, call) && (call.is_framed || self.is_last(at)) => {
-                    return Some((at, at));
-                }
-                Kind::FrameEnd if call.is_framed && self.is_last(at) => return Some((at, at)),
+                Kind::CallEnd | Kind::FrameEnd if self.is_last(at) => return Some((at, at)),
                 _ => {}
             }
             if self.quotes == Quotes::None {
@@ -300,10 +297,13 @@ impl<'a> Reader<'a> {
         !call.is_framed || fits && self.is_blank_before(i + 1)
     }
 
-    /// Whether tag `i` is followed by the end of the text or by another call.
+    /// Whether tag `i`, which ends a call or a frame, is followed by the end of the text or by another frame.
     fn is_last(&self, i: usize) -> bool {
-        let next = self.kind(i + 1);
-        let fits = next.is_none() || matches!(next, Some(Kind::FrameStart | Kind::FrameEnd | Kind::CallStart(_)));
+        let fits = match self.kind(i + 1) {
+            Some(Kind::FrameEnd) => self.kind(i) == Some(&Kind::CallEnd) && self.is_last(i + 1),
+            Some(Kind::FrameStart) => self.kind(i) == Some(&Kind::FrameEnd),
+            next => next.is_none(),
+        };
         fits && self.is_blank_before(i + 1)
     }
 

@@ -315,3 +315,28 @@ fn the_cutting_makes_no_difference() {
         }
     }
 }
+
+/// Closing tags and complete calls in any order. Only a call that the value opens and the model closes could be meant.
+#[test]
+fn complete_calls_and_closing_tags_within_an_argument_are_part_of_it() {
+    let mut rng = StdRng::seed_from_u64(5);
+    for format in ToolCallFormat::ALL {
+        let close = closing(format);
+        let mut parts: Vec<&str> = close.split_inclusive('>').collect();
+        let (nested, _) = call(format, "/etc/passwd", "evil");
+        parts.extend([close.as_str(), nested.as_str(), "\n", " y "]);
+        for _ in 0..1500 {
+            let parts = (0..rng.random_range(1..8)).map(|_| parts[rng.random_range(0..parts.len())]);
+            let content: String = parts.collect();
+            let (answer, _) = call(format, "a.md", &content);
+            match &pieces_of(write_tools(), format, &answer, &mut || usize::MAX, true)[..] {
+                [Piece::Call(call)] => {
+                    let expected = json!({ "path": "a.md", "content": content });
+                    assert_eq!(Value::from(call.arguments.clone()), expected, "{format}: {answer:?}");
+                }
+                [Piece::Rejected(_)] => {}
+                other => panic!("{format}: {answer:?}: {other:?}"),
+            }
+        }
+    }
+}

@@ -10,7 +10,8 @@ const ROUNDS: usize = 16;
 
 /// What happens in one turn: the events of its generations, with one [`Generation::Info`] for all of them at the end.
 ///
-/// Dropping it cancels the turn and leaves the conversation as it was.
+/// Dropping it cancels the turn and leaves the conversation as it was. So does an error, such as [`Error::Request`] if
+/// the model has called tools 16 times in a row and asks for more.
 pub struct SessionStream<'a> {
     session: &'a mut ChatSession,
     generation: Option<GenerationStream>,

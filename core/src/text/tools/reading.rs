@@ -8,6 +8,7 @@ use super::{
     verbatim::{Reading, ambiguous},
 };
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// Parses a text that begins with a call, by the rules of [`super::verbatim`].
 pub(super) fn read(markup: &Markup, text: &str, tools: &[Value]) -> Result<Reading, Rejection> {
@@ -124,7 +125,7 @@ impl<'a> Reader<'a> {
     /// Reads the call that begins with tag `i`. Returns the index of the next tag, and whether that tag also ends the
     /// last value.
     fn call(&self, i: usize, is_framed: bool, calls: &mut Calls) -> Option<(usize, bool)> {
-        let mut call = self.begin(i, is_framed)?;
+        let mut call = self.begin(i, is_framed).filter(|_| !is_framed || self.is_blank_before(i))?;
         let mut i = i + 1;
         // Whether tag `i` ends the value before it, so that the text before the tag is that value.
         let mut is_end = false;
@@ -154,7 +155,7 @@ impl<'a> Reader<'a> {
     }
 
     fn begin(&self, i: usize, is_framed: bool) -> Option<Call<'_>> {
-        let Some(Kind::CallStart(name)) = self.kind(i).filter(|_| self.is_blank_before(i)) else { return None };
+        let Some(Kind::CallStart(name)) = self.kind(i) else { return None };
         let mut tools = self.tools.iter().map(function);
         let tool = tools.find(|tool| tool.get("name").and_then(Value::as_str) == Some(name));
         let declared = tool.and_then(|tool| tool.get("parameters")?.get("properties")?.as_object());
@@ -222,11 +223,11 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A single call whose last value extends to the last closing tags of the text.
+    /// A single call whose last value extends to the last closing tags of the text, unless it may end before calls.
     fn one(&self) -> Option<Reading> {
         let is_framed = self.kind(0) == Some(&Kind::FrameStart);
         let mut i = usize::from(is_framed);
-        let mut call = self.begin(i, is_framed)?;
+        let mut call = self.begin(i, is_framed).filter(|_| self.is_blank_before(i))?;
         i += 1;
         let ends = if is_framed {
             &[Kind::ValueEnd, Kind::CallEnd, Kind::FrameEnd][..]
@@ -234,9 +235,9 @@ impl<'a> Reader<'a> {
             &[Kind::ValueEnd, Kind::CallEnd]
         };
         let last = self.tags.len().checked_sub(ends.len())?;
-        let is_end =
-            |(n, kind): (usize, &Kind)| self.kind(last + n) == Some(kind) && (n == 0 || self.is_blank_before(last + n));
-        ends.iter().enumerate().all(is_end).then_some(())?;
+        let is_end_at =
+            |at: usize, n: usize| self.kind(at + n) == ends.get(n) && (n == 0 || self.is_blank_before(at + n));
+        (0..ends.len()).all(|n| is_end_at(last, n)).then_some(())?;
         loop {
             let Some(Kind::ValueStart(key)) = self.kind(i).filter(|_| self.is_blank_before(i)) else { return None };
             // A parameter cannot occur twice: one of the two is part of a value, and it is unknown which.
@@ -259,6 +260,12 @@ impl<'a> Reader<'a> {
                 Some(at) => i = at + 1,
                 None => break,
             }
+        }
+        let mut seen = HashSet::new();
+        let may_end =
+            |at: usize| (0..ends.len()).all(|n| is_end_at(at, n)) && self.are_calls(at + ends.len(), &mut seen);
+        if (i + 1..last).any(may_end) {
+            return None;
         }
         let end = self.tags.last()?.end;
         Some(Reading { calls: vec![self.raw(call)], end })
@@ -286,6 +293,23 @@ impl<'a> Reader<'a> {
             }
             open -= usize::from(is_end);
             is_closed = is_end;
+        }
+        true
+    }
+
+    /// Whether the text from tag `i` on is calls. `seen` contains the tags from which it is known not to be.
+    fn are_calls(&self, mut i: usize, seen: &mut HashSet<usize>) -> bool {
+        while i < self.tags.len() {
+            let is_framed = self.kind(i) == Some(&Kind::FrameStart);
+            if !seen.insert(i) || !self.is_blank_before(i) {
+                return false;
+            }
+            let mut calls = Calls { calls: Vec::new(), are_balanced: true };
+            let Some((next, is_end)) = self.call(i + usize::from(is_framed), is_framed, &mut calls) else {
+                return false;
+            };
+            let is_closed = self.kind(next) == Some(&Kind::FrameEnd) && (is_end || self.is_blank_before(next));
+            i = next + usize::from(is_closed);
         }
         true
     }

@@ -115,6 +115,7 @@ impl Harmony {
         let word = |text: &str| -> String { text.chars().take_while(|c| !c.is_whitespace() && *c != '<').collect() };
         let recipient = header.split(RECIPIENT).nth(1).map(word).filter(|name| !name.is_empty());
         let channel = header.split(CHANNEL).nth(1).map(str::trim_start).map(word);
+        // A message with a recipient is a call on every channel: models also write them on `analysis`.
         self.state = match (recipient.filter(|_| !self.tools.is_empty()), channel.as_deref()) {
             (Some(name), _) => {
                 let name = name.strip_prefix("functions.").unwrap_or(&name).to_owned();
@@ -130,6 +131,7 @@ impl Harmony {
     /// message may be part of an argument, so all of it is one rejection.
     fn close(&mut self, name: &str, text: &str, is_complete: bool, pieces: &mut Vec<Piece>) {
         let reason = if is_complete { RejectionReason::MalformedSyntax } else { RejectionReason::IncompleteOutput };
+        let text = &text[..text.len() - beginning_of(text, ENDS.into_iter())];
         let found = ENDS.iter().filter_map(|end| Some((text.find(end)?, *end))).min();
         match found.filter(|(at, _)| is_complete && !text[*at..].contains(MESSAGE)) {
             Some((at, end)) => {

@@ -297,7 +297,7 @@ fn harmonys_recipient_may_stand_in_the_role() {
                 "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant to=functions.{name}<|channel|>x<|message|>"
             ),
         ] {
-            for end in ["", "<|call|>", "<|end|>"] {
+            for end in ["", "<|call|>", "<|end|>", "<|ca"] {
                 let found = heard(GptOss, &format!("{header}{{\"days\": \"3\"}}{end}"));
                 let expected = if name == "edit" { json!("3") } else { json!(3) };
                 assert_eq!(calls(&found), [(name.to_owned(), json!({ "days": expected }))], "{header}");

@@ -229,8 +229,11 @@ impl Source<'_> {
             "yarn" if self.object["short_factor"].is_array() => self.longrope(dim, base, plain),
             "yarn" => self.yarn(dim, base, plain),
             "longrope" | "su" => self.longrope(dim, base, plain),
-            // GGUF stores Llama 3's scaling as one divisor per frequency.
-            "factors" => Ok(RopeSpec { inv_freq: self.divided("factors", dim, base)?, ..plain }),
+            // GGUF stores Llama 3's scaling as one divisor per frequency, and may have a factor on cosines and sines besides.
+            "factors" => {
+                let scale = self.number("attention_factor")?.unwrap_or(1.0) as f32;
+                Ok(RopeSpec { inv_freq: self.divided("factors", dim, base)?, scale, ..plain })
+            }
             other => Err(self.wrong(
                 "rope_type",
                 &format!("unknown rope `{other}`: known are default, linear, dynamic, llama3, yarn, longrope"),

@@ -20,24 +20,27 @@ pub(super) fn fields(facts: &Facts, config: &mut Map<String, Json>) -> Result<()
         config.insert("original_max_position_embeddings".into(), original.clone());
     }
     let linear = linear(facts)?;
-    let scaling = match (factors(facts, "rope_freqs.weight")?, factors(facts, "rope_factors_long.weight")?) {
-        (Some(factors), _) => json!({ "rope_type": "factors", "factors": times(factors, linear) }),
+    let times = |factors: Vec<f32>| factors.into_iter().map(|factor| f64::from(factor) * linear).collect::<Vec<_>>();
+    let mut scaling = match (factors(facts, "rope_freqs.weight")?, factors(facts, "rope_factors_long.weight")?) {
+        (Some(factors), _) => json!({ "rope_type": "factors", "factors": times(factors) }),
         (None, Some(long)) => {
             let short = factors(facts, "rope_factors_short.weight")?;
             let short = short.ok_or("rope_factors_short.weight: expected beside rope_factors_long, found none")?;
-            let mut scaling = json!({
-                "rope_type": "longrope",
-                "long_factor": times(long, linear),
-                "short_factor": times(short, linear),
-            });
-            let magnitude = facts.field("rope.scaling.attn_factor");
-            if !magnitude.is_null() {
-                scaling["attention_factor"] = magnitude;
-            }
-            scaling
+            json!({ "rope_type": "longrope", "long_factor": times(long), "short_factor": times(short) })
         }
-        (None, None) => described(facts, original, linear),
+        (None, None) if facts.field("rope.scaling.type") == "yarn" => yarn(facts, original),
+        (None, None) if magnitude(facts).is_some() => {
+            let rotating = facts.field("rope.dimension_count").as_u64().unwrap_or(facts.head_dim as u64);
+            let pairs = usize::try_from(rotating).unwrap_or(0).min(facts.head_dim) / 2;
+            json!({ "rope_type": "factors", "factors": vec![linear; pairs] })
+        }
+        (None, None) if linear != 1.0 => json!({ "rope_type": "linear", "factor": linear }),
+        (None, None) => Json::Null,
     };
+    // Not a multiple of what the type itself has, but for YaRN.
+    if let (Some(magnitude), Some(scaling)) = (magnitude(facts), scaling.as_object_mut()) {
+        scaling.entry("attention_factor").or_insert(json!(magnitude));
+    }
     if !scaling.is_null() {
         config.insert("rope_scaling".into(), scaling);
     }
@@ -64,15 +67,13 @@ fn factor(facts: &Facts) -> Option<f64> {
     factor.filter(|factor| *factor != 0.0)
 }
 
-fn times(factors: Vec<f32>, linear: f64) -> Vec<f64> {
-    factors.into_iter().map(|factor| f64::from(factor) * linear).collect()
+/// What llama.cpp multiplies cosines and sines by, whatever the type.
+fn magnitude(facts: &Facts) -> Option<f64> {
+    facts.field("rope.scaling.attn_factor").as_f64().filter(|own| *own != 1.0)
 }
 
-/// `rope_scaling` from metadata alone.
-fn described(facts: &Facts, original: Json, linear: f64) -> Json {
-    if facts.field("rope.scaling.type").as_str() != Some("yarn") {
-        return if linear == 1.0 { Json::Null } else { json!({ "rope_type": "linear", "factor": linear }) };
-    }
+/// YaRN (arXiv:2309.00071) as metadata describes it.
+fn yarn(facts: &Facts, original: Json) -> Json {
     let factor = factor(facts).unwrap_or(1.0);
     let mut yarn = Map::new();
     let mut put = |name: &str, value: Json| (!value.is_null()).then(|| yarn.insert(name.into(), value));
@@ -81,8 +82,8 @@ fn described(facts: &Facts, original: Json, linear: f64) -> Json {
     put("original_max_position_embeddings", original);
     put("beta_fast", facts.field("rope.scaling.yarn_beta_fast"));
     put("beta_slow", facts.field("rope.scaling.yarn_beta_slow"));
-    // llama.cpp multiplies YaRN's own attention factor (arXiv:2309.00071, section 3.4) by this one.
-    if let Some(own) = facts.field("rope.scaling.attn_factor").as_f64().filter(|own| *own != 1.0) {
+    // llama.cpp multiplies YaRN's own attention factor (section 3.4) by that of the file.
+    if let Some(own) = magnitude(facts) {
         put("attention_factor", json!(own * (0.1 * factor.max(1.0).ln() + 1.0)));
     }
     Json::Object(yarn)

@@ -67,11 +67,11 @@ pub const GPT_OSS: Architecture = Architecture {
     class: "GptOssForCausalLM",
     layer: &[GPT_OSS_LAYER, ATTENTION],
     fields: &[("num_local_experts", "expert_count")],
-    rest: |facts| match facts.field("rope.scaling.factor") {
-        Value::Null => Value::Null,
-        factor => json!({ "rope_scaling": {
+    rest: |facts| match facts.field("rope.scaling.type") == "yarn" {
+        false => Value::Null,
+        true => json!({ "rope_scaling": {
             "rope_type": "yarn",
-            "factor": factor,
+            "factor": facts.field("rope.scaling.factor"),
             "truncate": false,
             "original_max_position_embeddings": facts.field("rope.scaling.original_context_length"),
         }}),

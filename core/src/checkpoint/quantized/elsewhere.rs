@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::checkpoint::json::read_json;
@@ -18,22 +18,26 @@ const FILES: [(&str, fn(&Value) -> Option<Value>); 4] = [
 /// Adds to the `quantization_config` of `config` what the model's folder says elsewhere. What config.json says itself counts, as in
 /// transformers; what another method says is of another time.
 pub(in crate::checkpoint) fn complete(folder: &Path, config: &mut Value) -> Result<()> {
-    if config.get("quantization").is_some() || config.pointer("/text_config/quantization_config").is_some() {
-        return Ok(());
+    let Some(root) = config.as_object_mut().filter(|root| !root.contains_key("quantization")) else { return Ok(()) };
+    let is_inner = !root.contains_key("quantization_config")
+        && root.get("text_config").and_then(|text| text.get("quantization_config")).is_some();
+    let root = if is_inner { root.get_mut("text_config").and_then(Value::as_object_mut) } else { Some(root) };
+    let Some(root) = root else { return Ok(()) };
+    let mut own = root.get("quantization_config").and_then(Value::as_object).cloned().unwrap_or_default();
+    // ModelOpt's own key, where it leaves out the method.
+    if own.contains_key("quant_algo") {
+        own.entry("quant_method").or_insert("modelopt".into());
     }
     for (name, meaning) in FILES {
         let path = folder.join(name);
-        if !path.exists() {
-            continue;
+        if path.exists()
+            && let Some(Value::Object(found)) = meaning(&read_json(&path)?)
+        {
+            merge(&mut own, found);
         }
-        let Some(found) = meaning(&read_json(&path)?) else { continue };
-        let Some(config) = config.as_object_mut() else { continue };
-        let own = config.entry("quantization_config").or_insert_with(|| json!({}));
-        if own.is_null() {
-            *own = json!({});
-        }
-        let (Some(own), Value::Object(found)) = (own.as_object_mut(), found) else { continue };
-        merge(own, found);
+    }
+    if !own.is_empty() {
+        root.insert("quantization_config".into(), Value::Object(own));
     }
     Ok(())
 }
@@ -79,6 +83,8 @@ fn with_method(file: &Value, method: &str) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// config.json of a folder with one more file.
@@ -126,6 +132,12 @@ mod tests {
                 json!({ "quant_method": "auto-round", "packing_format": "auto_round" }),
             ),
             (
+                json!({ "quantization_config": { "quant_algo": "NVFP4" } }),
+                "hf_quant_config.json",
+                json!({ "quantization": { "quant_algo": "FP8", "group_size": 16 } }),
+                json!({ "quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16 }),
+            ),
+            (
                 json!({}),
                 "quant_config.json",
                 json!({ "w_bit": 4, "q_group_size": 64, "version": "GEMM" }),
@@ -140,6 +152,16 @@ mod tests {
         ] {
             assert_eq!(completed(own, file, content)["quantization_config"], wanted, "{file}");
         }
+    }
+
+    #[test]
+    fn a_text_models_own_description_is_completed_where_it_stands() {
+        let config = json!({ "text_config": { "quantization_config": { "quant_method": "gptq" } } });
+        let completed = completed(config, "quantize_config.json", json!({ "format": "gptq_v2" }));
+        assert_eq!(
+            completed,
+            json!({ "text_config": { "quantization_config": { "quant_method": "gptq", "format": "gptq_v2" } } })
+        );
     }
 
     #[test]

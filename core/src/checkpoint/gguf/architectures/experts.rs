@@ -136,7 +136,9 @@ fn deepseek(facts: &Facts) -> Value {
         "routed_scaling_factor": facts.field("expert_weights_scale").as_f64().unwrap_or(1.0),
     });
     // Of YaRN's two magnitudes files have one; published models have both the same.
-    if let Some(tenth) = facts.field("rope.scaling.yarn_log_multiplier").as_f64() {
+    if let Some(tenth) = facts.field("rope.scaling.yarn_log_multiplier").as_f64()
+        && facts.field("rope.scaling.type") == "yarn"
+    {
         config["rope_scaling"] = json!({
             "type": "yarn",
             "factor": facts.field("rope.scaling.factor"),

@@ -7,8 +7,11 @@ use serde_json::{Map, Value};
 use crate::Result;
 use crate::checkpoint::json::read_json;
 
-/// Files, and what they mean as `quantization_config`: GPTQ's (AutoGPTQ, GPTQModel), AutoRound's, AWQ's (AutoAWQ) and ModelOpt's.
-const FILES: [(&str, fn(&Value) -> Option<Value>); 4] = [
+/// What a file means as `quantization_config`, if anything.
+type Meaning = fn(&Value) -> Option<Value>;
+
+/// All such files: GPTQ's (AutoGPTQ, GPTQModel), AutoRound's, AWQ's (AutoAWQ) and ModelOpt's.
+const FILES: [(&str, Meaning); 4] = [
     ("quantize_config.json", gptq),
     ("quantization_config.json", named),
     ("quant_config.json", awq),

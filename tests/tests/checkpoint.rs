@@ -125,6 +125,21 @@ fn numbers_beside_matrices_of_a_gguf_are_factors_or_refused() {
     }
 }
 
+/// By their texts as well as by their keys; gpt-oss' `<|end|>` ends no generation, where the others are there.
+#[test]
+fn tokens_that_end_a_generation_are_in_the_config() {
+    for (tokens, wanted) in [
+        (&["t0", "<|im_end|>", "t2", "t3", "t4", "</s>", "t6", "t7"][..], json!([2, 1, 3, 5])),
+        (&["t0", "<|end|>", "<|return|>", "<|call|>", "t4", "t5", "t6", "t7"], json!([2, 3])),
+        (&["t0", "<|end|>", "<|return|>", "t3", "t4", "t5", "t6", "t7"], json!([2, 1, 3])),
+        // The table has fewer rows than there are tokens.
+        (&["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "<|eot_id|>"], json!([2, 3])),
+    ] {
+        let model = open_gguf(&Gguf::llama().tokens(tokens)).unwrap();
+        assert_eq!(model.config()["eos_token_id"], wanted, "{tokens:?}");
+    }
+}
+
 #[test]
 fn types_of_ropes_that_llama_cpp_does_not_know_are_refused() {
     let error = error(open_gguf(&Gguf::llama().text("llama.rope.scaling.type", "su")));

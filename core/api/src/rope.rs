@@ -396,6 +396,17 @@ mod tests {
     }
 
     #[test]
+    fn divisors_may_come_with_a_factor_on_cosines_and_sines() {
+        let scaling = |magnitude: Value| {
+            json!({"rope_scaling": {"rope_type": "factors", "factors": [1.0, 2.0, 4.0, 8.0],
+            "attention_factor": magnitude}})
+        };
+        let (plain, scaled) = (rope(scaling(Value::Null)), rope(scaling(json!(1.5))));
+        assert_eq!((plain.scale, scaled.scale), (1.0, 1.5));
+        assert_eq!(plain.inv_freq, scaled.inv_freq);
+    }
+
+    #[test]
     fn absent_and_null_scaling_are_plain() {
         assert_eq!(rope(json!({})), RopeSpec::new(8, 10_000.0));
         assert_eq!(rope(json!({"rope_scaling": null, "rope_theta": 7.0})), RopeSpec::new(8, 7.0));

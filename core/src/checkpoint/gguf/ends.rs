@@ -4,7 +4,7 @@
 //! found by their text, whatever their type, as llama.cpp does (`llama_vocab::impl::load` in src/llama-vocab.cpp, and
 //! <https://github.com/ggml-org/llama.cpp/issues/9606>).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Metadata, Value};
 
@@ -102,8 +102,9 @@ impl Ends {
     /// Of the tokens that `metadata` lists.
     pub fn of(metadata: &Metadata) -> Ends {
         let tokens = metadata.array("tokenizer.ggml.tokens").unwrap_or_default();
-        let ids: BTreeMap<&str, u32> =
-            (0..).zip(tokens).filter_map(|(id, token)| Some((token.as_str()?, id))).collect();
+        let named: HashSet<&str> = FILL.iter().flat_map(|(_, texts, _)| *texts).chain(&ENDS).copied().collect();
+        let ids = (0..).zip(tokens).filter_map(|(id, token)| Some((token.as_str()?, id)));
+        let ids: BTreeMap<&str, u32> = ids.filter(|(token, _)| named.contains(token)).collect();
         let key = |key: &str| {
             let id = metadata.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_u64)?;
             u32::try_from(id).ok().filter(|id| tokens.is_empty() || (*id as usize) < tokens.len())

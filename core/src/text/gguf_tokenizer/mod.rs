@@ -37,6 +37,16 @@ const SPECIAL: [(&str, &str); 7] = [
     ("mask_token_id", "mask_token"),
 ];
 
+/// Parts of the value of a key, and which special tokens of such files take white space before them, and behind them.
+type Strips = (&'static str, &'static [&'static str], fn(&str) -> (bool, bool));
+
+/// GGUF has no place for that; llama.cpp knows it by the values of these keys (`llama_vocab::impl::load`). The first rule that applies counts.
+const STRIPS: [Strips; 3] = [
+    ("tokenizer.ggml.pre", &["jina-v2-de", "jina-v2-es", "jina-v2-code"], |token| (token == "<mask>", false)),
+    ("general.name", &["phi-3", "phi3"], |token| (false, !["<unk>", "<s>", "<|endoftext|>"].contains(&token))),
+    ("general.name", &["modern-bert"], |token| (token == "[MASK]", false)),
+];
+
 impl Tokenizer {
     /// Builds the tokenizer that a GGUF file describes: byte-level BPE (`gpt2`) or SentencePiece BPE
     /// (`llama`), or the whole `tokenizer.json` where the file holds one.
@@ -261,20 +271,11 @@ impl<'a> File<'a> {
         guarded(|| builder.build()).map_err(|problem| failure("merges", &problem))
     }
 
-    /// Whether a special token takes the white space before it, and behind it. GGUF has no place for that; llama.cpp knows it by
-    /// the names of models.
-    fn strips(&self) -> impl Fn(&str) -> (bool, bool) {
-        let pre = self.metadata.str("tokenizer.ggml.pre").unwrap_or_default();
-        let name = self.metadata.str("general.name").unwrap_or_default().to_ascii_lowercase();
-        let jina = ["jina-v2-de", "jina-v2-es", "jina-v2-code"].iter().any(|jina| pre.contains(jina));
-        let phi3 = !jina && ["phi-3", "phi3"].iter().any(|phi3| name.contains(phi3));
-        let modern_bert = !jina && !phi3 && name.contains("modern-bert");
-        move |token| match token {
-            "<mask>" if jina => (true, false),
-            "[MASK]" if modern_bert => (true, false),
-            "<unk>" | "<s>" | "<|endoftext|>" => (false, false),
-            _ => (false, phi3),
-        }
+    /// Whether a special token takes the white space before it, and behind it: see [`STRIPS`].
+    fn strips(&self) -> fn(&str) -> (bool, bool) {
+        let value = |key| self.metadata.str(key).unwrap_or_default().to_ascii_lowercase();
+        let rule = STRIPS.iter().find(|(key, parts, _)| parts.iter().any(|part| value(key).contains(part)));
+        rule.map_or(|_| (false, false), |(.., strips)| *strips)
     }
 
     /// Tokens that match whole, before any cutting, and those that surround a text. Runs of spaces that users of

@@ -36,6 +36,116 @@ fn error(result: Result<Checkpoint>) -> String {
     result.err().expect("an error").to_string()
 }
 
+/// A folder with `config`, the parts of a golden case under a module's name, and whatever else.
+fn folder_of(case: &str, module: &str, config: &Value, others: &[(&str, Value)], more: &[&str]) -> tempfile::TempDir {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let bytes =
+        ["foreign.safetensors", "foreign_zeros.safetensors"].map(|name| std::fs::read(goldens.join(name)).unwrap());
+    let mut parts = vec![];
+    for bytes in &bytes {
+        for (name, view) in safetensors::SafeTensors::deserialize(bytes).unwrap().tensors() {
+            if let Some(rest) = name.strip_prefix(case).filter(|rest| rest.starts_with('.') && *rest != ".values") {
+                parts.push((format!("{module}{rest}"), view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+            }
+        }
+    }
+    let number = |name: &&str| (format!("{module}.{name}"), safetensors::Dtype::F32, vec![], f32s([0.5]));
+    parts.extend(more.iter().map(number));
+    let views = parts.iter().map(|(name, dtype, shape, data)| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("model.safetensors", safetensors::serialize(views, None).unwrap());
+    write("config.json", config.to_string().into_bytes());
+    others.iter().for_each(|(name, content)| write(name, content.to_string().into_bytes()));
+    folder
+}
+
+/// The values of a golden case.
+fn values_of(case: &str) -> Vec<f32> {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let bytes =
+        ["foreign.safetensors", "foreign_zeros.safetensors"].map(|name| std::fs::read(goldens.join(name)).unwrap());
+    let files = bytes.iter().map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let view = files.filter_map(|file| Some(file.tensor(&format!("{case}.values")).ok()?.data().to_vec())).next();
+    view.unwrap().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// Methods that config.json leaves out, and numbers about activations beside weights, which are no tensors of the model.
+#[test]
+fn what_quantizers_say_beside_config_json_is_heard() {
+    let v2 = json!({ "bits": 4, "group_size": 64, "checkpoint_format": "gptq_v2" });
+    let gptq = json!({ "quantization_config": { "quant_method": "gptq", "bits": 4, "group_size": 64 } });
+    let modelopt = json!({ "producer": { "name": "modelopt" }, "quantization": { "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8" } });
+    let round = json!({ "quant_method": "auto-round", "packing_format": "auto_round" });
+    let scales = &["input_scale", "k_scale", "v_scale", "q_scale", "prob_output_scale", "output_scale"][..];
+    for (case, config, file, content, more) in [
+        ("gptq_as_it_is_4", json!({}), "quantize_config.json", v2.clone(), &[][..]),
+        ("gptq_as_it_is_4", gptq, "quantize_config.json", v2, &[]),
+        ("gptq_as_it_is_3", json!({}), "quantization_config.json", round, &[]),
+        ("modelopt", json!({}), "hf_quant_config.json", modelopt, scales),
+    ] {
+        let folder = folder_of(case, "model.layers.0.mlp.up_proj", &config, &[(file, content)], more);
+        let model = Checkpoint::open(folder.path()).unwrap();
+        let names: Vec<&str> = model.tensors().map(|(name, _)| name).collect();
+        assert_eq!(names, ["model.layers.0.mlp.up_proj.weight"], "{case} {file}");
+        let (found, wanted) = (rows(model.get(names[0]).unwrap()), values_of(case));
+        let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(off < 1e-6, "{case} {file}: off by {off}");
+    }
+    let config = json!({ "quantization_config": { "quant_method": "quark" } });
+    let folder = folder_of("ct_fp8", "model.layers.0.self_attn.k_proj", &config, &[], scales);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().tensors().count(), 1);
+}
+
+#[test]
+fn numbers_beside_matrices_of_a_gguf_are_factors_or_refused() {
+    let plain = open_gguf(&Gguf::llama()).unwrap();
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let one = |value: f32| Gguf::llama().floats("blk.0.ffn_up.scale", &[1], [value]);
+    let model = open_gguf(&one(0.375).floats("blk.0.ffn_up.input_scale", &[1], [9.0])).unwrap();
+    assert_eq!(model.tensors().count(), plain.tensors().count());
+    let (tensor, wanted) = (model.get(name).unwrap(), rows(plain.get(name).unwrap()));
+    let wanted: Vec<f32> = wanted.into_iter().map(|v| v * 0.375).collect();
+    assert_eq!((rows(tensor), packed(tensor)), (wanted.clone(), wanted));
+    for (file, message) in [
+        (
+            Gguf::llama().floats("blk.0.ffn_up.scale", &[3], [1.0; 3]),
+            "blk.0.ffn_up.scale: expected one number, or one for each expert",
+        ),
+        (one(f32::NAN), "blk.0.ffn_up.scale: expected finite numbers, found NaN"),
+        (
+            Gguf::llama().floats("blk.0.ffn_on.scale", &[1], [1.0]),
+            "blk.0.ffn_on.scale: architecture `llama` has no such tensor",
+        ),
+    ] {
+        let error = error(open_gguf(&file));
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+/// By their texts as well as by their keys; gpt-oss' `<|end|>` ends no generation, where the others are there.
+#[test]
+fn tokens_that_end_a_generation_are_in_the_config() {
+    for (tokens, wanted) in [
+        (&["t0", "<|im_end|>", "t2", "t3", "t4", "</s>", "t6", "t7"][..], json!([2, 1, 3, 5])),
+        (&["t0", "<|end|>", "<|return|>", "<|call|>", "t4", "t5", "t6", "t7"], json!([2, 3])),
+        (&["t0", "<|end|>", "<|return|>", "t3", "t4", "t5", "t6", "t7"], json!([2, 1, 3])),
+        // The table has fewer rows than there are tokens.
+        (&["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "<|eot_id|>"], json!([2, 3])),
+    ] {
+        let model = open_gguf(&Gguf::llama().tokens(tokens)).unwrap();
+        assert_eq!(model.config()["eos_token_id"], wanted, "{tokens:?}");
+    }
+}
+
+#[test]
+fn types_of_ropes_that_llama_cpp_does_not_know_are_refused() {
+    let error = error(open_gguf(&Gguf::llama().text("llama.rope.scaling.type", "su")));
+    assert!(error.contains("llama.rope.scaling.type: expected none, linear, yarn or longrope, found `su`"), "{error}");
+}
+
 #[test]
 fn a_gguf_becomes_a_huggingface_model() {
     let model = open_gguf(&Gguf::llama()).unwrap();

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::Checkpoint;
 use super::json::read_json;
 use super::mapping::Mapping;
+use super::quantized::elsewhere;
 use super::safetensors::{self, Parts, Tensors};
 use crate::{Error, Result};
 
@@ -25,7 +26,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
         };
         return Err(Error::file(path, format!("expected config.json and *.safetensors, found {found}")));
     }
-    let config = read_json(&config)?;
+    let mut config = read_json(&config)?;
+    elsewhere::complete(path, &mut config)?;
     let generation = path.join("generation_config.json");
     let generation = generation
         .exists()

@@ -1,6 +1,6 @@
 //! Tokenizers from a HuggingFace model folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ impl Tokenizer {
         set_surroundings(&mut backend, &config, &special_tokens, &path)?;
         let templates = templates(folder, &config)?;
         let tool_parser_type = config.get("tool_parser_type").and_then(Value::as_str).map(str::to_owned);
-        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: BTreeSet::new(), templates, tool_parser_type }))
+        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: None, templates, tool_parser_type }))
     }
 }
 

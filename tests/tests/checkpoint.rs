@@ -262,12 +262,17 @@ fn an_index_says_which_file_holds_what() {
     let model = Checkpoint::open(dir.path()).unwrap();
     let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
     assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 2.0)]);
+    // A tensor that the named file lacks is taken from the file that has it.
+    let dir = files(
+        json!({ "a": "two.safetensors", "b": "two.safetensors", "both": "one.safetensors", "c": "one.safetensors" }),
+    );
+    let model = Checkpoint::open(dir.path()).unwrap();
+    let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
+    assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 1.0)]);
     for (map, want) in [
-        (json!({ "a": "two.safetensors" }), "two.safetensors: a: promised by"),
-        (json!({ "a": "three.safetensors" }), "three.safetensors holds `a` and 0 more, but is absent"),
-        (json!({ "a": "../one.safetensors" }), "a: expected the name of a file beside it"),
-        (json!({ "a": "/etc/passwd" }), "a: expected the name of a file beside it"),
-        (json!({ "a": 3 }), "a: expected the name of a file beside it, found 3"),
+        (json!({ "a": "../one.safetensors" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": "/etc/passwd" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": 3 }), "a: expected a .safetensors file in this folder, found 3"),
         (json!(["a"]), "expected an object `weight_map`"),
     ] {
         let message = error(Checkpoint::open(files(map).path()));

@@ -55,6 +55,9 @@ pub(super) fn adaptable<'a>(programs: impl Iterator<Item = &'a Program>) -> Adap
     for program in programs {
         let (products, _) = uses(program);
         all.tied.extend(products.intersection(&tables(program)).cloned());
+        if program.tower.is_some() {
+            all.tower.extend(products.iter().cloned());
+        }
         all.products.extend(products);
     }
     all

@@ -3,7 +3,8 @@
 //! PEFT names modules by the classes of the `transformers` version that trained the adapter, and a checkpoint names tensors by
 //! that of its own day, so the two differ in what stands before the layers: `model.language_model.layers.0.mlp.up_proj` and
 //! `language_model.model.layers.0.mlp.up_proj.weight` are one layer. From the layer's number on the paths are the same. Of the
-//! weights whose paths agree there, a module's is the one whose path before agrees best.
+//! weights whose paths agree there, a module's is the one whose path before agrees best, and that of the text rather than of a
+//! tower.
 
 use super::Adapter;
 use crate::{Error, Result};
@@ -17,6 +18,8 @@ use std::{
 pub(super) struct Adaptable {
     /// Weights of products.
     pub products: BTreeSet<String>,
+    /// Those of a tower.
+    pub tower: BTreeSet<String>,
     /// Those that are embeddings as well: a head that is tied to them has no name of its own.
     pub tied: BTreeSet<String>,
 }
@@ -26,7 +29,7 @@ pub(super) struct Adaptable {
 /// # Errors
 /// [`Error::Model`] if a module belongs to no weight, or to several equally.
 pub(super) fn assign<'a>(adapter: &'a Adapter, adaptable: &Adaptable) -> Result<BTreeMap<String, &'a str>> {
-    let Adaptable { products, tied } = adaptable;
+    let Adaptable { products, tower, tied } = adaptable;
     let mut by_layer: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in products.difference(tied) {
         let path = name.strip_suffix(".weight").unwrap_or(name);
@@ -38,7 +41,8 @@ pub(super) fn assign<'a>(adapter: &'a Adapter, adaptable: &Adaptable) -> Result<
         let (before, layer) = split(module);
         let mut best: Vec<(Agreement, &str)> = Vec::new();
         for path in by_layer.get(layer).into_iter().flatten() {
-            let agreement = agreement(before, split(path).0);
+            let is_text = !tower.contains(&format!("{path}.weight"));
+            let agreement = agreement(before, split(path).0, is_text);
             best.retain(|(other, _)| *other >= agreement);
             if best.first().is_none_or(|(other, _)| *other == agreement) {
                 best.push((agreement, path));
@@ -52,7 +56,7 @@ pub(super) fn assign<'a>(adapter: &'a Adapter, adaptable: &Adaptable) -> Result<
                     &format!("may be {one} or {other}: rename the adapter's module to one of them"),
                 ));
             }
-            ([], Some(head)) if !is_numbered(module) && tied.len() == 1 => ((0, Reverse(0)), head.clone()),
+            ([], Some(head)) if !is_numbered(module) && tied.len() == 1 => ((0, Reverse(0), true), head.clone()),
             ([], _) => return Err(wrong(module, "the model has no such linear layer")),
         };
         if let Some((other, taken)) = chosen.insert(name, (agreement, module)) {
@@ -63,10 +67,10 @@ pub(super) fn assign<'a>(adapter: &'a Adapter, adaptable: &Adaptable) -> Result<
     Ok(chosen.into_iter().map(|(name, (_, module))| (name, module)).collect())
 }
 
-/// How many parts two paths have in common, and how many only one of them has.
-type Agreement = (usize, Reverse<usize>);
+/// How many parts two paths have in common, how many only one of them has, and whether the weight is the text's.
+type Agreement = (usize, Reverse<usize>, bool);
 
-fn agreement(one: &str, other: &str) -> Agreement {
+fn agreement(one: &str, other: &str, is_text: bool) -> Agreement {
     let parts = |path: &'_ str| path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     let (one, mut other) = (parts(one), parts(other));
     let all = one.len() + other.len();
@@ -77,7 +81,7 @@ fn agreement(one: &str, other: &str) -> Agreement {
             common += 1;
         }
     }
-    (common, Reverse(all - 2 * common))
+    (common, Reverse(all - 2 * common), is_text)
 }
 
 /// A path before its first numbered layer, and from there on; without a number, before its last part and that.
@@ -109,8 +113,8 @@ mod tests {
     fn assigned(modules: &[&str], names: &[&str], tied: &[&str]) -> Result<Vec<String>, String> {
         let set = |names: &[&str]| names.iter().map(|n| format!("{n}.weight")).collect();
         let adapter = adapter(modules);
-        let found =
-            assign(&adapter, &Adaptable { products: set(names), tied: set(tied) }).map_err(|e| e.to_string())?;
+        let found = assign(&adapter, &Adaptable { products: set(names), tied: set(tied), ..Adaptable::default() })
+            .map_err(|e| e.to_string())?;
         Ok(found
             .into_iter()
             .map(|(name, module)| format!("{module} -> {}", name.trim_end_matches(".weight")))

@@ -272,6 +272,46 @@ mod tests {
     }
 
     #[test]
+    fn templates_in_files_of_their_own_count_before_all_others() {
+        let config = ("tokenizer_config.json", json!({ "chat_template": "config", "model_max_length": 1 }));
+        let folder = folder(&[config, ("chat_template.jinja", json!("\u{feff}file"))]);
+        let additional = folder.path().join("additional_chat_templates");
+        std::fs::create_dir(&additional).unwrap();
+        std::fs::write(additional.join("tool_use.jinja"), "tools").unwrap();
+        std::fs::write(additional.join("notes.txt"), "none").unwrap();
+        let sources = || {
+            let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+            let template = tokenizer.chat_template().unwrap().unwrap();
+            [false, true].map(|tools| template.source(tools).map(str::to_owned))
+        };
+        assert_eq!(sources(), [Some("file".into()), Some("tools".into())]);
+        std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        assert_eq!(sources(), [None, Some("tools".into())]);
+    }
+
+    #[test]
+    fn flags_of_added_tokens_are_the_configs() {
+        let added = |flags: Value| {
+            let mut token = json!({ "content": "<s>", "special": true });
+            token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+            ("tokenizer_config.json", json!({ "added_tokens_decoder": { "0": token } }))
+        };
+        let ids = |flags| Tokenizer::from_dir(folder(&[added(flags)]).path()).unwrap().encode("a<s>b", false).unwrap();
+        assert_eq!(ids(json!({})), [2, 0, 3]);
+        assert!(!ids(json!({ "single_word": true })).contains(&0), "within a word it is no token");
+    }
+
+    #[test]
+    fn numbers_that_only_python_writes_are_read() {
+        let folder = folder(&[(
+            "tokenizer_config.json",
+            json!(r#"{"model_max_length": Infinity, "a": NaN, "b": -Infinity, "chat_template": "Infinity"}"#),
+        )]);
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        assert_eq!(tokenizer.chat_template().unwrap().unwrap().source(false), Some("Infinity"));
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let empty = tempfile::tempdir().unwrap();
         let error = Tokenizer::from_dir(empty.path()).unwrap_err().to_string();

@@ -372,12 +372,17 @@ fn an_index_says_which_file_holds_what() {
     let model = Checkpoint::open(dir.path()).unwrap();
     let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
     assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 2.0)]);
+    // A tensor that the named file lacks is taken from the file that has it.
+    let dir = files(
+        json!({ "a": "two.safetensors", "b": "two.safetensors", "both": "one.safetensors", "c": "one.safetensors" }),
+    );
+    let model = Checkpoint::open(dir.path()).unwrap();
+    let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
+    assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 1.0)]);
     for (map, want) in [
-        (json!({ "a": "two.safetensors" }), "two.safetensors: a: promised by"),
-        (json!({ "a": "three.safetensors" }), "three.safetensors holds `a` and 0 more, but is absent"),
-        (json!({ "a": "../one.safetensors" }), "a: expected the name of a file beside it"),
-        (json!({ "a": "/etc/passwd" }), "a: expected the name of a file beside it"),
-        (json!({ "a": 3 }), "a: expected the name of a file beside it, found 3"),
+        (json!({ "a": "../one.safetensors" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": "/etc/passwd" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": 3 }), "a: expected a .safetensors file in this folder, found 3"),
         (json!(["a"]), "expected an object `weight_map`"),
     ] {
         let message = error(Checkpoint::open(files(map).path()));
@@ -408,12 +413,62 @@ fn errors_of_a_directory_name_file_and_tensor() {
         (vec![("config.json", mode), ("m.safetensors", packed.clone())], "x.weight: quantization mode `mxfp9`"),
         (vec![("config.json", empty()), ("m.safetensors", packed)], "x.weight: config.json has no `quantization`"),
         (vec![("config.json", empty()), ("m.safetensors", half)], "expected 8 bytes of tensors, file has 5"),
-        (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: 0 bytes are no safetensors file"),
+        (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: the file is empty"),
     ] {
         let message = error(Checkpoint::open(directory(&files).path()));
         assert!(message.contains(want), "{message}\nlacks: {want}");
     }
     assert!(error(Checkpoint::open(Path::new("/nowhere/m.gguf"))).contains("/nowhere/m.gguf"));
+}
+
+#[test]
+fn a_file_that_is_something_else_is_called_that() {
+    let config = || ("config.json", b"{}".to_vec());
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".to_vec();
+    for (name, bytes, want) in [
+        ("model.safetensors", pointer.clone(), "model.safetensors: this is a Git LFS pointer"),
+        ("model.safetensors", b"<!DOCTYPE html><title>Log in</title>".to_vec(), "this is an HTML page"),
+        ("model.safetensors", b"\n  <HTML>".to_vec(), "this is an HTML page"),
+        ("model.safetensors", vec![], "the file is empty: download it again"),
+        ("model.safetensors", b"GGUF\x03\0\0\0\0\0\0\0\0".to_vec(), "the file is a GGUF file"),
+        ("model.safetensors", b"PK\x03\x04\x14\0\0\0\0\0".to_vec(), "the file is a ZIP archive"),
+        ("model.safetensors.index.json", pointer.clone(), "index.json: this is a Git LFS pointer"),
+    ] {
+        let message = error(Checkpoint::open(directory(&[config(), (name, bytes)]).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+    for (config, want) in [
+        (pointer, "config.json: this is a Git LFS pointer"),
+        (b"\xff\xfe{\0}\0".to_vec(), "the file is text in UTF-16: save it as UTF-8"),
+        (vec![], "config.json: the file is empty"),
+    ] {
+        let message = error(Checkpoint::open(directory(&[("config.json", config)]).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+}
+
+#[test]
+fn other_float_types_are_read_and_the_rest_is_named() {
+    let doubles: Vec<u8> = [0.1f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let file = safetensors(&[
+        ("double", "F64", &[2], doubles),
+        ("eight", "F8_E4M3", &[2], vec![0x38, 0xb9]),
+        ("five", "F8_E5M2", &[2], vec![0x3c, 0xbd]),
+        ("flags", "BOOL", &[2], vec![0, 1]),
+    ]);
+    let model = |config: Value| {
+        let dir = directory(&[("config.json", text(config)), ("model.safetensors", file.clone())]);
+        Checkpoint::open(dir.path()).unwrap()
+    };
+    let plain = model(json!({}));
+    let values = |name| rows(plain.get(name).unwrap());
+    assert_eq!(values("double"), [0.1, -2.0]);
+    assert_eq!(values("eight"), [1.0, -1.125]);
+    assert_eq!(values("five"), [1.0, -1.25]);
+    assert_eq!(plain.unreadable("flags"), Some("type BOOL is not supported"));
+    // What config.json calls quantized means nothing without scales.
+    let quantized = model(json!({ "quantization_config": { "quant_method": "fp8" } }));
+    assert_eq!(quantized.unreadable("eight"), Some("type F8_E4M3 without a scale beside it"));
 }
 
 /// A real file against an independent conversion of it: `TAMARACK_GGUF` is the file, `TAMARACK_HF`

@@ -21,9 +21,16 @@ pub enum Activation {
     #[serde(alias = "swish")]
     Silu,
     /// x * Phi(x), by the error function
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// gelu's approximation by tanh
-    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_new", alias = "gelu_fast")]
+    #[serde(
+        alias = "gelu_pytorch_tanh",
+        alias = "gelu_new",
+        alias = "gelu_fast",
+        alias = "gelu_python_tanh",
+        alias = "gelu_accurate"
+    )]
     GeluTanh,
     /// max(x, 0)
     Relu,

@@ -67,6 +67,7 @@ impl TextModel {
             ("language_model.model.", "model."),
             ("language_model.", "model."),
             ("model.text_model.", "model."),
+            ("text_model.", "model."),
             ("lm_head.", "lm_head."),
             ("model.", "model."),
         ];

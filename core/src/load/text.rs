@@ -5,7 +5,7 @@ use super::{
     unused::Unused,
 };
 use crate::{Error, Result, checkpoint::Checkpoint, plugins::Found};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tamarack_api::{Graph, Index, WeightExpr};
 
 impl Found {
@@ -42,16 +42,23 @@ pub(super) fn record_text(plugin: &Found, checkpoint: &Checkpoint) -> Result<Gra
 /// The checkpoint's own names by those with the first part that most of the names `asked` for have, where the checkpoint has
 /// no tensor of that first part, but some without it.
 fn prefixed(asked: &Index, checkpoint: &Checkpoint) -> Option<HashMap<String, String>> {
-    let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-    let mut firsts: HashMap<String, usize> = HashMap::new();
-    asked.keys().for_each(|name| *firsts.entry(first(name)).or_default() += 1);
-    let prefix = firsts.iter().max_by_key(|(_, count)| **count)?.0;
-    let with = |name: &str| format!("{prefix}.{name}");
-    let lacks_prefix = checkpoint.tensors().all(|(name, _)| first(name) != *prefix);
-    let is_known = checkpoint.tensors().any(|(name, _)| asked.contains_key(&with(name)));
-    // A head is beside the rest, and has no prefix.
-    let full = |name: &str| if firsts.contains_key(&first(name)) { name.to_owned() } else { with(name) };
-    (lacks_prefix && is_known).then(|| checkpoint.tensors().map(|(own, _)| (full(own), own.to_owned())).collect())
+    let mut modules: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for (prefix, name) in asked.keys().filter_map(|name| name.split_once('.')) {
+        modules.entry(prefix).or_default().insert(first(name));
+    }
+    let (prefix, modules) = modules.into_iter().max_by_key(|(prefix, modules)| (modules.len(), *prefix))?;
+    let names = || checkpoint.tensors().map(|(name, _)| name);
+    // Heads are beside the prefix, and so is whatever is unknown.
+    let full = |name: &str| match modules.contains(first(name)) {
+        true => format!("{prefix}.{name}"),
+        false => name.to_owned(),
+    };
+    let is_base = names().all(|name| first(name) != prefix) && names().any(|name| asked.contains_key(&full(name)));
+    is_base.then(|| names().map(|name| (full(name), name.to_owned())).collect())
+}
+
+fn first(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(first, _)| first)
 }
 
 /// What none of these graphs uses; an error if it does harm, or if all is to be used.

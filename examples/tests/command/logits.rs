@@ -74,9 +74,9 @@ fn unused_tensors_are_warned_of_or_refused() {
             "8",
             "--generate",
             "2",
-            "--warmup",
+            "--depth",
             "0",
-            "--repeat",
+            "--repetitions",
             "1",
         ],
     ] {

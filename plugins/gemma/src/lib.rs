@@ -37,8 +37,10 @@ impl GemmaConfig {
         if self.is_second() {
             return Ok(Gemma2Act::parse(config)?.hidden_activation);
         }
-        let function = GemmaAct::parse(config)?.hidden_act;
-        Ok(if function == Activation::Gelu { Activation::GeluTanh } else { function })
+        match config.json()["hidden_act"] == "gelu" {
+            true => Ok(Activation::GeluTanh),
+            false => Ok(GemmaAct::parse(config)?.hidden_act),
+        }
     }
 
     /// Gemma's own configuration class has none of what is Gemma 2's, whatever a file says.

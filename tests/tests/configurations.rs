@@ -1,10 +1,13 @@
-//! Fields that config.json leaves out, or has null in: each means what `transformers`' configuration class makes of it
-//! (`goldens/defaults.py`), in every model type.
+//! What plugins make of config.json, in every model type. Fields that it leaves out, or has null in, mean what `transformers`'
+//! configuration class makes of that (`goldens/defaults.py`); and activations that it names are computed, or refused by name.
 
 use serde_json::{Map, Value};
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 use tamarack::{checkpoint::Checkpoint, plugins::Registry};
-use tamarack_api::{Graph, Index, Kind};
+use tamarack_api::{Activation, Gate, Graph, Index, Kind, Op};
 use tamarack_tests as _;
 
 /// What the class reads of one configuration, and what changes once a field is absent or null.
@@ -86,20 +89,22 @@ fn differs(ours: &[Result<Graph, String>], theirs: &[Result<Graph, String>]) -> 
     ours.iter().zip(theirs).find_map(differs)
 }
 
+/// A configuration of the table, and the tensors of its checkpoint if it has one.
+fn of(name: &str, row: &Row) -> (Value, Index) {
+    if let Some(config) = &row.config {
+        return (config.clone(), Index::new());
+    }
+    let checkpoint = Checkpoint::open(&goldens().join(name)).unwrap();
+    let index = checkpoint.tensors().map(|(name, t)| (name.to_owned(), t.shape().to_vec())).collect();
+    (checkpoint.config().clone(), index)
+}
+
 #[test]
 fn fields_left_out_have_the_defaults_of_their_class() {
     let registry = Registry::linked();
     let (mut wrong, mut compared, mut recorded) = (Vec::new(), 0, 0);
     for (name, row) in table() {
-        let folder = goldens().join(&name);
-        let (config, index) = match row.config {
-            None => {
-                let checkpoint = Checkpoint::open(&folder).unwrap();
-                let index = checkpoint.tensors().map(|(name, t)| (name.to_owned(), t.shape().to_vec())).collect();
-                (checkpoint.config().clone(), index)
-            }
-            Some(config) => (config, Index::new()),
-        };
+        let (config, index) = of(&name, &row);
         // Packed weights have other names; nothing else is the file's own.
         let kept = |key: &&str| ["model_type", "quantization_config"].contains(key) && config.get(*key).is_some();
         let kept = config.as_object().unwrap().keys().map(String::as_str).filter(kept);
@@ -127,4 +132,97 @@ fn fields_left_out_have_the_defaults_of_their_class() {
     }
     assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(recorded > compared * 9 / 10 && compared > 1000, "{recorded} of {compared} configurations record");
+}
+
+/// Names of `transformers`' table of activations (`ACT2FN`), and what they are here.
+const ACTIVATIONS: &[(&str, Option<Activation>)] = &[
+    ("gelu", Some(Activation::Gelu)),
+    ("gelu_10", None),
+    ("gelu_accurate", Some(Activation::GeluTanh)),
+    ("gelu_fast", Some(Activation::GeluTanh)),
+    ("gelu_new", Some(Activation::GeluTanh)),
+    ("gelu_python", Some(Activation::Gelu)),
+    ("gelu_python_tanh", Some(Activation::GeluTanh)),
+    ("gelu_pytorch_tanh", Some(Activation::GeluTanh)),
+    ("hardswish", None),
+    ("laplace", None),
+    ("leaky_relu", None),
+    ("linear", None),
+    ("mish", None),
+    ("prelu", None),
+    ("quick_gelu", Some(Activation::QuickGelu)),
+    ("relu", Some(Activation::Relu)),
+    ("relu2", None),
+    ("relu6", None),
+    ("sigmoid", Some(Activation::Sigmoid)),
+    ("silu", Some(Activation::Silu)),
+    ("swish", Some(Activation::Silu)),
+    ("tanh", Some(Activation::Tanh)),
+];
+
+fn functions(graph: &Graph) -> Vec<Activation> {
+    let function = |op: &Op| match op {
+        Op::Activation { function } => Some(*function),
+        Op::MoeExperts { spec, .. } => {
+            if let Gate::Act(function) = spec.gate {
+                Some(function)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(|node| function(&node.op)).collect()
+}
+
+#[test]
+fn activations_are_computed_or_refused_by_name() {
+    let registry = Registry::linked();
+    let (mut computed, mut refused, mut seen) = (0, 0, HashSet::new());
+    for (name, row) in table().into_iter().filter(|(_, row)| row.config.is_none()) {
+        let (config, index) = of(&name, &row);
+        let model_type = config["model_type"].as_str().unwrap().to_owned();
+        let text = config["text_config"]["model_type"].as_str().unwrap_or(&model_type).to_owned();
+        // Experts of the one do something else, whatever the field says; the other's activation has weights.
+        if ["gpt_oss", "apertus"].contains(&&*model_type) || !seen.insert([&*model_type, &*text].concat()) {
+            continue;
+        }
+        let is_act = |field: &&String| field.ends_with("_act") || field.ends_with("_activation");
+        let top = row.read.keys().filter(is_act).cloned();
+        let within = ["text_config", "vision_config"].into_iter().flat_map(|outer| {
+            let fields = row.read.get(outer).and_then(Value::as_object).into_iter().flat_map(Map::keys).filter(is_act);
+            fields.map(|field| format!("{outer}.{field}")).collect::<Vec<_>>()
+        });
+        // Gemma 3's text alone is without a tower, and the text of these without an activation of its own.
+        for field in top.chain(within) {
+            if index.keys().all(|tensor| !tensor.contains("vision")) && field.starts_with("vision_config") {
+                continue;
+            }
+            for (function, expected) in ACTIVATIONS {
+                let mut config = config.clone();
+                let (fields, _) = place(&mut config, &field);
+                let key = field.rsplit('.').next().unwrap_or_default();
+                fields.insert(key.to_owned(), (*function).into());
+                let what = format!("{name}: {field}: {function}");
+                let graphs = graphs(&registry, &config, &index);
+                let graphs: Result<Vec<Graph>, String> = graphs.into_iter().collect();
+                match (expected, graphs) {
+                    (Some(expected), Ok(graphs)) => {
+                        let tanh = text == "gemma" && !field.starts_with("vision_config") && *function == "gelu";
+                        let expected = if tanh { Activation::GeluTanh } else { *expected };
+                        let found: Vec<Activation> = graphs.iter().flat_map(functions).collect();
+                        assert!(found.contains(&expected), "{what}: computes {found:?}");
+                        computed += 1;
+                    }
+                    (None, Err(e)) => {
+                        let expected = format!("config.json: {key}: unknown variant `{function}`, expected one of");
+                        assert!(e.contains(&expected), "{what}: {e}");
+                        refused += 1;
+                    }
+                    (_, found) => panic!("{what}: {:?}", found.err()),
+                }
+            }
+        }
+    }
+    assert!(computed > 400 && refused > 200, "{computed} computed, {refused} refused");
 }

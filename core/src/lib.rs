@@ -31,7 +31,7 @@ pub use generate::{
 };
 pub use image::{Image, Video};
 pub use input::{LmInput, UserInput};
-pub use load::{LayerTimes, Placement, Target};
+pub use load::{LayerTimes, Placement, Target, Unused};
 pub use model::{
     Device, LlmModelFactory, LlmRegistry, LlmTypeRegistry, LoadOptions, ModelConfiguration, ModelContainer,
     ModelContext, Phase, ProcessorTypeRegistry, Progress, ProgressStream, UserInputProcessor, VlmModelFactory,

@@ -1,9 +1,9 @@
 """Tiny random models of every architecture, and what the engines they come from compute with them in f32.
 
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0 'mlx[cpu]==0.32.4' mlx-lm==0.32.2
-    venv/bin/python tests/goldens/architectures.py [TYPE...]
+    venv/bin/python tests/goldens/architectures.py [TYPE[/CASE]...]
 
-Rewrites architectures/TYPE/CASE for every case in cases/*.py, or for those of the given model types.
+Rewrites architectures/TYPE/CASE for every case in cases/*.py, or for the given ones.
 Llama and mistral have a script of their own, llama.py. README.md says what the files hold.
 """
 
@@ -265,6 +265,6 @@ if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for model_type, named in cases():
-        if len(sys.argv) == 1 or model_type in sys.argv[1:]:
-            for name, case in named.items():
+        for name, case in named.items():
+            if len(sys.argv) == 1 or {model_type, f"{model_type}/{name}"} & set(sys.argv[1:]):
                 make(model_type, name, case)

@@ -1,13 +1,14 @@
 """Tiny random llama and mistral models, and what `transformers` computes with them in f32 on the CPU.
 
     python3 -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.23.0
-    venv/bin/python tests/goldens/llama.py
+    venv/bin/python tests/goldens/llama.py [CASE...]
 
-Rewrites every folder of tests/goldens/llama. README.md says what the files hold.
+Rewrites every folder of tests/goldens/llama, or the given ones. README.md says what the files hold.
 """
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -96,6 +97,8 @@ CASES = {
     ),
     "longrope_short": (longrope(64), {"rope_scaling": None}, torch.float32),
     "longrope_long": (longrope(16), {"original_max_position_embeddings": 64}, torch.float32),
+    "relu": ({"hidden_act": "relu", "num_hidden_layers": 1, "rope_theta": 1e4}, {"hidden_act": "silu"}, torch.float32),
+    "mistral_gelu": ({**MISTRAL, "hidden_act": "gelu", "num_hidden_layers": 1, "rope_theta": 1e4}, {"hidden_act": "silu"}, torch.bfloat16),
     "mistral_window": (
         {**MISTRAL, "rope_theta": 1e4, "sliding_window": 8, "head_dim": 16},
         {"sliding_window": None},
@@ -204,4 +207,5 @@ if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for name, case in CASES.items():
-        make(name, *case)
+        if len(sys.argv) == 1 or name in sys.argv[1:]:
+            make(name, *case)

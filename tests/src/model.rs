@@ -1,25 +1,19 @@
 //! Running a program step by step, without the engine.
 
-use std::collections::BTreeMap;
 use tamarack::{
     checkpoint::Checkpoint,
     exec::{Capacity, Draw, Executor, Pool, Sequence, Step, Token},
+    plugins::Registry,
     program::{Program, Rule, lower, rewrite},
     weights::fold,
 };
-use tamarack_api::{Config, record, registered};
 
 /// Records a checkpoint with the linked plugin that serves it.
 pub fn program(checkpoint: &Checkpoint) -> Program {
     let _ = &tamarack_plugins::LINKED;
-    let config = Config::from(checkpoint.config().clone());
-    let index: BTreeMap<String, Vec<usize>> =
-        checkpoint.tensors().map(|(n, t)| (n.to_owned(), t.shape().to_vec())).collect();
-    let found = registered()
-        .into_iter()
-        .find(|r| r.architecture.declaration().model_types.iter().any(|t| t == config.model_type()))
-        .unwrap_or_else(|| panic!("no plugin for {}", config.model_type()));
-    lower(&record(found.architecture, &config, index).unwrap_or_else(|e| panic!("{e}")))
+    let found = Registry::linked().find(checkpoint.config()["model_type"].as_str().unwrap_or_default());
+    let recorded = found.and_then(|found| found.record_text(checkpoint, true));
+    lower(&recorded.unwrap_or_else(|e| panic!("{e}")).0)
 }
 
 /// The program after `rules`.

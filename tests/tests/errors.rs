@@ -151,7 +151,7 @@ async fn unknown_model_types() {
 }
 
 #[tokio::test]
-async fn absent_misshapen_and_unused_tensors() {
+async fn absent_and_misshapen_tensors() {
     const Q: &str = "model.layers.1.self_attn.q_proj.weight";
     let absent = Model::new().tensors(|t| drop(t.remove(Q)));
     let expected = format!("{LLAMA}{Q}: expected [32, 32] by config.json, absent from the file{REMEDY}");
@@ -160,13 +160,6 @@ async fn absent_misshapen_and_unused_tensors() {
     let misshapen = Model::new().tensors(|t| drop(t.insert(Q.into(), vec![16, 32])));
     let expected = format!("{LLAMA}{Q}: expected [32, 32] by config.json, file has [16, 32]{REMEDY}");
     assert_eq!(misshapen.error().await, expected);
-
-    let unused = Model::new().tensors(|t| drop(t.insert("vision.embed.weight".into(), vec![3, 5])));
-    let expected = format!(
-        "{LLAMA}the architecture does not use 1 of the checkpoint's 30 tensors, the first is vision.embed.weight \
-         [3, 5]: the model may be of another kind, or the plugin must `ignore` them"
-    );
-    assert_eq!(unused.error().await, expected);
 
     let many = Model::new().config(|c| c["num_hidden_layers"] = json!(5));
     let expected = format!(
@@ -181,12 +174,84 @@ async fn absent_misshapen_and_unused_tensors() {
     assert_eq!(many.error().await, expected);
 }
 
+/// What `transformers` leaves out with a warning, too: heads of other tasks, layers that predict further tokens, buffers.
+#[tokio::test]
+async fn unused_tensors_are_left_out_and_named() {
+    let model = Model::new().tensors(|t| {
+        t.insert("score.weight".into(), vec![1, 32]);
+        t.insert("v_head.summary.weight".into(), vec![1, 32]);
+        t.insert("v_head.summary.bias".into(), vec![1]);
+        for i in 0..3 {
+            t.insert(format!("model.layers.{i}.self_attn.masked_bias"), vec![1]);
+            t.insert(format!("model.layers.{i}.self_attn.k_scale"), vec![1]);
+        }
+        // A layer that predicts a further token.
+        for name in ["eh_proj.weight", "enorm.weight", "mlp.up_proj.weight"] {
+            t.insert(format!("model.layers.3.{name}"), vec![32]);
+        }
+    });
+    let expected = "12 tensors of 668 bytes: model.layers.*.self_attn.k_scale (3), model.layers.*.self_attn.masked_bias (3), \
+                    model.layers.3.* (3), score.weight, v_head.* (2)";
+    let load = |options| {
+        let configuration = ModelConfiguration::directory(model.path());
+        async move { LlmModelFactory::new(registry()).load_container(&configuration, options).await }
+    };
+    let container = load(reference()).await.unwrap();
+    assert_eq!(container.model_info().unused.to_string(), expected);
+    assert_eq!(container.model_info().unused.names().count(), 12);
+
+    let e = load(reference().strict()).await.unwrap_err().to_string();
+    let expected = "the architecture does not use 12 of the checkpoint's 41 tensors, the first is \
+                    model.layers.0.self_attn.k_scale [1]: the model may be of another kind, or the plugin must `ignore` them";
+    assert!(e.ends_with(expected), "{e}");
+}
+
+/// Without these the model would compute something else, and nobody would know why.
+#[tokio::test]
+async fn unused_tensors_of_what_is_computed_are_an_error() {
+    for (name, shape) in [
+        ("model.norm.bias", vec![32]),
+        ("model.layers.1.self_attn.q_norm.weight", vec![8]),
+        ("model.layers.1.self_attn.q_proj.weight_scale", vec![1]),
+    ] {
+        let e = Model::new().tensors(|t| drop(t.insert(name.into(), shape))).error().await;
+        let start = format!("{LLAMA}the architecture does not use 1 tensor of ");
+        assert!(e.starts_with(&start) && e.contains(&format!(": {name}, which would change")), "{e}");
+    }
+    for (layers, expected) in
+        [(2, "9 tensors of 39.2 KiB: model.layers.2.* (9)"), (0, "27 tensors of 117.8 KiB: model.layers.* (27)")]
+    {
+        let e = Model::new().config(|c| c["num_hidden_layers"] = json!(layers)).error().await;
+        let expected = format!(
+            "{LLAMA}the architecture does not use {expected}, which would change what the model computes: config.json was not \
+             understood (is its number of layers right?), or the model is of another kind; a plugin can `ignore` them"
+        );
+        assert_eq!(e, expected);
+    }
+}
+
 #[tokio::test]
 async fn fields_that_are_missing_or_wrong() {
-    let absent = Model::new().config(|c| drop(c.as_object_mut().and_then(|c| c.remove("hidden_size"))));
-    assert_eq!(absent.error().await, format!("{LLAMA}config.json: hidden_size is missing"));
+    // It is 4096 then.
+    for (field, value) in [("hidden_size", None), ("hidden_size", Some(json!(null)))] {
+        let model = Model::new().config(|c| {
+            let fields = c.as_object_mut().expect("an object");
+            fields.remove(field);
+            fields.extend(value.map(|value| (field.to_owned(), value)));
+        });
+        let expected = "29 errors: do config.json and the weights belong together, and are all files there?\n  \
+                        model.embed_tokens.weight: expected [97, 4096] by config.json, file has [97, 32]";
+        let e = model.error().await;
+        assert!(e.starts_with(&format!("{LLAMA}{expected}")), "{e}");
+    }
     for (field, value, expected) in [
-        ("hidden_size", json!(null), "hidden_size is null"),
+        (
+            "hidden_act",
+            json!("mish"),
+            "hidden_act: unknown variant `mish`, expected one of `silu`, `swish`, `gelu`, `gelu_python`, `gelu_accurate`, \
+             `gelu_fast`, `gelu_new`, `gelu_python_tanh`, `gelu_pytorch_tanh`, `gelu_tanh`, `relu`, `sigmoid`, `tanh`, \
+             `quick_gelu`",
+        ),
         ("hidden_size", json!("wide"), r#"hidden_size: invalid type: string "wide", expected usize"#),
         ("rms_norm_eps", json!([1]), "rms_norm_eps: invalid type: sequence, expected f32"),
         ("vocab_size", json!(-1), "vocab_size: invalid value: integer `-1`, expected usize"),
@@ -230,7 +295,7 @@ async fn absurd_fields() {
             "config.json: rope_scaling: has frequencies that are not finite, none, or more than 32768",
         ),
         (json!({ "num_hidden_layers": most }), "at least 64 errors: do config.json"),
-        (json!({ "num_hidden_layers": 0 }), "the architecture does not use 27 of the checkpoint's 29 tensors"),
+        (json!({ "num_hidden_layers": 0 }), "the architecture does not use 27 tensors of "),
         (
             json!({ "hidden_size": most, "num_attention_heads": most, "num_key_value_heads": most, "head_dim": 65536 }),
             "29 errors",

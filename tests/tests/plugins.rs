@@ -73,6 +73,25 @@ fn a_library_records_what_the_linked_plugin_records() {
 }
 
 #[test]
+fn a_library_names_the_tensors_that_it_does_not_use() {
+    let (directory, _) = directory(&["llama"]);
+    let mut loaded = Registry::default();
+    loaded.load_dir(directory.path());
+    let (config, mut index) = llama("llama", false);
+    let unused = Index::from([("a.weight".into(), vec![2, 3]), ("score.weight".into(), vec![1, 32])]);
+    index.extend(unused.clone());
+    index.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), vec![4]);
+    for registry in [Registry::linked(), loaded] {
+        let found = registry.find("llama").unwrap();
+        assert_eq!(found.record_some("text", &config, index.clone()).unwrap().unused, unused);
+        let e = found.record("text", &config, index.clone()).unwrap_err().to_string();
+        let expected = "the architecture does not use 2 of the checkpoint's 24 tensors, the first is a.weight [2, 3]: the model \
+                        may be of another kind, or the plugin must `ignore` them";
+        assert!(e.ends_with(expected), "{e}");
+    }
+}
+
+#[test]
 fn errors_of_recording_are_the_same_and_name_the_plugin() {
     let (_directory, paths) = directory(&["llama"]);
     let linked = Registry::linked();

@@ -36,6 +36,11 @@ impl Config {
         self
     }
 
+    /// With this `max_position_embeddings` where it has none, which scaled ropes depend on. Since api 1.5.
+    pub fn max_positions(&self, positions: usize) -> Config {
+        self.clone().defaults(serde_json::json!({ "max_position_embeddings": positions }))
+    }
+
     /// The number of a token, or else `default`.
     pub fn token(&self, key: &str, default: u32) -> Result<u32> {
         let found = &self.0[key];
@@ -72,9 +77,14 @@ impl<T: Copy> PerLayer<T> {
     }
 }
 
-/// Reads one field: absent gives the default; null gives `None` to an option and the default to the rest.
+/// Reads one field: absent gives the default; null gives `None` to an option, and `null`, or else the default, to the rest.
 #[doc(hidden)]
-pub fn parse_field<T: DeserializeOwned>(config: &Config, keys: &[&str], default: Option<T>) -> Result<T> {
+pub fn parse_field<T: DeserializeOwned>(
+    config: &Config,
+    keys: &[&str],
+    default: Option<T>,
+    null: Option<T>,
+) -> Result<T> {
     let found = keys.iter().find_map(|k| config.0.get(k).map(|v| (*k, v)));
     match found {
         Some((key, value)) if !value.is_null() => {
@@ -86,7 +96,7 @@ pub fn parse_field<T: DeserializeOwned>(config: &Config, keys: &[&str], default:
             })
         }
         // Null is a value of its own for options, and stands for the default everywhere else.
-        Some(_) => T::deserialize(Value::Null).ok().or(default).ok_or_else(|| missing(keys, "is null")),
+        Some(_) => T::deserialize(Value::Null).ok().or(null).or(default).ok_or_else(|| missing(keys, "is null")),
         None => default.or_else(|| T::deserialize(Value::Null).ok()).ok_or_else(|| missing(keys, "is missing")),
     }
 }
@@ -112,7 +122,8 @@ fn missing(keys: &[&str], what: &str) -> Error {
 /// Declares a struct that is read from `config.json`.
 ///
 /// Each field is `name: type`, with `as "key"` where the file spells it otherwise (several spellings:
-/// `as "a" | "b"`), and `= default` where it may be absent. A default may use the fields above it. Null counts as `None` for an `Option` that is present, and as absent otherwise.
+/// `as "a" | "b"`), and `= default` where it may be absent. A default may use the fields above it. Null counts as `None` for an
+/// `Option` that is present, and otherwise as absent, or as what stands behind `; null =` (since api 1.5).
 ///
 /// ```
 /// use tamarack_api::*;
@@ -137,7 +148,7 @@ fn missing(keys: &[&str], what: &str) -> Error {
 #[macro_export]
 macro_rules! config {
     ($(#[$meta:meta])* $vis:vis struct $name:ident {
-        $($field:ident $(as $($key:literal)|+)? : $type:ty $(= $default:expr)?),* $(,)?
+        $($field:ident $(as $($key:literal)|+)? : $type:ty $(= $default:expr $(; null = $null:expr)?)?),* $(,)?
     }) => {
         $(#[$meta])*
         #[allow(missing_docs)]
@@ -153,7 +164,10 @@ macro_rules! config {
                     #[allow(unused_mut, unused_assignments)]
                     let mut default: Option<$type> = None;
                     $(default = Some($default);)?
-                    let $field: $type = $crate::parse_field(config, keys, default)?;
+                    #[allow(unused_mut, unused_assignments)]
+                    let mut null: Option<$type> = None;
+                    $($(null = Some($null);)?)?
+                    let $field: $type = $crate::parse_field(config, keys, default, null)?;
                 )*
                 Ok(Self { $($field),* })
             }

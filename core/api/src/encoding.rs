@@ -14,6 +14,9 @@ use std::{borrow::Cow, fmt};
 /// The version since which tensors are sent as numbers.
 pub(crate) const NUMBERS: (u32, u32) = (1, 4);
 
+/// The version since which unused tensors are sent, likewise as numbers.
+pub(crate) const UNUSED: (u32, u32) = (1, 5);
+
 /// A [`Graph`], to be written and as it was read.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +29,8 @@ struct Message<'a> {
     custom: Cow<'a, [CustomOp]>,
     places: Cow<'a, [String]>,
     output: NodeId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unused: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -58,12 +63,12 @@ impl<'de> Deserialize<'de> for Sent<'_> {
 impl Graph {
     /// The graph as it crosses the boundary.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        self.encode_with(&[])
+        self.encode_with(&[], &[])
     }
 
-    /// The same, where weights that have a number among these are sent as that.
-    pub(crate) fn encode_with(&self, numbers: &[Option<u32>]) -> Result<Vec<u8>> {
-        let Graph { api, nodes, weights, ropes, custom, places, output } = self;
+    /// The same, where weights that have a number among these are sent as that, with the numbers of tensors that are unused.
+    pub(crate) fn encode_with(&self, numbers: &[Option<u32>], unused: &[u32]) -> Result<Vec<u8>> {
+        let Graph { api, nodes, weights, ropes, custom, places, output, unused: _ } = self;
         let numbers = numbers.iter().copied().chain(std::iter::repeat(None));
         let sent =
             |(weight, number): (_, Option<u32>)| number.map_or(Sent::Weight(Cow::Borrowed(weight)), Sent::Number);
@@ -75,6 +80,7 @@ impl Graph {
             custom: custom.into(),
             places: places.into(),
             output: *output,
+            unused: unused.to_vec(),
         };
         serde_json::to_vec(&message).map_err(|e| Error(format!("the graph cannot be encoded: {e}")))
     }
@@ -92,31 +98,36 @@ impl Graph {
     /// # Errors
     /// Likewise.
     pub fn decode_for(bytes: &[u8], index: Index) -> Result<Graph> {
-        let Message { api, nodes, weights, ropes, custom, places, output } =
+        let Message { api, nodes, weights, ropes, custom, places, output, unused } =
             serde_json::from_slice(bytes).or_else(|_| decode_or_explain(bytes))?;
-        let weights = named(weights, index)?;
+        let (weights, unused) = named(weights, &unused, index)?;
         let (nodes, ropes) = (nodes.into_owned(), ropes.into_owned());
         let (custom, places) = (custom.into_owned(), places.into_owned());
-        let mut graph = Graph { api, nodes, weights, ropes, custom, places, output };
+        let mut graph = Graph { api, nodes, weights, ropes, custom, places, output, unused };
         graph.check()?;
         Ok(graph)
     }
 }
 
 /// Numbers become what they stand for; each may come once, like its name.
-fn named(weights: Vec<Sent<'_>>, index: Index) -> Result<Vec<WeightNode>> {
+fn named(weights: Vec<Sent<'_>>, unused: &[u32], index: Index) -> Result<(Vec<WeightNode>, Index)> {
     let mut tensors: Vec<Option<(String, Vec<usize>)>> = index.into_iter().map(Some).collect();
     let all = tensors.len();
+    let mut take = |n: u32, what: &dyn Fn() -> String| {
+        let tensor = tensors.get_mut(n as usize).and_then(Option::take);
+        tensor.ok_or_else(|| {
+            Error(format!("{}: takes tensor {n} of {all}, which is not there or was taken before", what()))
+        })
+    };
     let weight = |(i, sent)| match sent {
         Sent::Weight(weight) => Ok(Cow::into_owned(weight)),
-        Sent::Number(n) => match tensors.get_mut(n as usize).and_then(Option::take) {
-            Some((name, shape)) => Ok(WeightNode { expr: WeightExpr::Tensor(name), shape }),
-            None => {
-                Err(Error(format!("weight {i}: takes tensor {n} of {all}, which is not there or was taken before")))
-            }
-        },
+        Sent::Number(n) => {
+            let (name, shape) = take(n, &|| format!("weight {i}"))?;
+            Ok(WeightNode { expr: WeightExpr::Tensor(name), shape })
+        }
     };
-    weights.into_iter().enumerate().map(weight).collect()
+    let weights = weights.into_iter().enumerate().map(weight).collect::<Result<_>>()?;
+    Ok((weights, unused.iter().map(|n| take(*n, &|| "unused".to_owned())).collect::<Result<_>>()?))
 }
 
 /// The same on a slower way that knows where in the graph something does not fit.
@@ -167,7 +178,7 @@ mod tests {
     #[test]
     fn tensors_come_back_by_number() {
         let (mut graph, index) = (graph(), Index::from([("a".into(), vec![4, 3]), ("b".into(), vec![2, 3])]));
-        let bytes = graph.encode_with(&[Some(1), Some(0)]).unwrap();
+        let bytes = graph.encode_with(&[Some(1), Some(0)], &[]).unwrap();
         let text = String::from_utf8(bytes.clone()).unwrap();
         assert!(text.contains(r#""weights":[1,0,{"expr":{"concat":[0,1]},"shape":[6,3]}]"#), "{text}");
         graph.check().unwrap();
@@ -184,6 +195,17 @@ mod tests {
             let found = Graph::decode_for(text.replace("[1,0,", numbers).as_bytes(), index.clone());
             let e = found.map_or_else(|e| e.0, |_| String::new());
             assert!(e.contains(expected) && e.is_empty() == expected.is_empty(), "{numbers}: {e}");
+        }
+        let with = |c: &[usize]| Index::from_iter(index.clone().into_iter().chain([("c".into(), c.to_vec())]));
+        let bytes_of = |unused: &[u32]| self::graph().encode_with(&[Some(1), Some(0)], unused).unwrap();
+        assert_eq!(
+            Graph::decode_for(&bytes_of(&[2]), with(&[7])).unwrap().unused,
+            Index::from([("c".into(), vec![7])])
+        );
+        for wrong in [[0], [3]] {
+            let e = Graph::decode_for(&bytes_of(&wrong), with(&[7])).unwrap_err().0;
+            let expected = format!("unused: takes tensor {} of 3, which is not there or was taken before", wrong[0]);
+            assert_eq!(e, expected);
         }
         // Without the request there are no tensors.
         assert!(Graph::decode(&bytes).unwrap_err().0.contains("takes tensor 1 of 0"));

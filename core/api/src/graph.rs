@@ -1,10 +1,10 @@
 //! The recorded form: what crosses the plugin boundary, as JSON.
 
-use crate::{CustomId, CustomOp, Dim, ExpertSpec, RopeSpec, RouteSpec};
+use crate::{CustomId, CustomOp, Dim, Error, ExpertSpec, Index, Result, RopeSpec, RouteSpec};
 use serde::{Deserialize, Serialize};
 
 /// The version of the vocabulary: a new op or field raises the second number.
-pub const API: (u32, u32) = (1, 4);
+pub const API: (u32, u32) = (1, 5);
 
 /// A node's place in [`Graph::nodes`].
 pub type NodeId = u32;
@@ -21,9 +21,16 @@ pub enum Activation {
     #[serde(alias = "swish")]
     Silu,
     /// x * Phi(x), by the error function
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// gelu's approximation by tanh
-    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_new", alias = "gelu_fast")]
+    #[serde(
+        alias = "gelu_pytorch_tanh",
+        alias = "gelu_new",
+        alias = "gelu_fast",
+        alias = "gelu_python_tanh",
+        alias = "gelu_accurate"
+    )]
     GeluTanh,
     /// max(x, 0)
     Relu,
@@ -456,9 +463,25 @@ pub struct Graph {
     pub places: Vec<String>,
     /// The node whose rows are the logits, or of a tower the embeddings.
     pub output: NodeId,
+    /// Tensors of the checkpoint that the architecture neither uses nor ignores. Since api 1.5; earlier plugins refuse a
+    /// checkpoint with any.
+    pub unused: Index,
 }
 
 impl Graph {
+    /// Refuses tensors that are unused, of a checkpoint that has `all`.
+    ///
+    /// # Errors
+    /// How many there are, and the first.
+    pub fn refuse_unused(&self, all: usize) -> Result<()> {
+        let Some((first, shape)) = self.unused.first_key_value() else { return Ok(()) };
+        let n = self.unused.len();
+        Err(Error(format!(
+            "the architecture does not use {n} of the checkpoint's {all} tensors, the first is {first} {shape:?}: the model \
+             may be of another kind, or the plugin must `ignore` them"
+        )))
+    }
+
     /// The inferred shape of a node; empty for a number that is no node.
     pub fn shape(&self, id: NodeId) -> &[Dim] {
         self.nodes.get(id as usize).map_or(&[], |n| &n.shape)

@@ -9,7 +9,7 @@ pub use crate::plain::{PlainRequest, from_bytes, to_bytes};
 
 use crate::{
     API, Architecture, Config, Declaration, Graph, Index, ProcessRequest, VisionLanguage,
-    encoding::NUMBERS,
+    encoding::{NUMBERS, UNUSED},
     index::Names,
     recorder::{Recorder, text, tower},
     registered, tensors,
@@ -107,14 +107,17 @@ fn call_record(request: &[u8]) -> Result<Vec<u8>, String> {
     let recorder = Recorder::new(request.index);
     let architecture = architecture(&request.architecture)?;
     let recorded = recorded(architecture, &request.graph, &Config::from(request.config), recorder)?;
+    if request.api < Some(UNUSED) {
+        recorded.graph.refuse_unused(recorded.tensors()).map_err(|e| e.0)?;
+    }
     match request.api >= Some(NUMBERS) {
-        true => recorded.graph.encode_with(&recorded.numbers()),
+        true => recorded.graph.encode_with(&recorded.numbers(), &recorded.unused_numbers()),
         false => recorded.into_graph().encode(),
     }
     .map_err(|e| e.0)
 }
 
-/// Records the graph of this name, see [`RecordRequest::graph`].
+/// Records the graph of this name, see [`RecordRequest::graph`], with the names of tensors that are unused.
 pub fn record_graph(
     architecture: &dyn Architecture,
     graph: &str,

@@ -182,6 +182,16 @@ impl Recorder {
         self.graph
     }
 
+    /// The numbers in the index of tensors that are unused.
+    pub fn unused_numbers(&self) -> Vec<u32> {
+        self.graph.unused.keys().filter_map(|name| self.names.find(name)).map(|n| n as u32).collect()
+    }
+
+    /// Tensors in the index.
+    pub fn tensors(&self) -> usize {
+        self.names.len()
+    }
+
     /// The number in the index of each weight that is a tensor.
     pub fn numbers(&self) -> Vec<Option<u32>> {
         let mut numbers = vec![None; self.graph.weights.len()];
@@ -202,7 +212,7 @@ impl Recorder {
     fn finish(mut self, output: NodeId, is_tower: bool) -> Result<Recorder> {
         self.graph.output = output;
         if self.errors.is_empty() {
-            self.note_unused();
+            self.graph.unused = self.unused();
             self.note_output(is_tower);
         }
         if self.errors.is_empty() { Ok(self) } else { Err(self.error()) }
@@ -228,19 +238,18 @@ impl Recorder {
         Error(format!("{least}{n} errors{remedy}{shown}{more}"))
     }
 
-    fn note_unused(&mut self) {
+    fn unused(&self) -> Index {
         let ignored = |name: &str| self.ignored.iter().any(|glob| matches(glob, name));
         let is_unused = |n: &usize| self.used[*n].is_none() && !ignored(self.names.name(*n));
-        let unused: Vec<usize> = (0..self.names.len()).filter(is_unused).collect();
-        if let [first, ..] = unused[..] {
-            let (n, all) = (unused.len(), self.names.len());
-            let (first, shape) = (self.names.name(first), self.names.shape(first));
-            let message = format!(
-                "the architecture does not use {n} of the checkpoint's {all} tensors, the first is {first} {shape:?}: \
-                 the model may be of another kind, or the plugin must `ignore` them"
-            );
-            self.errors.push(message);
-        }
+        let unused = (0..self.names.len()).filter(is_unused);
+        unused.map(|n| (self.names.name(n).to_owned(), self.names.shape(n).to_vec())).collect()
+    }
+
+    /// Refuses tensors that are unused.
+    fn all_used(self) -> Result<Graph> {
+        let all = self.names.len();
+        let graph = self.into_graph();
+        graph.refuse_unused(all).map(|()| graph)
     }
 
     fn note_output(&mut self, is_tower: bool) {
@@ -281,17 +290,17 @@ fn hash_of(WeightNode { expr, shape }: &WeightNode) -> u64 {
 
 /// Records one architecture for one configuration and the tensors of one checkpoint.
 pub fn record(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    text(architecture, config, Recorder::new(index)).map(Recorder::into_graph)
+    text(architecture, config, Recorder::new(index))?.all_used()
 }
 
 /// Records the text model of a vision-language model: where [`Step::merge_embeddings`] is called, images come in.
 pub fn record_with_images(architecture: &dyn Architecture, config: &Config, index: Index) -> Result<Graph> {
-    text(architecture, config, Recorder::new(index).with_images()).map(Recorder::into_graph)
+    text(architecture, config, Recorder::new(index).with_images())?.all_used()
 }
 
 /// Records the tower of a vision-language model.
 pub fn record_tower(model: &dyn VisionLanguage, config: &Config, index: Index) -> Result<Graph> {
-    tower(model, config, Recorder::new(index)).map(Recorder::into_graph)
+    tower(model, config, Recorder::new(index))?.all_used()
 }
 
 /// The tensors that an architecture uses for a configuration, without what is optional: what a checkpoint made up

@@ -54,8 +54,10 @@ impl TextModel {
         if let Some(fields) = text.as_object_mut() {
             fields.insert("model_type".to_owned(), model_type.into());
             // Either may say so, in `transformers` as well.
-            if root["tie_word_embeddings"] == Value::Bool(true) {
-                fields.insert("tie_word_embeddings".to_owned(), true.into());
+            match root["tie_word_embeddings"].as_bool() {
+                Some(true) => drop(fields.insert("tie_word_embeddings".to_owned(), true.into())),
+                Some(false) => drop(fields.entry("tie_word_embeddings").or_insert(false.into())),
+                None => {}
             }
         }
         let names = [
@@ -65,6 +67,7 @@ impl TextModel {
             ("language_model.model.", "model."),
             ("language_model.", "model."),
             ("model.text_model.", "model."),
+            ("text_model.", "model."),
             ("lm_head.", "lm_head."),
             ("model.", "model."),
         ];

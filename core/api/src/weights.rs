@@ -194,9 +194,13 @@ impl Weights {
     }
 
     /// The output head: `name.weight`, or the embedding table where the configuration ties them and
-    /// the checkpoint holds no head of its own (one that it holds wins, as in `transformers`).
+    /// the checkpoint holds no head of its own (one that it holds wins, as in `transformers`). `name.bias` counts either way.
     pub fn head(&self, name: &str, embedding: &Embedding, tied: bool, shape: [usize; 2]) -> Linear {
-        if tied && !self.at(name).has("weight") { embedding.as_linear() } else { self.linear(name, shape) }
+        let w = self.at(name);
+        match tied && !w.has("weight") {
+            true => Linear { bias: w.optional("bias", &shape[..1]), ..embedding.as_linear() },
+            false => self.linear(name, shape),
+        }
     }
 
     fn is_shaped(&self, name: &str, shape: &[usize]) -> bool {

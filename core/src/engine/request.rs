@@ -215,6 +215,7 @@ mod tests {
             context: 8192,
             step_rows: 1024,
             image_rows: 8192,
+            unused: Default::default(),
         };
         let media = |tokens: u32, is_prefix: bool| {
             let patches = Arc::new(ImagePatches::new(Vec::new(), &Default::default()));

@@ -5,9 +5,12 @@ mod place;
 mod record;
 mod settings;
 mod target;
+mod text;
+mod unused;
 
 pub use place::{LayerTimes, Placement};
 pub use target::Target;
+pub use unused::Unused;
 
 use crate::{
     Error, Result,
@@ -65,10 +68,10 @@ struct Recorded<'a> {
     parts: Parts,
 }
 
-fn record<'a>(sources: &'a [Source], path: &Path) -> Result<Recorded<'a>> {
+fn record<'a>(sources: &'a [Source], path: &Path, options: &LoadOptions) -> Result<Recorded<'a>> {
     let checkpoint = Checkpoint::open(path)?;
     let (source, plugin) = choose(sources, checkpoint.config(), path)?;
-    let parts = record::record(&source.plugins, &plugin, &checkpoint).map_err(|e| e.of_model(path))?;
+    let parts = record::record(&source.plugins, &plugin, &checkpoint, options.strict).map_err(|e| e.of_model(path))?;
     Ok(Recorded { checkpoint, source, plugin, parts })
 }
 
@@ -79,7 +82,7 @@ pub(crate) fn estimate(
     draft: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<MemoryUse> {
-    let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
+    let Recorded { mut checkpoint, parts, .. } = record(sources, path, options)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
     let adapters = adapters(options)?;
     let (text, tower, tensors) = adapter::apply(parts.text, parts.tower, &checkpoint, &adapters)?;
@@ -93,7 +96,7 @@ pub(crate) fn estimate(
 
 /// Which layers of the model at `path` run where, if options leave that open.
 pub(crate) fn placement(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<Option<Placement>> {
-    let Recorded { mut checkpoint, parts, .. } = record(sources, path)?;
+    let Recorded { mut checkpoint, parts, .. } = record(sources, path, options)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
     let (text, tower, tensors) = adapter::apply(parts.text, parts.tower, &checkpoint, &adapters(options)?)?;
     device::placement(text, tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
@@ -130,8 +133,11 @@ pub(crate) fn load(
     tokenizer: Option<&Path>,
     options: &LoadOptions,
 ) -> Result<(ModelContext, Shared)> {
-    let Recorded { mut checkpoint, source, plugin, parts } = record(sources, path)?;
-    let Parts { text, tower, processor } = parts;
+    let Recorded { mut checkpoint, source, plugin, parts } = record(sources, path, options)?;
+    let Parts { text, tower, processor, unused } = parts;
+    if !unused.is_empty() {
+        tracing::warn!("{}: left out, since the architecture does not use them: {unused}", path.display());
+    }
     let model_type = checkpoint.config()["model_type"].as_str().unwrap_or_default().to_owned();
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
 
@@ -175,6 +181,7 @@ pub(crate) fn load(
         context: options.lead().tokens_in(capacity.pages),
         step_rows: capacity.rows,
         image_rows: model.executor.image_rows(),
+        unused,
     };
     let processor = match processor {
         Processing::Text => Arc::new(LlmUserInputProcessor),

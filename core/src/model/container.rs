@@ -2,7 +2,7 @@
 
 use super::{Model, ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
-    Error, LmInput, Result, UserInput,
+    Error, LmInput, Result, Unused, UserInput,
     engine::{About, Command, Engine, Request},
     exec::MemoryUse,
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
@@ -80,6 +80,8 @@ pub struct ModelInfo {
     pub step_rows: usize,
     /// Tokens of an image that it has room for; 0 if it takes none.
     pub image_rows: usize,
+    /// Tensors of its files that its architecture does not use, which were left out.
+    pub unused: Unused,
 }
 
 impl ModelContainer {

@@ -36,6 +36,9 @@ pub struct LoadOptions {
     /// A smaller model with the same tokenizer, which proposes what the model is to say: generations that ask for it
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
+    /// Refuses a model whose files have tensors that its architecture does not use. Otherwise they are left out and named in
+    /// [`crate::ModelInfo::unused`], but for those without which the model would compute something else.
+    pub strict: bool,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,
     /// Is told how far loading is, from any thread.
@@ -99,6 +102,12 @@ impl LoadOptions {
     /// A smaller model with the same tokenizer, which proposes what the model is to say.
     pub fn draft(mut self, model: ModelConfiguration) -> LoadOptions {
         self.draft = Some(model);
+        self
+    }
+
+    /// Refuses a model whose files have tensors that its architecture does not use.
+    pub fn strict(mut self) -> LoadOptions {
+        self.strict = true;
         self
     }
 

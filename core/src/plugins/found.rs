@@ -123,6 +123,18 @@ impl Found {
     /// [`Error::Plugin`] if the plugin panicked, did not come to an end or sent what is no graph. Both begin
     /// with [`Found::origin`].
     pub fn record(&self, graph: &str, config: &Value, index: Index) -> Result<Graph> {
+        let all = index.len();
+        let graph = self.record_some(graph, config, index)?;
+        graph.refuse_unused(all).map_err(|e| Error::Model(format!("{}: {e}", self.origin())))?;
+        Ok(graph)
+    }
+
+    /// The same, where tensors may be left over: [`Graph::unused`]. A library that was built for api 1.4 or earlier refuses
+    /// them.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn record_some(&self, graph: &str, config: &Value, index: Index) -> Result<Graph> {
         let model = |e: String| match BROKEN.iter().any(|start| e.starts_with(start)) {
             true => self.broken(e),
             false => Error::Model(format!("{}: {e}", self.origin())),

@@ -209,7 +209,10 @@ impl Registry {
     }
 
     /// The same among architectures of one kind.
-    pub(crate) fn find_kind(&self, model_type: &str, kind: Kind) -> Result<Found> {
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn find_kind(&self, model_type: &str, kind: Kind) -> Result<Found> {
         let plugins = self.plugins.iter().filter(|(_, p)| p.declaration().kind == kind);
         let only = Registry { plugins: plugins.cloned().collect(), ..self.clone() };
         only.find(model_type).map_err(|e| match self.winner(model_type) {

@@ -8,7 +8,7 @@ mod traffic;
 
 use super::{
     inspect::cost::Served,
-    model::{PluginArgs, files},
+    model::{PluginArgs, files, warn_unused},
     output,
 };
 use crate::errors::Usage;
@@ -68,6 +68,9 @@ pub struct Bench {
     /// Print one JSON object instead of Markdown
     #[arg(long)]
     json: bool,
+    /// Refuse a model whose files have tensors that its architecture does not use, instead of a warning
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     plugins: PluginArgs,
 }
@@ -86,7 +89,7 @@ impl Bench {
 
     fn measure(&self, name: String, checkpoint: &Checkpoint) -> anyhow::Result<Report> {
         let capacity = self.capacity()?;
-        let program = || Ok::<_, anyhow::Error>(Served::by(&self.plugins.registry(), checkpoint)?.program);
+        let program = || Ok::<_, anyhow::Error>(self.served(checkpoint)?.program);
         match self.device.target()? {
             Target::Gpu(adapter) => {
                 let gpu = Gpu::open(&adapter)?;
@@ -125,7 +128,8 @@ impl Bench {
         load: impl FnOnce() -> anyhow::Result<(u64, E)>,
         profiles: impl Fn(&mut Runner<'_, E>, usize) -> tamarack::Result<Vec<Profile>>,
     ) -> anyhow::Result<Report> {
-        let program = Served::by(&self.plugins.registry(), checkpoint)?.program;
+        let Served { program, unused, .. } = self.served(checkpoint)?;
+        warn_unused(&name, &unused);
         let traffic = traffic::Traffic::of(&program, checkpoint)?;
 
         let start = Instant::now();
@@ -152,6 +156,10 @@ impl Bench {
             cold_first_token_seconds,
             measurements,
         })
+    }
+
+    fn served(&self, checkpoint: &Checkpoint) -> tamarack::Result<Served> {
+        Served::by(&self.plugins.registry(), checkpoint, self.strict)
     }
 
     /// Room for the longest sequences asked for.

@@ -36,6 +36,9 @@ pub struct Inspect {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Refuse a model whose files have tensors that its architecture does not use, instead of a warning
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     plugins: PluginArgs,
     /// Print one JSON object
@@ -49,12 +52,13 @@ impl Inspect {
         let path = model::files(&self.model).await?;
         let checkpoint = Checkpoint::open(&path)?;
         let registry = self.plugins.registry();
-        let served = cost::Served::by(&registry, &checkpoint);
+        let served = cost::Served::by(&registry, &checkpoint, self.strict);
         model::warn(&registry.list().failures, served.as_ref().err());
+        served.iter().for_each(|served| model::warn_unused(&self.model, &served.unused));
         let mut report = Report::new(&checkpoint, served.as_ref().ok(), self.context, self.tensors);
         if let (Some(device), Ok(_)) = (&self.device, &served) {
             let mut options = LoadOptions::default().device(device.clone());
-            (options.context, options.gpu_layers) = (self.context, self.gpu_layers);
+            (options.context, options.gpu_layers, options.strict) = (self.context, self.gpu_layers, self.strict);
             let whole = if path.is_dir() { ModelConfiguration::directory } else { ModelConfiguration::gguf };
             report.placement = placement(&registry, &whole(&path), &options)?;
         }

@@ -4,7 +4,7 @@ use crate::{errors::Usage, progress::Bars};
 use clap::Args;
 use std::{io::Write, path::PathBuf};
 use tamarack::{
-    Device, Error, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress,
+    Device, Error, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress, Unused,
     checkpoint::Quantize,
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
@@ -71,6 +71,9 @@ pub struct LoadArgs {
     /// A smaller model with the same tokenizer that guesses ahead: answers come faster, and the same
     #[arg(long, value_name = "MODEL")]
     draft_model: Option<String>,
+    /// Refuse a model whose files have tensors that its architecture does not use, instead of a warning
+    #[arg(long)]
+    pub strict: bool,
     /// Which plugins serve it
     #[command(flatten)]
     pub plugins: PluginArgs,
@@ -87,6 +90,7 @@ impl LoadArgs {
         options.threads = self.threads;
         options.gpu_layers = self.gpu_layers;
         options.precision = self.precision;
+        options.strict = self.strict;
         options.quantize = self.quantize;
         options.kv = self.kv_bits.map(|kv| KvQuantize { start: self.kv_start, ..kv });
         options.adapters.extend(self.adapter.clone());
@@ -97,6 +101,7 @@ impl LoadArgs {
         bars.clear();
         warn(&failures, loaded.as_ref().err());
         let container = loaded.map_err(|e| explain(e, &configuration))?;
+        warn_unused(model, &container.model_info().unused);
         announce(&container);
         Ok(container)
     }
@@ -146,6 +151,17 @@ pub fn warn(failures: &[Failure], error: Option<&Error>) {
     for Failure { path, reason } in failures {
         // Nobody is left to tell if stderr is closed.
         let _ = writeln!(std::io::stderr(), "warning: {}: {reason}", path.display());
+    }
+}
+
+/// Names the tensors that the architecture does not use.
+pub fn warn_unused(model: &str, unused: &Unused) {
+    if !unused.is_empty() {
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: {model}: left out, since the architecture does not use them: {unused} (--strict refuses that)"
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! `debug logits` gives what other engines compute, also without a tokenizer.
 
 use super::support::{run, tamarack, text, tiny};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::{fs, path::Path};
 
 /// Allowed on a logit of the tiny models, whose spread is 1.7.
@@ -40,6 +40,53 @@ fn logits_equal_the_goldens() {
         let difference = |(a, b): (&u32, &u32)| (f32::from_bits(*a) - f32::from_bits(*b)).abs();
         let worst = found.2.iter().zip(&expected.2).map(difference).fold(0.0, f32::max);
         assert!(worst <= TOLERANCE, "{name}: a logit is off by {worst}");
+    }
+}
+
+/// Tensors that the architecture does not use are one line on stderr, wherever a model is loaded, or an error.
+#[test]
+fn unused_tensors_are_warned_of_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+    fs::create_dir(&model).unwrap();
+    fs::copy(tiny("relu").join("config.json"), model.join("config.json")).unwrap();
+    let bytes = fs::read(tiny("relu").join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let score = TensorView::new(Dtype::F32, vec![1, 32], &[0; 128]).unwrap();
+    let views = file.tensors().into_iter().chain([("score.weight".to_owned(), score)]);
+    safetensors::serialize_to_file(views, None, &model.join("model.safetensors")).unwrap();
+    let model = text(&model);
+    let warning = format!(
+        "warning: {model}: left out, since the architecture does not use them: 1 tensor of 128 bytes: score.weight \
+         (--strict refuses that)"
+    );
+    for given in [
+        &["debug", "logits", model, "--tokens", "1,2", "--device", "cpu", "--out", text(&out)][..],
+        &["debug", "compare", model, "--tokens", "1,2", "--device", "cpu"],
+        &["inspect", model],
+        &[
+            "bench",
+            "--model",
+            model,
+            "--device",
+            "cpu",
+            "--prompt",
+            "8",
+            "--generate",
+            "2",
+            "--depth",
+            "0",
+            "--repetitions",
+            "1",
+        ],
+    ] {
+        let outcome = run(tamarack(given));
+        let warnings = outcome.stderr.lines().filter(|line| line.contains("score.weight")).collect::<Vec<_>>();
+        assert_eq!((outcome.code, &*warnings), (Some(0), &[&*warning][..]), "{given:?}: {}", outcome.stderr);
+        let outcome = run(tamarack(&[given, &["--strict"]].concat()));
+        let expected =
+            "the architecture does not use 1 of the checkpoint's 13 tensors, the first is score.weight [1, 32]";
+        assert!(outcome.code == Some(1) && outcome.stderr.contains(expected), "{given:?}: {}", outcome.stderr);
     }
 }
 

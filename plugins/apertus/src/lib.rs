@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct ApertusConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 14_336,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: String = "xielu".to_owned(),
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 131_072,
         tie_word_embeddings: bool = false,
     }
 }
@@ -22,6 +22,7 @@ config! {
 const THETA: f64 = 12e6;
 
 fn rope(config: &Config, head_dim: usize) -> Result<RopeSpec> {
+    let config = config.max_positions(65_536);
     let described = |key| config.json()[key].is_object();
     if described("rope_scaling") || described("rope_parameters") {
         return config.rope(head_dim, THETA);

@@ -6,15 +6,15 @@ use tamarack_api::*;
 config! {
     struct CohereConfig {
         model_type: String,
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 8192,
+        intermediate_size: usize = 22_528,
+        num_hidden_layers: usize = 40,
+        num_attention_heads: usize = 64,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         layer_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 256_000,
         tie_word_embeddings: bool = true,
         use_qk_norm: bool = false,
         logit_scale: f32 = 0.0625,
@@ -85,7 +85,7 @@ impl Architecture for Cohere {
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = CohereConfig::parse(config)?;
         let theta = if c.is_second() { 10_000.0 } else { 500_000.0 };
-        let rope = config.rope(c.head_dim, theta)?.pairing(Pairing::Adjacent);
+        let rope = config.max_positions(8192).rope(c.head_dim, theta)?.pairing(Pairing::Adjacent);
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -6,13 +6,14 @@ use tamarack_api::*;
 config! {
     struct DeepseekConfig {
         model_type: String,
-        hidden_size: usize,
-        intermediate_size: usize,
-        moe_intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = if model_type == "deepseek_v2" { 4096 } else { 7168 },
+        intermediate_size: usize = if model_type == "deepseek_v2" { 11_008 } else { 18_432 },
+        moe_intermediate_size: usize = if model_type == "deepseek_v2" { 1407 } else { 2048 },
+        num_hidden_layers: usize = if model_type == "deepseek_v2" { 32 } else { 61 },
+        num_attention_heads: usize = if model_type == "deepseek_v2" { 32 } else { 128 },
+        hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = if model_type == "deepseek_v2" { 102_400 } else { 129_280 },
         tie_word_embeddings: bool = false,
         q_lora_rank: Option<usize> = Some(1536),
         kv_lora_rank: usize = 512,
@@ -20,15 +21,15 @@ config! {
         rope as "qk_rope_head_dim": usize = 64,
         v_head_dim: usize = 128,
         rope_interleave: bool = true,
-        n_routed_experts as "n_routed_experts" | "num_local_experts": usize,
+        n_routed_experts as "n_routed_experts" | "num_local_experts": usize = if model_type == "deepseek_v2" { 64 } else { 256 },
         n_shared_experts: Option<usize> = Some(if model_type == "deepseek_v2" { 2 } else { 1 }),
-        num_experts_per_tok: usize,
+        num_experts_per_tok: usize = 8,
         first_k_dense_replace: usize = if model_type == "deepseek_v2" { 0 } else { 3 },
         norm_topk_prob: bool = true,
         routed_scaling_factor: f32 = if model_type == "deepseek_v2" { 1.0 } else { 2.5 },
         topk_method: String = "greedy".to_owned(),
-        n_group: Option<usize> = None,
-        topk_group: Option<usize> = None,
+        n_group: Option<usize> = if model_type == "deepseek_v2" { None } else { Some(8) },
+        topk_group: Option<usize> = if model_type == "deepseek_v2" { None } else { Some(4) },
         num_nextn_predict_layers as "num_nextn_predict_layers" | "num_mtp_layers": usize = 0,
     }
 }
@@ -105,7 +106,7 @@ impl Layer<'_> {
 
     fn mlp(&self, w: &Weights, ff: usize, x: Tensor) -> Tensor {
         let d = self.c.hidden_size;
-        let gate = w.linear("gate_proj", [ff, d]).forward(x).silu();
+        let gate = w.linear("gate_proj", [ff, d]).forward(x).activation(self.c.hidden_act);
         w.linear("down_proj", [d, ff]).forward(gate * w.linear("up_proj", [ff, d]).forward(x))
     }
 
@@ -115,7 +116,7 @@ impl Layer<'_> {
         let route = moe_route(x, &router, &c.route(&w.at("gate")));
         let names = ["gate_proj", "up_proj", "down_proj"];
         let experts = w.experts(c.n_routed_experts, [ff, c.hidden_size], names);
-        let routed = moe_experts(x, route, &experts, Activation::Silu);
+        let routed = moe_experts(x, route, &experts, c.hidden_act);
         let shared = c.n_shared_experts.filter(|n| *n > 0);
         shared.map_or(routed, |n| routed + self.mlp(&w.at("shared_experts"), ff * n, x))
     }
@@ -131,7 +132,8 @@ impl Architecture for Deepseek {
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = DeepseekConfig::parse(config)?;
         let pairing = if c.rope_interleave || c.is_second() { Pairing::Adjacent } else { Pairing::Half };
-        let rope = config.rope(c.rope, 10_000.0)?.pairing(pairing);
+        let rope =
+            config.max_positions(if c.is_second() { 2048 } else { 4096 }).rope(c.rope, 10_000.0)?.pairing(pairing);
         let spec = AttentionSpec { scale: c.scale(config), ..AttentionSpec::causal(c.nope + c.rope) };
         let layer = Layer { c: &c, rope, spec };
         let (shape, layers) = ([c.vocab_size, c.hidden_size], w.at("model.layers"));

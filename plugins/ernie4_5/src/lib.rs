@@ -4,15 +4,15 @@ use tamarack_api::*;
 
 config! {
     struct ErnieConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
-        head_dim: usize = 128,
+        hidden_size: usize = 1024,
+        intermediate_size: usize = 3072,
+        num_hidden_layers: usize = 18,
+        num_attention_heads: usize = 16,
+        num_key_value_heads: usize = 2; null = num_attention_heads,
+        head_dim: usize = 128; null = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 103_424,
         tie_word_embeddings: bool = true,
     }
 }
@@ -56,7 +56,7 @@ impl Architecture for Ernie {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = ErnieConfig::parse(config)?;
-        let rope = config.rope(c.head_dim, 500_000.0)?.pairing(Pairing::Adjacent);
+        let rope = config.max_positions(131_072).rope(c.head_dim, 500_000.0)?.pairing(Pairing::Adjacent);
         let layer = Layer { c: &c, rope };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);

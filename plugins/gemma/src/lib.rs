@@ -6,14 +6,14 @@ use tamarack_api::*;
 config! {
     struct GemmaConfig {
         model_type: String,
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize,
+        hidden_size: usize = if model_type == "gemma2" { 2304 } else { 3072 },
+        intermediate_size: usize = if model_type == "gemma2" { 9216 } else { 24_576 },
+        num_hidden_layers: usize = if model_type == "gemma2" { 26 } else { 28 },
+        num_attention_heads: usize = if model_type == "gemma2" { 8 } else { 16 },
+        num_key_value_heads: usize = if model_type == "gemma2" { 4 } else { 16 },
         head_dim: usize = 256,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 256_000,
         tie_word_embeddings: bool = true,
         query_pre_attn_scalar: f32 = 256.0,
         sliding_window: Option<usize> = Some(4096),
@@ -24,9 +24,23 @@ config! {
     }
 }
 
+config! { struct GemmaAct { hidden_act: Activation = Activation::GeluTanh } }
+config! { struct Gemma2Act { hidden_activation: Activation = Activation::GeluTanh } }
+
 impl GemmaConfig {
     fn is_second(&self) -> bool {
         self.model_type == "gemma2"
+    }
+
+    /// Each class reads a field of its own. Gemma's files say "gelu" and mean the approximation (configuration_gemma.py).
+    fn activation(&self, config: &Config) -> Result<Activation> {
+        if self.is_second() {
+            return Ok(Gemma2Act::parse(config)?.hidden_activation);
+        }
+        match config.json()["hidden_act"] == "gelu" {
+            true => Ok(Activation::GeluTanh),
+            false => Ok(GemmaAct::parse(config)?.hidden_act),
+        }
     }
 
     /// Gemma's own configuration class has none of what is Gemma 2's, whatever a file says.
@@ -50,6 +64,7 @@ struct Layer<'a> {
     c: &'a GemmaConfig,
     rope: &'a RopeSpec,
     spec: AttentionSpec,
+    act: Activation,
 }
 
 impl Layer<'_> {
@@ -77,8 +92,7 @@ impl Layer<'_> {
 
     fn mlp(&self, w: &Weights, x: Tensor) -> Tensor {
         let (d, ff) = (self.c.hidden_size, self.c.intermediate_size);
-        // By the tanh approximation, also where a file says "gelu".
-        let gate = w.linear("gate_proj", [ff, d]).forward(x).gelu_tanh();
+        let gate = w.linear("gate_proj", [ff, d]).forward(x).activation(self.act);
         w.linear("down_proj", [d, ff]).forward(gate * w.linear("up_proj", [ff, d]).forward(x))
     }
 }
@@ -95,12 +109,12 @@ impl Architecture for Gemma {
         if c.use_bidirectional_attention == Some(true) {
             return Err("config.json: use_bidirectional_attention: expected false, a model that generates".into());
         }
-        let rope = config.rope(c.head_dim, 10_000.0)?;
+        let (rope, act) = (config.max_positions(8192).rope(c.head_dim, 10_000.0)?, c.activation(config)?);
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = step.merge_embeddings(embed.forward(step.tokens()) * (c.hidden_size as f32).sqrt());
         for i in 0..c.num_hidden_layers {
-            x = Layer { c: &c, rope: &rope, spec: c.attention(i) }.forward(&w.at("model.layers").at(i), x);
+            x = Layer { c: &c, rope: &rope, spec: c.attention(i), act }.forward(&w.at("model.layers").at(i), x);
         }
         w.ignore("*.rotary_emb.inv_freq");
         let norm = w.rms_norm("model.norm", c.hidden_size, c.rms_norm_eps).plus_one();

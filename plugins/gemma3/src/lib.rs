@@ -125,7 +125,7 @@ impl Architecture for Gemma3 {
         for tower in ["vision_tower", "multi_modal_projector", "model.vision_tower", "model.multi_modal_projector"] {
             w.ignore(&format!("{tower}.*"));
         }
-        let new = w.at("model.language_model");
+        let new = w.at_first(&["model.language_model", "language_model"], "embed_tokens.weight");
         if new.has("embed_tokens.weight") {
             return Gemma3::logits(&text, &new, w, step);
         }

@@ -225,7 +225,10 @@ impl Architecture for Gemma3n {
         let (text, mlx) = (Config::from(config.json()["text_config"].clone()), w.at("language_model"));
         match mlx.at("model").has("embed_tokens.weight") {
             true => Gemma3n::logits(&text, &mlx.at("model"), &mlx, step),
-            false => Gemma3n::logits(&text, &w.at("model.language_model"), w, step),
+            false => {
+                let own = w.at_first(&["model.language_model", "language_model"], "embed_tokens.weight");
+                Gemma3n::logits(&text, &own, w, step)
+            }
         }
     }
 }

@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct Glm4Config {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 13_696,
+        num_hidden_layers: usize = 40,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = 2,
         head_dim: usize = 128,
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1.5625e-7,
-        vocab_size: usize,
+        vocab_size: usize = 151_552,
         tie_word_embeddings: bool = false,
     }
 }
@@ -59,7 +59,7 @@ impl Architecture for Glm4 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Glm4Config::parse(config)?;
-        let rope = config.partial_rope(c.head_dim, 10_000.0, 0.5)?.pairing(Pairing::Adjacent);
+        let rope = config.max_positions(131_072).partial_rope(c.head_dim, 10_000.0, 0.5)?.pairing(Pairing::Adjacent);
         let layer = Layer { c: &c, rope };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);

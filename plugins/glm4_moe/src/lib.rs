@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct Glm4MoeConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 10_944,
+        num_hidden_layers: usize = 46,
+        num_attention_heads: usize = 96,
+        num_key_value_heads: usize = 8,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 151_552,
         tie_word_embeddings: bool = false,
         use_qk_norm: bool = false,
         first_k_dense_replace: usize = 1,
@@ -94,7 +94,7 @@ impl Architecture for Glm4Moe {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Glm4MoeConfig::parse(config)?;
-        let rope = config.partial_rope(c.head_dim, 10_000.0, 0.5)?;
+        let rope = config.max_positions(131_072).partial_rope(c.head_dim, 10_000.0, 0.5)?;
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -5,14 +5,14 @@ use tamarack_api::*;
 
 config! {
     struct GptOssConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
-        head_dim: usize = 64,
+        hidden_size: usize = 2880,
+        intermediate_size: usize = 2880,
+        num_hidden_layers: usize = 36,
+        num_attention_heads: usize = 64,
+        num_key_value_heads: usize = 8; null = num_attention_heads,
+        head_dim: usize = 64; null = hidden_size / num_attention_heads.max(1),
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 201_088,
         tie_word_embeddings: bool = false,
         sliding_window: Option<usize> = Some(128),
         layer_types: Option<Vec<String>> = None,
@@ -94,7 +94,7 @@ fn rope(config: &Config, head_dim: usize) -> Result<RopeSpec> {
             "original_max_position_embeddings": 4096}"#;
         json["rope_scaling"] = yarn.parse().unwrap_or_default();
     }
-    Config::from(json).rope(head_dim, 150_000.0)
+    Config::from(json).max_positions(131_072).rope(head_dim, 150_000.0)
 }
 
 struct GptOss;

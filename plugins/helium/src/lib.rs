@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct HeliumConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 2560,
+        intermediate_size: usize = 7040,
+        num_hidden_layers: usize = 24,
+        num_attention_heads: usize = 20,
+        num_key_value_heads: usize = 20,
         head_dim: usize = 128,
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-8,
-        vocab_size: usize,
+        vocab_size: usize = 48_000,
         tie_word_embeddings: bool = false,
     }
 }
@@ -57,7 +57,7 @@ impl Architecture for Helium {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = HeliumConfig::parse(config)?;
-        let rope = config.rope(c.head_dim, 100_000.0)?.pairing(Pairing::Adjacent);
+        let rope = config.max_positions(4096).rope(c.head_dim, 100_000.0)?.pairing(Pairing::Adjacent);
         let layer = Layer { c: &c, rope };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);

@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct HunyuanConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 11_008,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 290_943,
         tie_word_embeddings: bool = false,
     }
 }
@@ -58,7 +58,7 @@ impl Architecture for Hunyuan {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = HunyuanConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
+        let layer = Layer { c: &c, rope: config.max_positions(2048).rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -44,17 +44,7 @@ impl Architecture for Idefics3 {
 
 impl VisionLanguage for Idefics3 {
     fn text(&self, config: &Config) -> Result<TextModel> {
-        let model = TextModel::new("llama", config, &[&TOWERS[..], &CONNECTORS].concat());
-        // Those of Llama's configuration class, which the first files leave out.
-        let defaults = json!({
-            "hidden_size": 4096,
-            "intermediate_size": 11_008,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "vocab_size": 32_000,
-        });
-        let own = Config::from(model.config.clone()).defaults(defaults);
-        Ok(TextModel { config: own.json().clone(), ..model })
+        Ok(TextModel::new("llama", config, &[&TOWERS[..], &CONNECTORS].concat()))
     }
 
     fn tower(&self, config: &Config, w: &Weights, step: &TowerStep) -> Result<Tensor> {

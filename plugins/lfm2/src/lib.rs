@@ -5,17 +5,17 @@ use tamarack_api::*;
 
 config! {
     struct Lfm2Config {
-        hidden_size: usize,
-        intermediate_size as "block_ff_dim" | "intermediate_size": usize,
+        hidden_size: usize = 2560,
+        intermediate_size as "block_ff_dim" | "intermediate_size": usize = 12_288,
         block_auto_adjust_ff_dim: bool = true,
         block_ffn_dim_multiplier: Option<f64> = Some(1.0),
         block_multiple_of: usize = 256,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
         num_key_value_heads: usize = 8,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 65_536,
         tie_word_embeddings as "tie_embedding" | "tie_word_embeddings": bool = true,
         conv_kernel as "conv_L_cache": usize = 3,
         full_attn_idxs: Option<Vec<usize>> = None,
@@ -94,7 +94,7 @@ impl Architecture for Lfm2 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Lfm2Config::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 1e6)? };
+        let layer = Layer { c: &c, rope: config.max_positions(128_000).rope(c.head_dim, 1e6)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -5,14 +5,16 @@ use tamarack_api::*;
 
 config! {
     struct LlamaConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        model_type: String,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = if model_type == "mistral" { 14_336 } else { 11_008 },
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = if model_type == "mistral" { 8 } else { num_attention_heads }; null = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
+        hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 32_000,
         tie_word_embeddings: bool = false,
         sliding_window: Option<usize> = Some(4096),
     }
@@ -46,7 +48,7 @@ impl Layer<'_> {
 
     fn mlp(&self, w: &Weights, x: Tensor) -> Tensor {
         let (d, ff) = (self.c.hidden_size, self.c.intermediate_size);
-        let gate = w.linear("gate_proj", [ff, d]).forward(x).silu();
+        let gate = w.linear("gate_proj", [ff, d]).forward(x).activation(self.c.hidden_act);
         w.linear("down_proj", [d, ff]).forward(gate * w.linear("up_proj", [ff, d]).forward(x))
     }
 }
@@ -61,9 +63,10 @@ impl Architecture for Llama {
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = LlamaConfig::parse(config)?;
         // Llama's own configuration class has no window, whatever a file says.
-        let window = c.sliding_window.filter(|_| config.model_type() == "mistral");
+        let window = c.sliding_window.filter(|_| c.model_type == "mistral");
         let spec = AttentionSpec::causal(c.head_dim).window(window);
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)?, spec };
+        let positions = if c.model_type == "mistral" { 131_072 } else { 2048 };
+        let layer = Layer { c: &c, rope: config.max_positions(positions).rope(c.head_dim, 10_000.0)?, spec };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = step.merge_embeddings(embed.forward(step.tokens()));

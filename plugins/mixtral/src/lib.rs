@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct MixtralConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 14_336,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = 8; null = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 32_000,
         tie_word_embeddings: bool = false,
         sliding_window: Option<usize> = None,
         num_local_experts as "num_local_experts" | "num_experts": usize = 8,
@@ -62,7 +62,7 @@ impl Architecture for Mixtral {
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = MixtralConfig::parse(config)?;
         let spec = AttentionSpec::causal(c.head_dim).window(c.sliding_window);
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 1e6)?, spec };
+        let layer = Layer { c: &c, rope: config.max_positions(131_072).rope(c.head_dim, 1e6)?, spec };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

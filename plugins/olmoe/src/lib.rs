@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct OlmoeConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 2048,
+        intermediate_size: usize = 2048,
+        num_hidden_layers: usize = 16,
+        num_attention_heads: usize = 16,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 50_304,
         tie_word_embeddings: bool = false,
         clip_qkv: Option<f32> = None,
         num_experts as "num_experts" | "num_local_experts": usize = 64,
@@ -69,7 +69,7 @@ impl Architecture for Olmoe {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = OlmoeConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
+        let layer = Layer { c: &c, rope: config.max_positions(4096).rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -18,7 +18,12 @@ config! {
     }
 }
 
-config! { struct TextConfig { hidden_size: usize = 2048 } }
+config! {
+    struct TextConfig {
+        model_type: String = "gemma".to_owned(),
+        hidden_size: usize = if model_type == "gemma2" { 2304 } else { 3072 },
+    }
+}
 
 struct PaliGemma;
 

@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct PhiConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 2048,
+        intermediate_size: usize = 8192,
+        num_hidden_layers: usize = 24,
+        num_attention_heads: usize = 32,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::GeluTanh,
         layer_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 51_200,
         tie_word_embeddings: bool = false,
         qk_layernorm: bool = false,
     }
@@ -60,7 +60,7 @@ impl Architecture for Phi {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = PhiConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.partial_rope(c.head_dim, 10_000.0, 0.5)? };
+        let layer = Layer { c: &c, rope: config.max_positions(2048).partial_rope(c.head_dim, 10_000.0, 0.5)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

@@ -4,18 +4,17 @@ use tamarack_api::*;
 
 config! {
     struct Phi3Config {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
+        hidden_size: usize = 3072,
+        intermediate_size: usize = 8192,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
         num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 32_064,
         tie_word_embeddings: bool = false,
         sliding_window: Option<usize> = None,
-        original_max_position_embeddings: usize = 4096,
     }
 }
 
@@ -58,6 +57,8 @@ impl Architecture for Phi3 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Phi3Config::parse(config)?;
+        let positions = json!({ "max_position_embeddings": 4096, "original_max_position_embeddings": 4096 });
+        let config = config.clone().defaults(positions);
         let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);

@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct PhimoeConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 6400,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = 8; null = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 32_064,
         tie_word_embeddings: bool = false,
         sliding_window: Option<usize> = None,
         num_local_experts as "num_local_experts" | "num_experts": usize = 16,
@@ -56,7 +56,7 @@ impl Layer<'_> {
 /// LongRoPE with factors of its own on cosines and sines. As in `transformers`, long sequences have another
 /// factor and no other frequencies.
 fn rope(config: &Config, head_dim: usize) -> Result<RopeSpec> {
-    let rope = config.rope(head_dim, 1e6)?;
+    let rope = config.max_positions(131_072).rope(head_dim, 1e6)?;
     let json = config.json();
     let factor = |key: &str| ["rope_scaling", "rope_parameters"].iter().find_map(|at| json[*at][key].as_f64());
     match (&rope.long, factor("short_mscale").zip(factor("long_mscale"))) {

@@ -21,7 +21,7 @@ config! {
         model_type: String,
         // What the layers make that goes on: -1 is the last one's, 0 what comes before the first.
         vision_feature_layer: PerLayer<i64> = PerLayer::All(if model_type == "llava" { -2 } else { -1 }),
-        vision_feature_select_strategy: String = "full".to_owned(),
+        vision_feature_select_strategy: String = if model_type == "llava" { "default" } else { "full" }.to_owned(),
         projector_hidden_act: Activation = Activation::Gelu,
         spatial_merge_size: usize = if model_type == "mistral3" { 2 } else { 1 },
     }
@@ -122,14 +122,11 @@ impl VisionLanguage for Pixtral {
             ("", _) => "mistral",
             (found, _) => found,
         };
-        let defaults = match model_type {
-            "mistral" => json!({
-                "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-                "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": config.model_type() == "mistral3",
-            }),
-            _ => json!({}),
+        let config = match config.model_type() {
+            "mistral3" => config.clone().defaults(json!({ "tie_word_embeddings": true })),
+            _ => config.clone(),
         };
-        Ok(TextModel::new(model_type, config, &[&TOWER[..], &PROJECTOR[..]].concat()).defaults(defaults))
+        Ok(TextModel::new(model_type, &config, &[&TOWER[..], &PROJECTOR[..]].concat()))
     }
 
     fn tower(&self, config: &Config, w: &Weights, step: &TowerStep) -> Result<Tensor> {

@@ -72,7 +72,11 @@ impl Architecture for Qwen25Vl {
 
 impl VisionLanguage for Qwen25Vl {
     fn text(&self, config: &Config) -> Result<TextModel> {
-        let defaults = json!({ "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80 });
+        // Those of Qwen2.5-VL's configuration class, where Qwen2's are others.
+        let defaults = json!({
+            "hidden_size": 8192, "intermediate_size": 29_568, "num_hidden_layers": 80, "num_attention_heads": 64,
+            "num_key_value_heads": 8, "vocab_size": 152_064, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_window_layers": 80,
+        });
         Ok(TextModel::new("qwen2", config, &TOWER).defaults(defaults))
     }
 

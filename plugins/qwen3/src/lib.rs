@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct Qwen3Config {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 22_016,
+        num_hidden_layers: usize = 32,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = 32; null = num_attention_heads,
         head_dim: usize = 128,
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 151_936,
         tie_word_embeddings: bool = false,
         use_sliding_window: bool = false,
         sliding_window: Option<usize> = Some(4096),
@@ -74,7 +74,7 @@ impl Architecture for Qwen3 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Qwen3Config::parse(config)?;
-        let rope = config.rope(c.head_dim, 10_000.0)?;
+        let rope = config.max_positions(32_768).rope(c.head_dim, 10_000.0)?;
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = step.merge_embeddings(embed.forward(step.tokens()));

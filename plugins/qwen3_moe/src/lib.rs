@@ -4,15 +4,15 @@ use tamarack_api::*;
 
 config! {
     struct Qwen3MoeConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 2048,
+        intermediate_size: usize = 6144,
+        num_hidden_layers: usize = 24,
+        num_attention_heads: usize = 32,
+        num_key_value_heads: usize = 4,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 151_936,
         tie_word_embeddings: bool = false,
         use_sliding_window: bool = false,
         sliding_window: Option<usize> = Some(4096),
@@ -83,7 +83,7 @@ impl Architecture for Qwen3Moe {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = Qwen3MoeConfig::parse(config)?;
-        let rope = config.rope(c.head_dim, 10_000.0)?;
+        let rope = config.max_positions(32_768).rope(c.head_dim, 10_000.0)?;
         let window = c.sliding_window.filter(|_| c.use_sliding_window);
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);

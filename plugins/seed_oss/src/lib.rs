@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct SeedOssConfig {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
-        head_dim: usize = 128,
+        hidden_size: usize = 4096,
+        intermediate_size: usize = 27_648,
+        num_hidden_layers: usize = 64,
+        num_attention_heads: usize = 80,
+        num_key_value_heads: usize = 8; null = num_attention_heads,
+        head_dim: usize = 128; null = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 155_136,
         tie_word_embeddings: bool = false,
     }
 }
@@ -57,7 +57,7 @@ impl Architecture for SeedOss {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = SeedOssConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
+        let layer = Layer { c: &c, rope: config.max_positions(524_288).rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

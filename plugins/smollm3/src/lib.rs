@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct SmolLm3Config {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 2048,
+        intermediate_size: usize = 11_008,
+        num_hidden_layers: usize = 36,
+        num_attention_heads: usize = 16,
+        num_key_value_heads: usize = 4; null = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize,
+        vocab_size: usize = 128_256,
         tie_word_embeddings: bool = true,
         no_rope_layer_interval: usize = 4,
         // 1 where a layer does have one.
@@ -78,7 +78,7 @@ impl Architecture for SmolLm3 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = SmolLm3Config::parse(config)?;
-        let rope = config.rope(c.head_dim, 2e6)?;
+        let rope = config.max_positions(32_768).rope(c.head_dim, 2e6)?;
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

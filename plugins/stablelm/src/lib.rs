@@ -9,7 +9,7 @@ config! {
         intermediate_size: usize = 6912,
         num_hidden_layers: usize = 32,
         num_attention_heads: usize = 32,
-        num_key_value_heads: usize = num_attention_heads,
+        num_key_value_heads: usize = 32,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         layer_norm_eps: f32 = 1e-5,
@@ -70,7 +70,7 @@ impl Architecture for StableLm {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = StableLmConfig::parse(config)?;
-        let layer = Layer { c: &c, rope: config.partial_rope(c.head_dim, 10_000.0, 0.25)? };
+        let layer = Layer { c: &c, rope: config.max_positions(4096).partial_rope(c.head_dim, 10_000.0, 0.25)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

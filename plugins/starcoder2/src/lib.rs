@@ -5,15 +5,15 @@ use tamarack_api::*;
 
 config! {
     struct StarCoder2Config {
-        hidden_size: usize,
-        intermediate_size: usize,
-        num_hidden_layers: usize,
-        num_attention_heads: usize,
-        num_key_value_heads: usize = num_attention_heads,
+        hidden_size: usize = 3072,
+        intermediate_size: usize = 12_288,
+        num_hidden_layers: usize = 30,
+        num_attention_heads: usize = 24,
+        num_key_value_heads: usize = 2,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::GeluTanh,
         norm_epsilon: f32 = 1e-5,
-        vocab_size: usize,
+        vocab_size: usize = 49_152,
         tie_word_embeddings: bool = true,
         sliding_window: Option<usize> = None,
     }
@@ -57,7 +57,7 @@ impl Architecture for StarCoder2 {
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
         let c = StarCoder2Config::parse(config)?;
-        let layer = Layer { c: &c, rope: config.rope(c.head_dim, 10_000.0)? };
+        let layer = Layer { c: &c, rope: config.max_positions(4096).rope(c.head_dim, 10_000.0)? };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = embed.forward(step.tokens());

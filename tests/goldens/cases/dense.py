@@ -47,6 +47,8 @@ CASES = {
         },
     },
     "qwen3": {
+        # As the model without its head is saved.
+        "base": {"config": {"head_dim": 8, "tie_word_embeddings": True, "num_hidden_layers": 1}, "without": [{"rope_theta": 100.0}], "rename": {"model.": ""}},
         "wide_heads": {
             "config": {"head_dim": 12, "rope_theta": 1e6, "use_sliding_window": False, "sliding_window": 4, "rms_norm_eps": 1e-2},
             "without": [{"rms_norm_eps": 1e-6}, {"rope_theta": 1e4}],
@@ -62,6 +64,7 @@ CASES = {
     "gemma": {
         "plain": {"config": {"head_dim": 16, "num_key_value_heads": 1, "hidden_act": "gelu", "rms_norm_eps": 0.1},
                   "without": [{"rms_norm_eps": 1e-6}]},
+        "silu": {"config": {"head_dim": 8, "hidden_act": "silu", "num_hidden_layers": 1}, "without": [{"hidden_act": "gelu"}]},
         "untied": {
             "config": {"head_dim": 8, "num_key_value_heads": 4, "tie_word_embeddings": False, "attention_bias": True, "rope_theta": 500.0},
             "without": [{"attention_bias": False}, {"rope_theta": 1e4}],
@@ -70,6 +73,9 @@ CASES = {
         },
     },
     "gemma2": {
+        # Of both fields one counts. Heads of keys are the class's, and so are the caps.
+        "relu": {"config": {"head_dim": 8, "hidden_act": "silu", "hidden_activation": "relu", "num_key_value_heads": "absent", "num_hidden_layers": 1},
+                 "without": [{"hidden_activation": "gelu_pytorch_tanh"}]},
         "by_head": {
             "config": {"head_dim": 12, "query_pre_attn_scalar": 12, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 6.0, "sliding_window": 8},
             "without": [{"attn_logit_softcapping": None}, {"sliding_window": 64}],
@@ -120,6 +126,8 @@ CASES = {
         },
         "wide": {"config": {"intermediate_size": 128, "num_key_value_heads": "absent", "partial_rotary_factor": 0.5},
                  "without": [{"partial_rotary_factor": 1.0}]},
+        # Its head has a bias, tied or not.
+        "tied": {"config": {"tie_word_embeddings": True, "num_hidden_layers": 1}, "without": [{"partial_rotary_factor": 1.0}]},
     },
     "phi3": {
         "partial": {
@@ -220,6 +228,7 @@ CASES = {
         },
     },
     "starcoder2": {
+        "defaults": {"config": {"num_key_value_heads": "absent", "hidden_act": "absent", "num_hidden_layers": 1}, "without": [{"hidden_act": "relu"}]},
         "plain": {"config": {"norm_epsilon": 1e-2}, "without": [{"norm_epsilon": 1e-5}, {"hidden_act": "silu"}, {"use_bias": False}]},
         "window": {
             "config": {"use_bias": False, "sliding_window": 6, "tie_word_embeddings": False, "num_key_value_heads": 4, "rope_theta": 100.0, "hidden_act": "gelu"},

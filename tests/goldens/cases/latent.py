@@ -11,6 +11,11 @@ YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "
 
 CASES = {
     "deepseek_v2": {
+        "gelu": {
+            "steady": True,
+            "config": MLA | EXPERTS | {"n_shared_experts": 1, "hidden_act": "gelu"},
+            "without": [{"hidden_act": "silu"}],
+        },
         "greedy": {
             "steady": True,
             "config": MLA | EXPERTS | {"n_shared_experts": 2, "routed_scaling_factor": 1.5, "topk_method": "greedy", "rope_theta": 100.0},
@@ -26,6 +31,11 @@ CASES = {
         },
     },
     "deepseek_v3": {
+        "relu": {
+            "steady": True,
+            "config": MLA | EXPERTS | {"n_shared_experts": 1, "n_group": 2, "topk_group": 1, "hidden_act": "relu"},
+            "without": [{"hidden_act": "silu"}],
+        },
         "in_groups": {
             "steady": True,
             "config": MLA | EXPERTS | {"n_shared_experts": 1, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "norm_topk_prob": True,

@@ -191,6 +191,7 @@ pub struct Outcome {
 pub fn info(capacity: Capacity) -> ModelInfo {
     ModelInfo {
         image_rows: 0,
+        unused: Default::default(),
         model_type: "toy".to_owned(),
         plugin: "toy".to_owned(),
         device: "toy".to_owned(),

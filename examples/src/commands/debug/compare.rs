@@ -1,6 +1,9 @@
 //! `tamarack debug compare`: the first module whose result is not what it should be.
 
-use super::super::{model::LoadArgs, output};
+use super::super::{
+    model::{LoadArgs, warn_unused},
+    output,
+};
 use crate::{
     errors::Usage,
     table::{Side, Table},
@@ -99,8 +102,9 @@ impl Compare {
         let model_type = checkpoint.config()["model_type"].as_str().unwrap_or("");
         let registry = self.load.plugins.registry();
         let found = registry.find(model_type)?;
-        let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-        Ok(lower(&found.record("text", checkpoint.config(), index)?))
+        let (graph, unused) = found.record_text(checkpoint, self.load.strict)?;
+        warn_unused(&self.model, &unused);
+        Ok(lower(&graph))
     }
 
     fn with_recorded(

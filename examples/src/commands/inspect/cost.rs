@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tamarack::{
-    Result,
+    Result, Unused,
     checkpoint::Checkpoint,
     plugins::Registry,
     program::{Op, Program, RULES, lower, rewrite},
@@ -17,6 +17,8 @@ pub struct Served {
     pub program: Program,
     /// Bytes of the weights on a device.
     pub weights: u64,
+    /// Tensors that it does not use.
+    pub unused: Unused,
 }
 
 /// The dispatches of one step.
@@ -29,19 +31,18 @@ pub struct Dispatches {
 }
 
 impl Served {
-    /// Records `checkpoint` with the plugin that serves it.
+    /// Records `checkpoint` with the plugin that serves it, and refuses unused tensors if it is to be `strict`.
     ///
     /// # Errors
     /// None does, or the files do not fit together.
-    pub fn by(registry: &Registry, checkpoint: &Checkpoint) -> Result<Served> {
+    pub fn by(registry: &Registry, checkpoint: &Checkpoint, strict: bool) -> Result<Served> {
         let model_type = checkpoint.config()["model_type"].as_str().unwrap_or("");
         let found = registry.find(model_type)?;
-        let index = checkpoint.tensors().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
-        let graph = found.record("text", checkpoint.config(), index)?;
+        let (graph, unused) = found.record_text(checkpoint, strict)?;
         let format = |p: &Program, w| fold(&p.weights, w, checkpoint).ok()?.format_of_all();
         let (program, _) = rewrite(lower(&graph), RULES, &format);
         let weights = weight_bytes(&program, checkpoint)?;
-        Ok(Served { plugin: found.origin(), program, weights })
+        Ok(Served { plugin: found.origin(), program, weights, unused })
     }
 
     /// Bytes that one token takes in the caches of all layers, whose elements are f16.

@@ -109,9 +109,12 @@ fn what_is_no_text_or_too_much_is_said() {
 
 #[test]
 fn penalties_may_be_negative() {
-    for (option, value) in
-        [("--frequency-penalty", "-2"), ("--presence-penalty", "-0.5"), ("--frequency-penalty", "-1e-3")]
-    {
+    for (option, value) in [
+        ("--frequency-penalty", "-2"),
+        ("--presence-penalty", "-0.5"),
+        ("--frequency-penalty", "-1e-3"),
+        ("--presence-penalty", "-.5"),
+    ] {
         let child = chat(&[option, value, "hi"]).spawn().unwrap();
         let events = events(&String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap());
         let name = option[2..].replace('-', "_");

@@ -13,25 +13,25 @@ pub struct Sampling {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// How much chance decides; 0 always takes the most likely token [default: the model's, else 0.6]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
     temperature: Option<f32>,
     /// Choose among the most likely tokens whose probabilities add up to this [default: the model's, else 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
     top_p: Option<f32>,
     /// Choose among this many of the most likely tokens; 0 is all [default: the model's, else 0]
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Choose among tokens at least this likely, relative to the most likely one [default: the model's, else 0]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
     min_p: Option<f32>,
     /// Make tokens that were there less likely: 1.1 is much [default: the model's, else 1]
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     repetition_penalty: Option<f32>,
     /// Subtract this from the logits of tokens that were there; a negative number makes them more likely
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     presence_penalty: Option<f32>,
     /// Subtract this from the logits of tokens as often as they were there; a negative number makes them more likely
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     frequency_penalty: Option<f32>,
     /// Forget the oldest tokens beyond this many, and go on past the end of the context
     #[arg(long, value_name = "N", allow_negative_numbers = true)]

@@ -73,7 +73,7 @@ fn header<'a>(name: &str, mut file: impl BufRead + Seek + 'a) -> Result<(impl Im
     let read = file.by_ref().take(HEAD as u64).read_to_end(&mut head).and_then(|_| file.rewind());
     read.map_err(|e| Error::io(name, e))?;
     let format = formats::supported(&head)
-        .ok_or_else(|| formats::refuse(name, &head, "expected a JPEG, PNG, WebP, GIF or BMP image"))?;
+        .ok_or_else(|| formats::refuse(name, &head, "expected a JPEG, PNG, WebP, GIF or BMP image", "found neither"))?;
     let mut decoder = ImageReader::with_format(file, format).into_decoder().map_err(|e| undecodable(name, &e))?;
     check_size(name, decoder.dimensions().into())?;
     decoder.set_limits(limits()).map_err(|e| undecodable(name, &e))?;

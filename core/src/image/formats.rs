@@ -7,7 +7,7 @@ use image::{ImageFormat, guess_format};
 pub(super) const HEAD: usize = 1024;
 
 const TO_PNG: &str = "convert it to PNG";
-const TO_FRAMES: &str = "make frames of it by `ffmpeg -i FILE FOLDER/%05d.png` and give the folder as a video";
+const TO_FRAMES: &str = "other videos become frames by `ffmpeg -i FILE FOLDER/%05d.png`";
 const TO_PICTURE: &str = "make an image of it, a PNG say";
 const NO_IMAGE: &str = "give the address of the image itself";
 
@@ -25,7 +25,11 @@ const SIGNATURES: &[(usize, &[u8], &str, &str)] = &[
     (0, b"8BPS", "a Photoshop document", TO_PNG),
     (0, b"gimp xcf", "a GIMP image", TO_PNG),
     (0, b"\0\0\x01\0", "an icon (ICO)", TO_PNG),
+    // Neither has a color map, so that five zeros follow, where a cursor has how many there are.
+    (0, b"\0\0\x02\0\0\0\0\0", "a TGA image", TO_PNG),
+    (0, b"\0\0\x0a\0\0\0\0\0", "a TGA image", TO_PNG),
     (0, b"\0\0\x02\0", "a cursor (CUR)", TO_PNG),
+    (0, b"\x01\xda", "an SGI image", TO_PNG),
     (0, b"icns", "an icon (ICNS)", TO_PNG),
     (0, b"qoif", "a QOI image", TO_PNG),
     (0, b"DDS ", "a DDS texture", TO_PNG),
@@ -77,12 +81,12 @@ pub(super) fn supported(head: &[u8]) -> Option<ImageFormat> {
     formats.contains(&format).then_some(format)
 }
 
-/// The refusal of a file that begins like this, where `expected` was expected.
-pub(super) fn refuse(name: &str, head: &[u8], expected: &str) -> Error {
+/// The refusal of a file that begins like this, where `expected` was expected; `otherwise` is said of one that nobody knows.
+pub(super) fn refuse(name: &str, head: &[u8], expected: &str, otherwise: &str) -> Error {
     let message = match known(head) {
         Some((what, remedy)) => format!("{expected}, found {what}: {remedy}"),
         None if head.is_empty() => format!("{expected}, found an empty file"),
-        None => format!("{expected}, found neither"),
+        None => format!("{expected}, {otherwise}"),
     };
     Error::file(name, message)
 }
@@ -146,21 +150,23 @@ mod tests {
             (avif, "found an AVIF image"),
             (heif, "found a HEIC image"),
             (of_another_box, "found a HEIF image"),
-            (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "found an MP4 video: make frames of it by `ffmpeg"),
+            (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "found an MP4 video: other videos become frames by `ffmpeg"),
             (b"\xff\xff\xff\xffftypqt  ", "found a QuickTime video"),
             (b"\xff\x0a\xfa\x1f", "found a JPEG XL image"),
             (b"MM\0*\0\0\0\x08", "found a TIFF image"),
             (b"8BPS\0\x01", "found a Photoshop document"),
             (b"\0\0\x01\0\x01\0", "found an icon (ICO)"),
+            (b"\0\0\x02\0\0\0\0\0\0\0\0\0", "found a TGA image"),
+            (b"\0\0\x02\0\x01\0\x20\x20", "found a cursor (CUR)"),
             (b"%PDF-1.7\n", "found a PDF document: make an image of it"),
             (b"P6\n3 2\n255\n", "found a Netpbm image"),
-            (b"P6", "found neither"),
+            (b"P6", "found another"),
             (b"\xef\xbb\xbf<?xml version=\"1.0\"?>\n<!-- a cat -->\n<SVG xmlns=\"..\">", "found an SVG drawing"),
             (b"\n<!DOCTYPE html><svg>", "found an HTML page: give the address of the image itself"),
-            (b"{\"error\": \"<svg\"}", "found neither"),
+            (b"{\"error\": \"<svg\"}", "found another"),
             (b"", "found an empty file"),
         ] {
-            let e = refuse("a.png", head, "expected a PNG image").to_string();
+            let e = refuse("a.png", head, "expected a PNG image", "found another").to_string();
             assert!(e.starts_with("a.png: expected a PNG image, ") && e.contains(expected), "{e}");
             assert!(!e.contains("damaged") && supported(head).is_none(), "{e}");
         }

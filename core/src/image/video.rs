@@ -28,8 +28,9 @@ const AT_ONCE: usize = 64 << 20;
 /// What a frame lasts that claims no time: what browsers take.
 const DELAY: Duration = Duration::from_millis(100);
 /// What is said of files that are no video here.
-const EXPECTED: &str = "expected a folder of frames, or an animated GIF, WebP or PNG (`ffmpeg -i FILE FOLDER/%05d.png` makes \
-                        frames of any video)";
+const EXPECTED: &str = "expected a folder of frames, or an animated GIF, WebP or PNG";
+/// And of those of which nobody knows what they are.
+const OTHERWISE: &str = "found neither; other videos become frames by `ffmpeg -i FILE FOLDER/%05d.png`";
 
 /// A video of a prompt.
 ///
@@ -221,7 +222,7 @@ fn animated(name: &str, bytes: &[u8]) -> Result<Option<ImageFormat>> {
             PngDecoder::new(file).and_then(|d| d.is_apng()).map_err(|e| decode::undecodable(name, &e))?
         }
         Some(ImageFormat::Jpeg | ImageFormat::Bmp) => false,
-        _ => return Err(formats::refuse(name, &bytes[..bytes.len().min(formats::HEAD)], EXPECTED)),
+        _ => return Err(formats::refuse(name, &bytes[..bytes.len().min(formats::HEAD)], EXPECTED, OTHERWISE)),
     };
     Ok(format.filter(|_| is_animated))
 }

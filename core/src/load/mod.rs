@@ -3,6 +3,7 @@
 mod device;
 mod place;
 mod record;
+mod sampling;
 mod settings;
 mod target;
 mod text;

@@ -9,7 +9,7 @@ use crate::{
     },
     text::Tokenizer,
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// A model and what belongs to it, on the engine's thread.
 pub struct ModelContext {
@@ -240,23 +240,49 @@ impl Model {
             let mut end = tokens.len().min(start + chunk.clamp(1, capacity.rows));
             end = end.min(start.max(first) + capacity.outputs);
             self.images.turn();
-            let rows = capacity.rows.min(capacity.outputs);
-            match self.see(sequence, end - start, rows)? {
-                0 => return Err(Error::Request(format!("no step of {rows} rows has room for an image of the prompt"))),
+            match self.see(sequence, end - start, capacity.rows)? {
+                0 => {
+                    let rows = capacity.rows;
+                    return Err(Error::Request(format!("no step of {rows} rows has room for an image of the prompt")));
+                }
                 known => end = start + known,
             }
-            let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
-            let mut step = Step::default();
-            let draw = |i: usize| (start + i >= first).then_some(Draw { logits: true, ..Draw::default() });
-            while step.rows.is_empty() && self.pool.lacks(sequence, ids.len()) && self.reclaim() {}
-            if !step.push(sequence, &mut self.pool, &ids, draw) {
-                let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
-                return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));
+            // Tokens that see each other share a step, which may have fewer outputs than rows: it is run again for the rest.
+            let mut from = start.max(first);
+            loop {
+                let outputs = from..end.min(from + capacity.outputs);
+                self.step(sequence, tokens, end, &outputs, &mut each)?;
+                from = outputs.end;
+                if from >= end {
+                    break;
+                }
+                sequence.truncate(start, &mut self.pool);
             }
-            self.executor.submit(&step)?;
-            let rows = self.executor.collect()?.logits;
-            rows.into_iter().enumerate().for_each(|(i, row)| each(start.max(first) + i, row));
         }
+        Ok(())
+    }
+
+    /// Runs the tokens up to `end` that a sequence has not been fed yet, and gives the logits after those of `outputs`.
+    fn step(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        end: usize,
+        outputs: &Range<usize>,
+        each: &mut impl FnMut(usize, Vec<f32>),
+    ) -> Result<()> {
+        let start = sequence.len();
+        let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
+        let mut step = Step::default();
+        let draw = |i: usize| outputs.contains(&(start + i)).then_some(Draw { logits: true, ..Draw::default() });
+        while self.pool.lacks(sequence, ids.len()) && self.reclaim() {}
+        if !step.push(sequence, &mut self.pool, &ids, draw) {
+            let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
+            return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));
+        }
+        self.executor.submit(&step)?;
+        let rows = self.executor.collect()?.logits;
+        rows.into_iter().zip(outputs.start..).for_each(|(row, i)| each(i, row));
         Ok(())
     }
 }

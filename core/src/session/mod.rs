@@ -56,10 +56,10 @@ impl ChatSession {
     pub fn new(container: ModelContainer) -> ChatSession {
         ChatSession {
             cache: container.prompt_cache(),
+            parameters: container.generate_parameters(),
             container,
             instructions: None,
             history: Vec::new(),
-            parameters: GenerateParameters::default(),
             tools: Vec::new(),
             context: Map::new(),
             media: Vec::new(),
@@ -90,7 +90,7 @@ impl ChatSession {
         self
     }
 
-    /// How tokens are chosen.
+    /// How tokens are chosen, in place of [`ModelContainer::generate_parameters`].
     pub fn parameters(mut self, parameters: GenerateParameters) -> ChatSession {
         self.parameters = parameters;
         self

@@ -156,11 +156,8 @@ pub fn warn(failures: &[Failure], error: Option<&Error>) {
 /// Names the tensors that the architecture does not use.
 pub fn warn_unused(model: &str, unused: &Unused) {
     if !unused.is_empty() {
-        // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(
-            std::io::stderr(),
-            "warning: {model}: left out, since the architecture does not use them: {unused} (--strict refuses that)"
-        );
+        let reason = "left out, since the architecture does not use them";
+        output::note(format_args!("warning: {model}: {reason}: {unused} (--strict refuses that)"));
     }
 }
 

@@ -8,6 +8,9 @@ use super::RemoteFile;
 use super::select::Wanted;
 use crate::{Error, Result};
 
+/// What says in which file each tensor is.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
 /// What is kept of one repository.
 pub(super) struct Cache {
     /// `models--org--name`.
@@ -150,7 +153,7 @@ fn missing_file(snapshot: &Path, names: &[String], wanted: &Wanted) -> Option<St
         return None;
     }
     let absent = || {
-        let index = std::fs::read(snapshot.join("model.safetensors.index.json")).ok()?;
+        let index = std::fs::read(snapshot.join(INDEX)).ok()?;
         let index: serde_json::Value = serde_json::from_slice(&index).ok()?;
         let named = index.get("weight_map")?.as_object()?.values().filter_map(|name| name.as_str());
         named.into_iter().find(|name| !is_there(name)).map(str::to_owned)
@@ -159,14 +162,14 @@ fn missing_file(snapshot: &Path, names: &[String], wanted: &Wanted) -> Option<St
     match absent() {
         Some(_) if numbered.any(is_complete) => None,
         Some(name) => Some(name),
-        None if snapshot.join("model.safetensors.index.json").exists() => None,
+        None if snapshot.join(INDEX).exists() => None,
         None => first
             .and_then(|(stem, count, end)| (1..=count).map(|i| part(stem, i, count, end)).find(|name| !is_there(name))),
     }
 }
 
 /// Of a file that is one of several, `NAME-00001-of-00003.END`: name, how many, and end.
-fn numbers(name: &str) -> Option<(&str, usize, &str)> {
+pub(super) fn numbers(name: &str) -> Option<(&str, usize, &str)> {
     let (rest, end) = name.rsplit_once('.')?;
     let (rest, count) = rest.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use hf_hub::HFError;
 use reqwest::Response;
 
 use super::Failure;
@@ -110,15 +109,6 @@ impl Trouble {
                 unreachable(format!(": {endpoint} fails with status {status}{detail}; try again later"))
             }
             (status, _) => refused(format!(": {endpoint} answers with status {status}{detail}")),
-        }
-    }
-}
-
-impl From<HFError> for Trouble {
-    fn from(error: HFError) -> Trouble {
-        match error {
-            HFError::Request { source, .. } => Trouble::Network(source),
-            other => Trouble::Malformed(format!("cannot be read by its own protocol, Xet: {other}")),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::cache::{INDEX, numbers};
 use super::{MODEL_FILES, RemoteFile};
 use crate::{Error, Result};
 
@@ -102,6 +103,12 @@ impl Wanted {
         if self.model && has(|path| path.starts_with("model") && path.ends_with(".safetensors")) {
             chosen.retain(|file| !file.path.starts_with("consolidated"));
         }
+        // Without an index a whole file counts, and its numbered parts are left over, as for transformers.
+        let is_indexed = chosen.iter().any(|file| file.path == INDEX);
+        if self.model && !is_indexed && chosen.iter().any(|file| file.path == "model.safetensors") {
+            let is_part = |path: &str| path.ends_with(".safetensors") && numbers(path).is_some();
+            chosen.retain(|file| !is_part(&file.path));
+        }
         if chosen.is_empty() {
             let (wanted, found) = (&self.described, names.join(", "));
             return Err(Error::Hub(format!("{repo}: expected files like {wanted}, found: {found}")));
@@ -178,6 +185,11 @@ mod tests {
         assert_eq!(choose("o/n", super::super::TOKENIZER_FILES, &files).unwrap(), files);
         let files = ["config.json", "model.safetensors", "consolidated.safetensors", "onnx/a.json", "x.bin"];
         assert_eq!(choose("o/n", MODEL_FILES, &files).unwrap(), ["config.json", "model.safetensors"]);
+        let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors"];
+        assert_eq!(choose("o/n", MODEL_FILES, &parts).unwrap(), parts[2..]);
+        assert_eq!(choose("o/n", MODEL_FILES, &parts[..2]).unwrap(), parts[..2]);
+        let indexed = [&parts[..], &["model.safetensors.index.json"]].concat();
+        assert_eq!(choose("o/n", MODEL_FILES, &indexed).unwrap(), indexed);
         assert_eq!(choose("o/n", &["onnx/*"], &files).unwrap(), ["onnx/a.json"]);
         assert_eq!(choose("o/n", &["*.safetensors"], &files).unwrap().len(), 2);
         let parts = ["q-00001-of-00002.gguf", "q-00002-of-00002.gguf", "q.gguf", "[q].gguf"];

@@ -12,11 +12,15 @@ use std::{
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+/// What was asked, and with which token.
+type Requests = Mutex<Vec<(String, Option<String>)>>;
+/// Variables of the environment.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// A hub with one repository, `org/name`. It runs for as long as the process.
 struct StandIn {
     url: String,
-    /// What was asked, and with which token.
-    requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    requests: Arc<Requests>,
 }
 
 impl StandIn {
@@ -39,11 +43,7 @@ impl StandIn {
     }
 }
 
-fn answer(
-    mut stream: TcpStream,
-    files: &BTreeMap<&'static str, Vec<u8>>,
-    log: &Mutex<Vec<(String, Option<String>)>>,
-) -> Option<()> {
+fn answer(mut stream: TcpStream, files: &BTreeMap<&'static str, Vec<u8>>, log: &Requests) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines().map_while(Result::ok);
     let request = lines.next()?;
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
@@ -62,7 +62,7 @@ fn answer(
     stream.write_all(&[head.as_bytes(), &body].concat()).ok()
 }
 
-fn with_hub(hub: &str, cache: &str, variables: &[(&str, &str)], arguments: &[&str]) -> Outcome {
+fn with_hub(hub: &str, cache: &str, variables: Variables<'_>, arguments: &[&str]) -> Outcome {
     let mut command = tamarack(arguments);
     for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE"] {
         command.env_remove(name);
@@ -100,7 +100,7 @@ fn tokens_are_sent_without_white_space() {
     fs::create_dir(&home).unwrap();
     fs::write(home.join("token"), "hf_home\n").unwrap();
     fs::write(&file, "\thf_file\r\n").unwrap();
-    let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+    let cases: [(Variables<'_>, Option<&str>); 7] = [
         (&[("HF_TOKEN", "hf_x\n"), ("HUGGING_FACE_HUB_TOKEN", "hf_y")], Some("Bearer hf_x")),
         (&[("HF_TOKEN", " \thf_x\r\n\u{a0}")], Some("Bearer hf_x")),
         (&[("HF_TOKEN", ""), ("HUGGING_FACE_HUB_TOKEN", " hf_y ")], Some("Bearer hf_y")),

@@ -153,7 +153,7 @@ async fn refusals_say_what_to_do() {
         assert!(error.contains(wanted), "{id}: {error}");
     }
     let blobs = std::fs::read_dir(cache.path().join("models--org--broken/blobs")).unwrap();
-    let whole = blobs.flatten().filter(|blob| !blob.path().extension().is_some_and(|end| end == "incomplete"));
+    let whole = blobs.flatten().filter(|blob| blob.path().extension().is_none_or(|end| end != "incomplete"));
     assert_eq!(whole.count(), 0, "nothing damaged is taken for whole");
     let stranger = Hub::builder().endpoint(&stand_in.url).cache_dir(cache.path()).token("other").offline(false);
     let error = stranger.build().unwrap().snapshot("org/tiny", None, MODEL_FILES, quiet).await.unwrap_err();

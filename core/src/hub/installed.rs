@@ -3,9 +3,10 @@
 use super::{
     Hub,
     cache::{Cache, names},
-    select::Source,
+    select::{Source, Wanted},
 };
 use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A model of the hub that is on this machine.
@@ -51,29 +52,42 @@ impl Hub {
         let source = Source::parse(id)?;
         let folder = Cache::new(self.client.cache_dir(), &source.repo).folder;
         let absent = || Error::Hub(format!("{id} is not in the cache at {}", self.client.cache_dir().display()));
-        let Some(file) = source.file else {
-            let bytes = size(&folder.join("blobs"));
+        if source.file.is_none() {
+            let bytes = size(&folder);
             return match std::fs::remove_dir_all(&folder) {
                 Ok(()) => Ok(bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(absent()),
                 Err(e) => Err(Error::io(&folder, e)),
             };
-        };
-        // The same file may be in several snapshots, and its blob behind all of them.
-        let mut blobs = Vec::new();
+        }
+        // The same file may be in several snapshots, and its blob behind other files, too.
+        let wanted = Wanted::new(&source, &[])?;
+        let (mut removed, mut kept) = (BTreeMap::new(), BTreeSet::new());
         for snapshot in folders(&folder.join("snapshots")) {
-            let pointer = snapshot.join(&file);
-            if let Ok(blob) = pointer.canonicalize() {
-                blobs.push((blob.metadata().map_or(0, |m| m.len()), blob));
+            for name in names(&snapshot) {
+                let pointer = snapshot.join(&name);
+                let Ok(content) = pointer.canonicalize() else { continue };
+                if !wanted.matches(&name) {
+                    kept.insert(content);
+                    continue;
+                }
+                removed.insert(content, pointer.metadata().map_or(0, |m| m.len()));
                 std::fs::remove_file(&pointer).map_err(|e| Error::io(&pointer, e))?;
             }
         }
-        blobs.sort();
-        blobs.dedup();
-        for (_, blob) in blobs.iter().filter(|(_, blob)| blob.exists()) {
-            std::fs::remove_file(blob).map_err(|e| Error::io(blob, e))?;
+        if removed.is_empty() {
+            return Err(absent());
         }
-        if blobs.is_empty() { Err(absent()) } else { Ok(blobs.iter().map(|(bytes, _)| bytes).sum()) }
+        // What a link leads to outside of the cache is not the cache's to remove.
+        let blobs = folder.join("blobs").canonicalize();
+        let mut bytes = 0;
+        for (content, size) in removed.into_iter().filter(|(content, _)| !kept.contains(content)) {
+            if blobs.as_ref().is_ok_and(|blobs| content.starts_with(blobs)) {
+                std::fs::remove_file(&content).map_err(|e| Error::io(&content, e))?;
+            }
+            bytes += if content.exists() { 0 } else { size };
+        }
+        Ok(bytes)
     }
 }
 
@@ -86,7 +100,7 @@ fn installed(id: String, folder: &Path) -> Option<Installed> {
     let path = main.filter(|path| path.is_dir()).or_else(last)?;
     let mut files = names(&path);
     files.sort();
-    (!files.is_empty()).then(|| Installed { id, files, bytes: size(&folder.join("blobs")).max(size(&path)), path })
+    (!files.is_empty()).then(|| Installed { id, files, bytes: size(folder), path })
 }
 
 fn folders(folder: &Path) -> Vec<PathBuf> {
@@ -94,15 +108,33 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
-/// Bytes of the files below a folder, those that are only pointed to left out.
+/// Bytes of the files that a repository has in the cache: of its blobs, and where there are no links, of its snapshots.
 fn size(folder: &Path) -> u64 {
+    let mut seen = BTreeSet::new();
+    ["blobs", "snapshots"].iter().map(|part| below(&folder.join(part), &mut seen)).sum()
+}
+
+/// Bytes of the files below a folder, those left out that are only pointed to, or have been seen under another name.
+fn below(folder: &Path, seen: &mut BTreeSet<(u64, u64)>) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let each = |entry: std::fs::DirEntry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => size(&entry.path()),
-        Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |m| m.len()),
+        Ok(kind) if kind.is_dir() => below(&entry.path(), seen),
+        Ok(kind) if kind.is_file() => entry.metadata().map_or(0, |m| if is_new(&m, seen) { m.len() } else { 0 }),
         _ => 0,
     };
     entries.map(each).sum()
+}
+
+/// Whether a file is not one with a second name of what has been seen.
+#[cfg(unix)]
+fn is_new(file: &std::fs::Metadata, seen: &mut BTreeSet<(u64, u64)>) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    file.nlink() == 1 || seen.insert((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_new(_: &std::fs::Metadata, _: &mut BTreeSet<(u64, u64)>) -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -127,6 +159,58 @@ mod tests {
             #[cfg(not(unix))]
             fs::copy(&blob, snapshot.join(name)).unwrap();
         }
+    }
+
+    /// Windows without links, and copies of a cache: some or all snapshots hold the files themselves.
+    #[cfg(unix)]
+    #[test]
+    fn sizes_count_files_that_are_no_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::builder().cache_dir(folder.path()).build().unwrap();
+        let files = [("config.json", "{}"), ("model.safetensors", "12345"), ("x.gguf", "123")];
+        for (moved, copied) in [(1, false), (3, false), (2, true)] {
+            add(folder.path(), "org/a", &files);
+            let repo = folder.path().join("models--org--a");
+            for (name, content) in &files[..moved] {
+                let pointer = repo.join("snapshots/abc").join(name);
+                fs::remove_file(&pointer).unwrap();
+                match copied {
+                    true => fs::hard_link(repo.join("blobs").join(format!("blob-{name}")), &pointer).unwrap(),
+                    false => {
+                        fs::write(&pointer, content).unwrap();
+                        fs::remove_file(repo.join("blobs").join(format!("blob-{name}"))).unwrap();
+                    }
+                }
+            }
+            if moved == 3 {
+                fs::remove_dir_all(repo.join("blobs")).unwrap();
+            }
+            assert_eq!(hub.installed().unwrap()[0].bytes, 10, "{moved} files");
+            assert_eq!(hub.remove("org/a:x.gguf").unwrap(), 3, "{moved} files");
+            assert_eq!(hub.remove("org/a").unwrap(), 7, "{moved} files");
+        }
+    }
+
+    /// One blob behind two files, a model in parts, and a link that leads out of the cache.
+    #[cfg(unix)]
+    #[test]
+    fn removing_a_file_leaves_the_others_whole() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub::builder().cache_dir(folder.path().join("hub")).build().unwrap();
+        let parts = [("q-00001-of-00002.gguf", "123"), ("q-00002-of-00002.gguf", "45"), ("same.gguf", "678")];
+        add(&folder.path().join("hub"), "org/a", &parts);
+        let repo = folder.path().join("hub/models--org--a");
+        symlink(repo.join("blobs/blob-same.gguf"), repo.join("snapshots/abc/again.gguf")).unwrap();
+        fs::write(folder.path().join("mine.gguf"), "mine").unwrap();
+        symlink(folder.path().join("mine.gguf"), repo.join("snapshots/abc/mine.gguf")).unwrap();
+        assert_eq!(hub.remove("org/a:same.gguf").unwrap(), 0);
+        assert_eq!(fs::read(repo.join("snapshots/abc/again.gguf")).unwrap(), b"678");
+        assert_eq!(hub.remove("org/a:again.gguf").unwrap(), 3);
+        assert_eq!(hub.remove("org/a:q-00001-of-00002.gguf").unwrap(), 5);
+        assert_eq!(hub.remove("org/a:mine.gguf").unwrap(), 0);
+        assert_eq!(fs::read(folder.path().join("mine.gguf")).unwrap(), b"mine");
+        assert_eq!(hub.installed().unwrap(), []);
     }
 
     #[test]

@@ -1,36 +1,40 @@
 //! Models from the HuggingFace hub, kept in the cache that Python's tools use too.
 //!
-//! The transfer and the cache layout (`blobs`, `refs`, `snapshots`) are those of the `hf-hub` crate;
-//! what is added here is the choice of files, working without a network, continuing what broke off, sums of
-//! what arrived, and errors that say what to do.
+//! The cache has the layout of `huggingface_hub` (`blobs`, `refs`, `snapshots`). Files come by HTTP, where what broke off is
+//! continued; large ones that begin anew come by the `hf-hub` crate if the hub offers its Xet protocol.
 
 mod cache;
+mod environment;
 mod errors;
+mod fetch;
+mod header;
 mod installed;
 mod progress;
-mod resume;
+mod remote;
 mod select;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use hf_hub::HFClient;
-use hf_hub::repository::RepoTreeEntry;
 
 use crate::{Error, Result, web};
 use cache::Cache;
+use errors::Trouble;
+use fetch::Fetch;
 pub use installed::Installed;
 pub use progress::Progress;
 use progress::Tally;
-use resume::Blobs;
+use remote::Remote;
 use select::{Source, Wanted};
 
 /// What running a model takes: weights, configuration, tokenizer, chat template.
-pub const MODEL_FILES: &[&str] = &["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"];
+pub const MODEL_FILES: &[&str] =
+    &["*.safetensors", "*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model"];
 /// What its tokenizer alone takes.
-pub const TOKENIZER_FILES: &[&str] = &["*.json", "*.jinja", "*.txt", "*.model"];
+pub const TOKENIZER_FILES: &[&str] = &["*.json", "*.jinja", "additional_chat_templates/*.jinja", "*.txt", "*.model"];
 
 /// How long a connection may say nothing, where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +45,7 @@ const AT_ONCE: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Hub {
     client: HFClient,
+    remote: Remote,
     offline: bool,
     timeout: Duration,
 }
@@ -55,11 +60,18 @@ pub struct HubBuilder {
     timeout: Option<Duration>,
 }
 
-/// A file of a repository and its size in bytes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// A file of a repository.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 struct RemoteFile {
     path: String,
+    /// In bytes.
     size: u64,
+    /// What the cache calls its content.
+    etag: String,
+    /// Whether that is the SHA-256 of the content.
+    is_sum: bool,
+    /// Whether the hub offers it by its Xet protocol.
+    is_xet: bool,
 }
 
 impl HubBuilder {
@@ -75,7 +87,8 @@ impl HubBuilder {
         self
     }
 
-    /// The access token. Otherwise `HF_TOKEN` or the file that `hf auth login` writes.
+    /// The access token. Otherwise `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN` or the file that `hf auth login` writes. White space
+    /// around it does not count.
     pub fn token(mut self, token: impl Into<String>) -> HubBuilder {
         self.token = Some(token.into());
         self
@@ -94,39 +107,32 @@ impl HubBuilder {
         self
     }
 
-    /// Fails when the endpoint is no URL.
+    /// Fails when the endpoint is no address, or the token no token.
     pub fn build(self) -> Result<Hub> {
-        let timeout = self.timeout.or_else(timeout_by_environment).unwrap_or(TIMEOUT);
-        let http =
-            reqwest::Client::builder().user_agent(web::AGENT).connect_timeout(timeout).read_timeout(timeout).build();
+        // A token that is no header: the client, which would read the environment in its own way, then sends none.
+        const NO_TOKEN: &str = "\n";
+        let timeout = self.timeout.or_else(environment::timeout).unwrap_or(TIMEOUT);
+        let endpoint = environment::endpoint(self.endpoint.as_deref())?;
+        let token = self.token.as_deref().and_then(environment::clean);
+        let authorization = match &token {
+            Some(token) => Some(environment::authorization("the access token", token)?),
+            None => environment::token()?,
+        };
+        let bearer = authorization.as_ref().and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
+        let http = reqwest::Client::builder().user_agent(web::AGENT).connect_timeout(timeout).read_timeout(timeout).build();
         let http = http.map_err(|error| cannot_set_up(&error))?;
-        let mut client = HFClient::builder().user_agent(web::AGENT).client(http);
-        if let Some(folder) = self.cache_dir {
-            client = client.cache_dir(folder);
-        }
-        if let Some(url) = self.endpoint {
-            client = client.endpoint(url);
-        }
-        if let Some(token) = self.token {
-            client = client.token(token);
-        }
+        let client = HFClient::builder().user_agent(web::AGENT).client(http.clone()).endpoint(endpoint.clone());
+        let client = client.token(bearer.unwrap_or(NO_TOKEN));
+        let client = client.cache_dir(self.cache_dir.unwrap_or_else(environment::cache_dir));
         let client = client.build().map_err(|error| cannot_set_up(&error))?;
-        Ok(Hub { client, offline: self.offline.unwrap_or_else(offline_by_environment), timeout })
+        let remote = Remote::new(http, endpoint, authorization);
+        let offline = self.offline.unwrap_or_else(|| environment::is_true("HF_HUB_OFFLINE"));
+        Ok(Hub { client, remote, offline, timeout })
     }
 }
 
 fn cannot_set_up(error: &dyn std::error::Error) -> Error {
     Error::Hub(format!("cannot set up the hub client: {}", web::cause(error)))
-}
-
-fn timeout_by_environment() -> Option<Duration> {
-    let seconds: f64 = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|timeout| !timeout.is_zero())
-}
-
-fn offline_by_environment() -> bool {
-    let value = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
-    matches!(value.as_str(), "1" | "on" | "yes" | "true")
 }
 
 impl Hub {
@@ -194,48 +200,82 @@ impl Hub {
         wanted: &Wanted,
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<PathBuf, Failure> {
-        let explain = |error| errors::explain(error, &self.client, &source.repo, revision);
-        let (owner, name) = hf_hub::split_id(&source.repo);
-        let repo = self.client.model(owner, name);
-        let entries = repo.list_tree().revision(revision).recursive(true).send().map_err(explain)?;
-        let entries: Vec<RepoTreeEntry> = entries.try_collect().await.map_err(explain)?;
-        let files = entries.into_iter().filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, .. } => Some(RemoteFile { path, size }),
-            _ => None,
-        });
-        let files = wanted.choose(files.collect(), &source.repo).map_err(Failure::Refused)?;
-        let cache = Cache::new(self.client.cache_dir(), &source.repo);
-        let _lock = resume::lock(self.client.cache_dir(), cache.name()).await.map_err(Failure::Refused)?;
-        let blobs = Blobs::of(cache.folder());
+        let repo = source.repo.as_str();
+        let explain = |trouble: Trouble| trouble.explain(self.remote.endpoint(), repo, revision);
+        let (commit, files) = self.listing(repo, revision).await.map_err(explain)?;
+        let files = wanted.choose(files, repo).map_err(Failure::Refused)?;
+        let cache = Cache::new(self.client.cache_dir(), repo);
         let tally = Arc::new(Tally::new(&files, progress));
-        blobs
-            .finish(&repo, revision, &files, &|file: &str, bytes: u64| tally.update(file, bytes))
-            .await
-            .map_err(explain)?;
-        let snapshot = repo
+        // Where all is there, nothing is written: the cache may be one that can only be read.
+        let (there, absent): (Vec<_>, Vec<_>) = files.iter().partition(|file| cache.has(&commit, file));
+        there.iter().for_each(|file| tally.update(&file.path, file.size));
+        let by_xet = |file: &&RemoteFile| file.is_xet && file.is_sum && is_untouched(&cache, file);
+        let (xet, http): (Vec<_>, Vec<_>) = absent.into_iter().partition(by_xet);
+        let left = self.fetch_by_xet(repo, &commit, &cache, xet, &tally).await?;
+        let told = |file: &str, bytes: u64| tally.update(file, bytes);
+        let fetch = Fetch { remote: &self.remote, cache: &cache, repo, commit: &commit, told };
+        let fetches: Vec<_> = http.into_iter().chain(left).map(|file| fetch.file(file)).collect();
+        stream::iter(fetches).buffer_unordered(AT_ONCE).try_collect::<()>().await.map_err(explain)?;
+        cache.note(revision, &commit);
+        Ok(cache.snapshot(&commit))
+    }
+
+    /// The commit that a revision stands for, and its files.
+    async fn listing(&self, repo: &str, revision: &str) -> Result<(String, Vec<RemoteFile>), Trouble> {
+        let commit = self.remote.commit(repo, revision).await?;
+        let files = self.remote.files(repo, &commit).await?;
+        Ok((commit, files))
+    }
+
+    /// Fetches files by the hub's own protocol, in many streams at once. Gives those that did not come: another server
+    /// answers then, which a firewall may not let through, and it cannot do without locks.
+    async fn fetch_by_xet<'a>(
+        &self,
+        repo: &str,
+        commit: &str,
+        cache: &Cache,
+        files: Vec<&'a RemoteFile>,
+        tally: &Arc<Tally<impl Fn(Progress) + Send + Sync + 'static>>,
+    ) -> Result<Vec<&'a RemoteFile>, Failure> {
+        if files.is_empty() || environment::is_true("HF_HUB_DISABLE_XET") {
+            return Ok(files);
+        }
+        let (owner, name) = hf_hub::split_id(repo);
+        let client = self.client.model(owner, name);
+        let fetched = client
             .snapshot_download()
-            .revision(revision)
+            .revision(commit)
             .allow_patterns(files.iter().map(|file| select::literally(&file.path)).collect())
             .max_workers(AT_ONCE)
             .progress(tally.clone())
             .send();
         // The client asks what each file is over connections of its own, which wait for ever. Before it tells of anything it
-        // asks which commit that is, for a list, and about the files.
+        // asks for a list, and about the files.
         let rounds = 2 + u32::try_from(files.len().div_ceil(AT_ONCE)).unwrap_or(u32::MAX - 2);
         let patience = self.timeout.saturating_mul(rounds);
-        let folder = tokio::select! {
-            folder = snapshot => folder.map_err(explain)?,
-            () = tally.silence(patience) => return Err(errors::silent(&self.client, &source.repo, patience)),
-        };
-        cache::verify(&folder, &files).map_err(Failure::Refused)?;
-        blobs.check().map_err(Failure::Refused)?;
-        Ok(folder)
+        tokio::select! {
+            fetched = fetched => if let Err(error) = fetched {
+                tracing::warn!("{repo}: Xet failed ({error}), going on with HTTP");
+            },
+            () = tally.silence(patience) => return Err(errors::silent(self.remote.endpoint(), repo, patience)),
+        }
+        let explain = |trouble: Trouble| trouble.explain(self.remote.endpoint(), repo, commit);
+        let (there, left): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| cache.has(commit, file));
+        for file in there {
+            fetch::check(cache, file).await.map_err(explain)?;
+        }
+        Ok(left)
     }
+}
+
+/// Whether nothing of a file is there, so that it may as well come by another protocol.
+fn is_untouched(cache: &Cache, file: &RemoteFile) -> bool {
+    !cache.part(file).exists() && !cache.blob(file).exists()
 }
 
 /// Why there was no download.
 enum Failure {
-    /// Nobody answered, or not sensibly: the cache may help.
+    /// Nobody answered, or not sensibly, or nothing can be written: what is in the cache may help.
     Unreachable(Error),
     /// The hub answered, and trying again changes nothing.
     Refused(Error),

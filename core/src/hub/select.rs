@@ -2,6 +2,7 @@
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
+use super::cache::{INDEX, numbers};
 use super::{MODEL_FILES, RemoteFile};
 use crate::{Error, Result};
 
@@ -102,6 +103,12 @@ impl Wanted {
         if self.model && has(|path| path.starts_with("model") && path.ends_with(".safetensors")) {
             chosen.retain(|file| !file.path.starts_with("consolidated"));
         }
+        // Without an index a whole file counts, and its numbered parts are left over, as for transformers.
+        let is_indexed = chosen.iter().any(|file| file.path == INDEX);
+        if self.model && !is_indexed && chosen.iter().any(|file| file.path == "model.safetensors") {
+            let is_part = |path: &str| path.ends_with(".safetensors") && numbers(path).is_some();
+            chosen.retain(|file| !is_part(&file.path));
+        }
         if chosen.is_empty() {
             let (wanted, found) = (&self.described, names.join(", "));
             return Err(Error::Hub(format!("{repo}: expected files like {wanted}, found: {found}")));
@@ -113,14 +120,24 @@ impl Wanted {
 /// A glob for a GGUF file and, where it is one of several parts (`name-00001-of-00003.gguf`), for all
 /// of them.
 fn shards(file: &str) -> String {
-    let parts = || {
-        let stem = file.strip_suffix(".gguf")?;
-        let (rest, count) = stem.rsplit_once("-of-")?;
-        let (name, number) = rest.rsplit_once('-')?;
-        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-        (is_number(count) && is_number(number)).then(|| format!("{}-?????-of-{count}.gguf", literally(name)))
-    };
-    parts().unwrap_or_else(|| literally(file))
+    match parts(file) {
+        Some((name, count)) => format!("{}-?????-of-{count}.gguf", literally(name)),
+        None => literally(file),
+    }
+}
+
+/// The first part of a GGUF file in several, or the file.
+pub(super) fn first_part(file: &str) -> String {
+    parts(file).map_or_else(|| file.to_owned(), |(name, count)| format!("{name}-00001-of-{count}.gguf"))
+}
+
+/// Of a GGUF file that is one of several parts: its name, and how many.
+fn parts(file: &str) -> Option<(&str, &str)> {
+    let stem = file.strip_suffix(".gguf")?;
+    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (name, number) = rest.rsplit_once('-')?;
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    (is_number(count) && is_number(number)).then_some((name, count))
 }
 
 #[cfg(test)]
@@ -150,15 +167,29 @@ mod tests {
 
     fn choose(id: &str, globs: &[&str], files: &[&str]) -> Result<Vec<String>, String> {
         let source = Source::parse(id).unwrap();
-        let files = files.iter().map(|path| RemoteFile { path: (*path).into(), size: 1 }).collect();
+        let files = files.iter().map(|path| RemoteFile { path: (*path).into(), ..RemoteFile::default() }).collect();
         let chosen = Wanted::new(&source, globs).unwrap().choose(files, &source.repo);
         chosen.map(|files| files.into_iter().map(|file| file.path).collect()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn files_are_chosen_by_what_they_are_for() {
+        let files = [
+            "config.json",
+            "hf_quant_config.json",
+            "quantize_config.json",
+            "chat_template.jinja",
+            "additional_chat_templates/tool_use.jinja",
+        ];
+        assert_eq!(choose("o/n", MODEL_FILES, &files).unwrap(), files);
+        assert_eq!(choose("o/n", super::super::TOKENIZER_FILES, &files).unwrap(), files);
         let files = ["config.json", "model.safetensors", "consolidated.safetensors", "onnx/a.json", "x.bin"];
         assert_eq!(choose("o/n", MODEL_FILES, &files).unwrap(), ["config.json", "model.safetensors"]);
+        let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors"];
+        assert_eq!(choose("o/n", MODEL_FILES, &parts).unwrap(), parts[2..]);
+        assert_eq!(choose("o/n", MODEL_FILES, &parts[..2]).unwrap(), parts[..2]);
+        let indexed = [&parts[..], &["model.safetensors.index.json"]].concat();
+        assert_eq!(choose("o/n", MODEL_FILES, &indexed).unwrap(), indexed);
         assert_eq!(choose("o/n", &["onnx/*"], &files).unwrap(), ["onnx/a.json"]);
         assert_eq!(choose("o/n", &["*.safetensors"], &files).unwrap().len(), 2);
         let parts = ["q-00001-of-00002.gguf", "q-00002-of-00002.gguf", "q.gguf", "[q].gguf"];

@@ -47,6 +47,11 @@ pub(crate) fn check(sources: &[Source], folder: &Path) -> Result<()> {
     choose(sources, &checkpoint::config(folder)?, folder).map(drop)
 }
 
+/// Refuses a model of a type that nothing serves.
+pub(crate) fn check_type(sources: &[Source], model_type: &str, path: &Path) -> Result<()> {
+    choose(sources, &serde_json::json!({ "model_type": model_type }), path).map(drop)
+}
+
 /// The architecture that serves a model, and where it is from. Where both kinds do, the configuration tells.
 fn choose<'a>(sources: &'a [Source], config: &Value, path: &Path) -> Result<(&'a Source, Found)> {
     let model_type = &config["model_type"];

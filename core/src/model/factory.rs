@@ -175,19 +175,41 @@ async fn load_from(
     Ok(ModelContainer::new(engine, shared))
 }
 
-/// The model's folder or file on this machine, fetched if need be.
+/// The model's folder or file on this machine, fetched if need be. Of one that no plugin serves nothing is fetched but its
+/// configuration.
+///
+/// # Errors
+/// What serves it is not there, or the files cannot be fetched.
+pub async fn fetch(plugins: &Registry, configuration: &ModelConfiguration, options: &LoadOptions) -> Result<PathBuf> {
+    let llm = GenericModelFactory::<Llm>::new(plugins.clone());
+    let vlm = GenericModelFactory::<Vlm>::new(plugins.clone());
+    files(&[llm.source(), vlm.source()], configuration, options).await
+}
+
 async fn files(sources: &[Source], configuration: &ModelConfiguration, options: &LoadOptions) -> Result<PathBuf> {
     match &configuration.id {
         Identifier::Directory(path) | Identifier::Gguf(path) => Ok(path.clone()),
         Identifier::Hub { id, revision } => {
             let hub = hub(options)?;
-            // A GGUF file is its own configuration. What else goes wrong here, the next request says better.
-            let is_folder = !id.ends_with(".gguf");
-            if is_folder && let Ok(folder) = hub.snapshot(id, Some(revision), CONFIG_FILES, |_| ()).await {
-                load::check(sources, &folder)?;
-            }
+            check(sources, &hub, id, revision).await?;
             hub.snapshot(id, Some(revision), MODEL_FILES, report(options)).await
         }
+    }
+}
+
+/// Refuses a model of the hub that nothing serves, by its config.json or by the beginning of its GGUF file. What else goes
+/// wrong here, the next request says better.
+async fn check(sources: &[Source], hub: &Hub, id: &str, revision: &str) -> Result<()> {
+    if hub.cached(id, Some(revision), MODEL_FILES).is_ok() {
+        return Ok(());
+    }
+    if id.ends_with(".gguf") {
+        let model_type = hub.gguf_model_type(id, revision).await?;
+        return model_type.map_or(Ok(()), |model_type| load::check_type(sources, &model_type, Path::new(id)));
+    }
+    match hub.snapshot(id, Some(revision), CONFIG_FILES, |_| ()).await {
+        Ok(folder) => load::check(sources, &folder),
+        Err(_) => Ok(()),
     }
 }
 

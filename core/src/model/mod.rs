@@ -23,7 +23,7 @@ pub(crate) use container::Shared;
 pub use container::{ModelContainer, ModelInfo};
 pub use context::{Model, ModelContext};
 pub use device::Device;
-pub use factory::{GenericModelFactory, load_container, load_container_with, placement};
+pub use factory::{GenericModelFactory, fetch, load_container, load_container_with, placement};
 pub use kind::{
     Llm, LlmModelFactory, LlmRegistry, LlmTypeRegistry, ModelKind, Vlm, VlmModelFactory, VlmRegistry, VlmTypeRegistry,
 };

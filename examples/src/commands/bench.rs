@@ -8,7 +8,7 @@ mod traffic;
 
 use super::{
     inspect::cost::Served,
-    model::{PluginArgs, files, warn_unused},
+    model::{PluginArgs, served_files, warn_unused},
     output,
 };
 use crate::errors::Usage;
@@ -80,7 +80,10 @@ impl Bench {
     pub async fn run(self) -> anyhow::Result<()> {
         let (name, checkpoint) = match (&self.synthetic, &self.model) {
             (Some(synthetic), _) => (synthetic.to_string(), synthetic.checkpoint()?),
-            (None, Some(model)) => (model.clone(), Checkpoint::open(&files(model).await?)?),
+            (None, Some(model)) => {
+                let path = served_files(model, None, &self.plugins.registry()).await?;
+                (model.clone(), Checkpoint::open(&path)?)
+            }
             (None, None) => return Err(Usage("expected --model or --synthetic".to_owned()).into()),
         };
         let report = self.measure(name, &checkpoint)?;

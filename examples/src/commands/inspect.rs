@@ -20,7 +20,8 @@ use tamarack::{Device, LoadOptions, ModelConfiguration, checkpoint::Checkpoint, 
   tamarack inspect model.gguf --device gpu,cpu   which layers the GPU has room for
 
 Nothing is loaded: headers are read, and the plugin records the model. A model that no plugin serves
-is shown as far as its files tell, and the command then fails with the reason.")]
+is shown as far as its files tell, and the command then fails with the reason; its weights are not
+downloaded for that.")]
 pub struct Inspect {
     /// A directory, a .gguf file or the id of a model on the hub
     model: String,
@@ -49,9 +50,9 @@ pub struct Inspect {
 impl Inspect {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let path = model::files(&self.model).await?;
-        let checkpoint = Checkpoint::open(&path)?;
         let registry = self.plugins.registry();
+        let path = model::served_files(&self.model, None, &registry).await?;
+        let checkpoint = Checkpoint::open(&path)?;
         let served = cost::Served::by(&registry, &checkpoint, self.strict);
         model::warn(&registry.list().failures, served.as_ref().err());
         served.iter().for_each(|served| model::warn_unused(&self.model, &served.unused));

@@ -9,7 +9,7 @@ use tamarack::{
     gpu::Precision,
     hub::{Hub, MODEL_FILES},
     load_container_with,
-    model::{Identifier, KvQuantize},
+    model::{Identifier, KvQuantize, fetch},
     plugins::{Failure, Registry},
 };
 
@@ -119,8 +119,7 @@ pub async fn files(model: &str) -> anyhow::Result<PathBuf> {
 
 /// The same at a branch, a tag or a commit.
 pub async fn files_at(model: &str, revision: Option<&str>) -> anyhow::Result<PathBuf> {
-    let configuration = configuration(model)?;
-    let configuration = revision.into_iter().fold(configuration, ModelConfiguration::revision);
+    let configuration = at(model, revision)?;
     let (id, revision) = match &configuration.id {
         Identifier::Directory(path) | Identifier::Gguf(path) => return Ok(path.clone()),
         Identifier::Hub { id, revision } => (id, revision),
@@ -133,6 +132,20 @@ pub async fn files_at(model: &str, revision: Option<&str>) -> anyhow::Result<Pat
     let path = Hub::new()?.snapshot(id, Some(revision), MODEL_FILES, report).await;
     bars.clear();
     Ok(path.map_err(|e| explain(e, &configuration))?)
+}
+
+/// The same, but that weights that no plugin serves are not fetched.
+pub async fn served_files(model: &str, revision: Option<&str>, plugins: &Registry) -> anyhow::Result<PathBuf> {
+    let configuration = at(model, revision)?;
+    let bars = Bars::default();
+    let shown = bars.clone();
+    let path = fetch(plugins, &configuration, &LoadOptions::default().progress(move |p| shown.show(&p))).await;
+    bars.clear();
+    Ok(path.map_err(|e| explain(e, &configuration))?)
+}
+
+fn at(model: &str, revision: Option<&str>) -> anyhow::Result<ModelConfiguration> {
+    Ok(revision.into_iter().fold(configuration(model)?, ModelConfiguration::revision))
 }
 
 fn configuration(model: &str) -> anyhow::Result<ModelConfiguration> {

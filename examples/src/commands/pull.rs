@@ -1,14 +1,16 @@
 //! `tamarack pull`, `tamarack models`, `tamarack remove`: the models on this machine.
 
 use super::{
-    model::{PluginArgs, files_at},
+    model::{PluginArgs, files_at, served_files},
     output,
 };
 use crate::table::{self, Side, Table};
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 use tamarack::{
+    Error,
     checkpoint::Checkpoint,
     hub::{Hub, Installed},
     plugins::Registry,
@@ -21,13 +23,19 @@ use tamarack::{
   tamarack pull org/name:model-q4_k_m.gguf      one GGUF file of a repository
   tamarack pull org/name --revision v1.0
 
-Prints where it is. What is there already is not fetched again, and what was cut off goes on.")]
+Prints where it is. What is there already is not fetched again, and what was cut off goes on. Of a model
+that no plugin serves nothing is fetched but its configuration, unless --force is given.")]
 pub struct Pull {
     /// The id of a model on the hub
     model: String,
     /// A branch, a tag or a commit [default: main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
+    /// Download the model even if no plugin serves it
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    plugins: PluginArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -36,11 +44,23 @@ pub struct Pull {
 impl Pull {
     /// Runs the command.
     pub async fn run(self) -> anyhow::Result<()> {
-        let path = files_at(&self.model, self.revision.as_deref()).await?;
+        let revision = self.revision.as_deref();
+        let path = match self.force {
+            true => files_at(&self.model, revision).await?,
+            false => served_files(&self.model, revision, &self.plugins.registry()).await.map_err(with_remedy)?,
+        };
         match self.json {
             true => output::json(&json!({ "id": self.model, "path": path })),
             false => output::text(&format!("{}\n", path.display())),
         }
+    }
+}
+
+/// Says how to have a model that no plugin serves, here where it is not meant to run.
+fn with_remedy(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Error>() {
+        Some(Error::UnsupportedModelType(why)) => anyhow!("{why}; --force downloads it all the same"),
+        _ => error,
     }
 }
 

@@ -45,18 +45,20 @@ pub(super) struct Facts<'a> {
     pub tensors: &'a Stored,
 }
 
+fn unsupported(gguf: &str) -> String {
+    let mut known: Vec<_> = ALL.iter().map(|a| a.gguf).collect();
+    known.dedup();
+    format!("general.architecture: `{gguf}` is not supported; supported are {}", known.join(", "))
+}
+
 impl<'a> Facts<'a> {
     /// Finds the table for a file, and its sizes.
     pub fn new(metadata: &'a Metadata, tensors: &'a Stored) -> Result<Facts<'a>, String> {
-        let gguf = metadata.str("general.architecture").ok_or("general.architecture: expected text, found none")?;
+        let gguf = Facts::check_architecture(metadata)?;
         let fits = |a: &&&'static Architecture| {
             a.gguf == gguf && a.when.is_none_or(|key| metadata.u64(&format!("{gguf}.{key}")).is_some_and(|n| n > 0))
         };
-        let arch = ALL.iter().find(fits).ok_or_else(|| {
-            let mut known: Vec<_> = ALL.iter().map(|a| a.gguf).collect();
-            known.dedup();
-            format!("general.architecture: `{gguf}` is not supported; supported are {}", known.join(", "))
-        })?;
+        let arch = ALL.iter().find(fits).ok_or_else(|| unsupported(gguf))?;
         let mut facts = Facts { arch, layers: 0, hidden_size: 0, heads: 0, head_dim: 0, metadata, tensors };
         facts.layers = facts.size("block_count")?;
         if facts.layers > MAX_LAYERS {
@@ -73,6 +75,12 @@ impl<'a> Facts<'a> {
             }
         };
         Ok(facts)
+    }
+
+    /// The architecture's name in GGUF files, if it is one that can be read.
+    pub fn check_architecture(metadata: &Metadata) -> Result<&str, String> {
+        let gguf = metadata.str("general.architecture").ok_or("general.architecture: expected text, found none")?;
+        if ALL.iter().any(|a| a.gguf == gguf) { Ok(gguf) } else { Err(unsupported(gguf)) }
     }
 
     /// The metadata at `key`, given without the architecture's prefix.

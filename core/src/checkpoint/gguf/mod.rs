@@ -64,6 +64,32 @@ pub(super) fn assemble(path: &Path, files: &[Arc<Mapping>]) -> Result<Checkpoint
     Ok(Checkpoint { path, config, generation_config: None, metadata: Some(metadata), tensors, unreadable })
 }
 
+/// What the first bytes of a GGUF file tell.
+pub(crate) enum Beginning {
+    /// The `model_type` that its config.json will have.
+    ModelType(String),
+    /// Not enough.
+    TooShort,
+}
+
+/// Which model a GGUF file is that begins with `bytes`. Converters write what the architecture is before the vocabulary.
+pub(crate) fn beginning(bytes: &[u8]) -> Result<Beginning, String> {
+    let (metadata, is_whole) = reader::metadata(bytes)?;
+    let is_enough = is_whole || metadata.0.keys().any(|key| key.starts_with("tokenizer."));
+    if metadata.get("general.architecture").is_none() && !is_whole {
+        return Ok(Beginning::TooShort);
+    }
+    Facts::check_architecture(&metadata)?;
+    if !is_enough {
+        return Ok(Beginning::TooShort);
+    }
+    let tensors = BTreeMap::new();
+    let Ok(facts) = Facts::new(&metadata, &tensors) else { return Ok(Beginning::TooShort) };
+    let rest = (facts.arch.rest)(&facts);
+    let model_type = rest["model_type"].as_str().unwrap_or(facts.arch.model_type);
+    Ok(Beginning::ModelType(model_type.to_owned()))
+}
+
 /// More matrices than any model has in a tensor that is taken apart.
 const MAX_PARTS: usize = 64;
 

@@ -41,15 +41,7 @@ pub struct Info {
 /// Says what is wrong and where; names the key or tensor.
 pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     let mut c = Cursor { bytes, at: 0, values: 0 };
-    if c.take(4)? != b"GGUF" {
-        return Err("expected a GGUF file or a model directory: the file does not begin with `GGUF`".into());
-    }
-    match c.u32()? {
-        2 | 3 => {}
-        1 => return Err("GGUF version 1 is not supported; convert the model again".into()),
-        v if v & 0xffff == 0 => return Err("big-endian GGUF is not supported; convert for little-endian".into()),
-        v => return Err(format!("expected GGUF version 2 or 3, found {v}")),
-    }
+    c.version()?;
     // The smallest tensor description has 8 + 1 + 4 + 8 + 4 + 8 bytes, the smallest key-value 8 + 1 + 4 + 1.
     let tensor_count = c.count(33, "tensors")?;
     let pair_count = c.count(14, "key-values")?;
@@ -73,6 +65,25 @@ pub fn parse(bytes: &[u8]) -> Result<Header, String> {
     }
     place(&metadata, c.at, &mut tensors)?;
     Ok(Header { metadata, tensors })
+}
+
+/// The key-values at the beginning of a GGUF file, as many as `bytes` hold whole, and whether these are all.
+///
+/// # Errors
+/// It is no GGUF file, or one of another version.
+pub(super) fn metadata(bytes: &[u8]) -> Result<(Metadata, bool), String> {
+    let mut c = Cursor { bytes, at: 0, values: 0 };
+    c.version()?;
+    let mut metadata = Metadata::default();
+    let (Ok(_), Ok(pair_count)) = (c.u64(), c.u64()) else { return Ok((metadata, false)) };
+    for _ in 0..pair_count {
+        let pair = c.string(MAX_KEY).and_then(|key| Ok((key, c.u32()?)));
+        let Ok((key, value)) = pair.and_then(|(key, type_id)| Ok((key, c.value(type_id, 0)?))) else {
+            return Ok((metadata, false));
+        };
+        metadata.0.insert(key, value);
+    }
+    Ok((metadata, true))
 }
 
 /// Turns offsets in the data section, which begins at the next multiple of the alignment after
@@ -111,6 +122,19 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Reads what the file begins with, and refuses what cannot be read.
+    fn version(&mut self) -> Result<(), String> {
+        if self.take(4)? != b"GGUF" {
+            return Err("expected a GGUF file or a model directory: the file does not begin with `GGUF`".into());
+        }
+        match self.u32()? {
+            2 | 3 => Ok(()),
+            1 => Err("GGUF version 1 is not supported; convert the model again".into()),
+            v if v & 0xffff == 0 => Err("big-endian GGUF is not supported; convert for little-endian".into()),
+            v => Err(format!("expected GGUF version 2 or 3, found {v}")),
+        }
+    }
+
     fn take(&mut self, n: usize) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..n).ok_or_else(|| {

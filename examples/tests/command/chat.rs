@@ -75,7 +75,7 @@ fn an_interrupt_cancels_the_answer() {
     let arguments = greedy(&model, &["--json", "Count from one to one thousand, in words."]);
     let mut child = tamarack(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| line.unwrap());
-    assert!(lines.by_ref().any(|line| line.contains("token")), "no token comes");
+    assert!(lines.by_ref().any(|line| line.contains(r#""event":"token""#)), "no token comes");
     let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let rest: Vec<String> = lines.collect();

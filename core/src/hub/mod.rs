@@ -119,7 +119,8 @@ impl HubBuilder {
             None => environment::token()?,
         };
         let bearer = authorization.as_ref().and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
-        let http = reqwest::Client::builder().user_agent(web::AGENT).connect_timeout(timeout).read_timeout(timeout).build();
+        let http =
+            reqwest::Client::builder().user_agent(web::AGENT).connect_timeout(timeout).read_timeout(timeout).build();
         let http = http.map_err(|error| cannot_set_up(&error))?;
         let client = HFClient::builder().user_agent(web::AGENT).client(http.clone()).endpoint(endpoint.clone());
         let client = client.token(bearer.unwrap_or(NO_TOKEN));

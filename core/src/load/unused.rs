@@ -5,6 +5,7 @@
 //! a layer more of a kind that is used, changes what the model computes: config.json was misread then, or is not the model's. Such
 //! tensors stay an error.
 
+use serde::{Serialize, Serializer};
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
@@ -17,8 +18,7 @@ const SHOWN: usize = 8;
 type Tensors = Vec<(String, u64)>;
 
 /// What was left out of a model.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unused {
     /// By the pattern that names them.
     groups: BTreeMap<String, Tensors>,
@@ -99,6 +99,13 @@ impl fmt::Display for Unused {
             0 => Ok(()),
             more => write!(f, " and {more} more patterns"),
         }
+    }
+}
+
+/// How many tensors each pattern stands for.
+impl Serialize for Unused {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.groups.iter().map(|(pattern, tensors)| (pattern, tensors.len())))
     }
 }
 
@@ -247,6 +254,13 @@ mod tests {
         ] {
             assert_eq!(said(unused).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn patterns_are_counted_in_json() {
+        let unused = ["a.x", "a.y", "b"].map(|name| (name.to_owned(), 1));
+        let json = serde_json::to_string(&Unused::new(["c.0.x"], unused).unwrap()).unwrap();
+        assert_eq!(json, r#"{"a.*":2,"b":1}"#);
     }
 
     #[test]

@@ -6,14 +6,14 @@ use tamarack_api::*;
 config! {
     struct DeepseekConfig {
         model_type: String,
-        hidden_size: usize = if model_type == "deepseek_v2" { 4096 } else { 7168 },
-        intermediate_size: usize = if model_type == "deepseek_v2" { 11_008 } else { 18_432 },
-        moe_intermediate_size: usize = if model_type == "deepseek_v2" { 1407 } else { 2048 },
-        num_hidden_layers: usize = if model_type == "deepseek_v2" { 32 } else { 61 },
-        num_attention_heads: usize = if model_type == "deepseek_v2" { 32 } else { 128 },
+        hidden_size: usize = 7168,
+        intermediate_size: usize = 18_432,
+        moe_intermediate_size: usize = 2048,
+        num_hidden_layers: usize = 61,
+        num_attention_heads: usize = 128,
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
-        vocab_size: usize = if model_type == "deepseek_v2" { 102_400 } else { 129_280 },
+        vocab_size: usize = 129_280,
         tie_word_embeddings: bool = false,
         q_lora_rank: Option<usize> = Some(1536),
         kv_lora_rank: usize = 512,
@@ -21,15 +21,15 @@ config! {
         rope as "qk_rope_head_dim": usize = 64,
         v_head_dim: usize = 128,
         rope_interleave: bool = true,
-        n_routed_experts as "n_routed_experts" | "num_local_experts": usize = if model_type == "deepseek_v2" { 64 } else { 256 },
-        n_shared_experts: Option<usize> = Some(if model_type == "deepseek_v2" { 2 } else { 1 }),
+        n_routed_experts as "n_routed_experts" | "num_local_experts": usize = 256,
+        n_shared_experts: Option<usize> = Some(1),
         num_experts_per_tok: usize = 8,
-        first_k_dense_replace: usize = if model_type == "deepseek_v2" { 0 } else { 3 },
+        first_k_dense_replace: usize = 3,
         norm_topk_prob: bool = true,
-        routed_scaling_factor: f32 = if model_type == "deepseek_v2" { 1.0 } else { 2.5 },
+        routed_scaling_factor: f32 = 2.5,
         topk_method: String = "greedy".to_owned(),
-        n_group: Option<usize> = if model_type == "deepseek_v2" { None } else { Some(8) },
-        topk_group: Option<usize> = if model_type == "deepseek_v2" { None } else { Some(4) },
+        n_group: Option<usize> = Some(8),
+        topk_group: Option<usize> = Some(4),
         num_nextn_predict_layers as "num_nextn_predict_layers" | "num_mtp_layers": usize = 0,
     }
 }
@@ -130,10 +130,17 @@ impl Architecture for Deepseek {
     }
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
+        // Where DeepSeek-V2's configuration class has other defaults.
+        let other = json!({
+            "hidden_size": 4096, "intermediate_size": 11_008, "moe_intermediate_size": 1407, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "vocab_size": 102_400, "n_routed_experts": 64, "n_shared_experts": 2,
+            "first_k_dense_replace": 0, "routed_scaling_factor": 1.0, "n_group": null, "topk_group": null,
+            "max_position_embeddings": 2048,
+        });
+        let config = &config.clone().defaults(if config.model_type() == "deepseek_v2" { other } else { json!({}) });
         let c = DeepseekConfig::parse(config)?;
         let pairing = if c.rope_interleave || c.is_second() { Pairing::Adjacent } else { Pairing::Half };
-        let rope =
-            config.max_positions(if c.is_second() { 2048 } else { 4096 }).rope(c.rope, 10_000.0)?.pairing(pairing);
+        let rope = config.max_positions(4096).rope(c.rope, 10_000.0)?.pairing(pairing);
         let spec = AttentionSpec { scale: c.scale(config), ..AttentionSpec::causal(c.nope + c.rope) };
         let layer = Layer { c: &c, rope, spec };
         let (shape, layers) = ([c.vocab_size, c.hidden_size], w.at("model.layers"));

@@ -6,11 +6,11 @@ use tamarack_api::*;
 config! {
     struct GemmaConfig {
         model_type: String,
-        hidden_size: usize = if model_type == "gemma2" { 2304 } else { 3072 },
-        intermediate_size: usize = if model_type == "gemma2" { 9216 } else { 24_576 },
-        num_hidden_layers: usize = if model_type == "gemma2" { 26 } else { 28 },
-        num_attention_heads: usize = if model_type == "gemma2" { 8 } else { 16 },
-        num_key_value_heads: usize = if model_type == "gemma2" { 4 } else { 16 },
+        hidden_size: usize = 3072,
+        intermediate_size: usize = 24_576,
+        num_hidden_layers: usize = 28,
+        num_attention_heads: usize = 16,
+        num_key_value_heads: usize = 16,
         head_dim: usize = 256,
         rms_norm_eps: f32 = 1e-6,
         vocab_size: usize = 256_000,
@@ -105,6 +105,12 @@ impl Architecture for Gemma {
     }
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
+        // Where Gemma 2's configuration class has other defaults.
+        let other = json!({
+            "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+        });
+        let config = &config.clone().defaults(if config.model_type() == "gemma2" { other } else { json!({}) });
         let c = GemmaConfig::parse(config)?;
         if c.use_bidirectional_attention == Some(true) {
             return Err("config.json: use_bidirectional_attention: expected false, a model that generates".into());

@@ -5,12 +5,11 @@ use tamarack_api::*;
 
 config! {
     struct LlamaConfig {
-        model_type: String,
         hidden_size: usize = 4096,
-        intermediate_size: usize = if model_type == "mistral" { 14_336 } else { 11_008 },
+        intermediate_size: usize = 11_008,
         num_hidden_layers: usize = 32,
         num_attention_heads: usize = 32,
-        num_key_value_heads: usize = if model_type == "mistral" { 8 } else { num_attention_heads }; null = num_attention_heads,
+        num_key_value_heads: usize = num_attention_heads,
         head_dim: usize = hidden_size / num_attention_heads.max(1),
         hidden_act: Activation = Activation::Silu,
         rms_norm_eps: f32 = 1e-6,
@@ -61,12 +60,16 @@ impl Architecture for Llama {
     }
 
     fn text(&self, config: &Config, w: &Weights, step: &Step) -> Result<Tensor> {
-        let c = LlamaConfig::parse(config)?;
+        let is_mistral = config.model_type() == "mistral";
+        // Where Mistral's configuration class has other defaults.
+        let other =
+            json!({ "intermediate_size": 14_336, "num_key_value_heads": 8, "max_position_embeddings": 131_072 });
+        let config = config.clone().defaults(if is_mistral { other } else { json!({}) });
+        let c = LlamaConfig::parse(&config)?;
         // Llama's own configuration class has no window, whatever a file says.
-        let window = c.sliding_window.filter(|_| c.model_type == "mistral");
+        let window = c.sliding_window.filter(|_| is_mistral);
         let spec = AttentionSpec::causal(c.head_dim).window(window);
-        let positions = if c.model_type == "mistral" { 131_072 } else { 2048 };
-        let layer = Layer { c: &c, rope: config.max_positions(positions).rope(c.head_dim, 10_000.0)?, spec };
+        let layer = Layer { c: &c, rope: config.max_positions(2048).rope(c.head_dim, 10_000.0)?, spec };
         let shape = [c.vocab_size, c.hidden_size];
         let embed = w.embedding("model.embed_tokens", shape);
         let mut x = step.merge_embeddings(embed.forward(step.tokens()));

@@ -250,7 +250,8 @@
 //! 3. **Architecture**: the type registry has the plugin that serves it, which records the model.
 //! 4. **Weights**: `.safetensors` files or a GGUF file, straight from the file to the device.
 //! 5. **Tokenizer**: `tokenizer.json`, `tokenizer_config.json` and the chat template.
-//! 6. **Tokens that end a text**: those of `generation_config.json`, or else of `config.json`.
+//! 6. **Tokens that end a text**: those of `generation_config.json`, or else of `config.json`. The former also says how tokens
+//!    are chosen where a program does not: `ModelContainer::generate_parameters`, with which a `ChatSession` begins.
 //! 7. **Processor**: what makes a model's input of what a user asks.
 //!
 //! ```

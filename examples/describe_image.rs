@@ -3,7 +3,7 @@
 //!     cargo run --release --bin describe_image MODEL IMAGE [QUESTION]
 
 use std::io::{self, Write};
-use tamarack::{GenerateParameters, Generation, Image, LoadOptions, ModelConfiguration, UserInput, load_container};
+use tamarack::{Generation, Image, LoadOptions, ModelConfiguration, UserInput, load_container};
 use tamarack_plugins as _; // links the plugins of this repository
 
 #[tokio::main]
@@ -15,7 +15,7 @@ async fn main() -> anyhow::Result<()> {
     let question = arguments.next().unwrap_or("What is in this image?".to_owned());
     let container = load_container(&ModelConfiguration::parse(&model), LoadOptions::default()).await?;
     let input = container.prepare(UserInput::from(question).image(Image::parse(&image))).await?;
-    let mut stream = container.generate(input, GenerateParameters::default()).await?;
+    let mut stream = container.generate(input, container.generate_parameters()).await?;
     while let Some(event) = stream.next().await {
         if let Generation::Chunk(text) = event? {
             print!("{text}");

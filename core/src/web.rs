@@ -1,6 +1,10 @@
-//! What errors of the network say.
+//! What this library says of itself to servers, and what errors of the network say.
 
 use std::error::Error;
+
+/// Goes with every request, those that follow a redirect included: some servers refuse a request that does not say whose it is
+/// (<https://meta.wikimedia.org/wiki/User-Agent_policy>).
+pub(crate) const AGENT: &str = concat!("tamarack/", env!("CARGO_PKG_VERSION"));
 
 /// Where certificates come from that a server's has to be signed with.
 const TRUSTED: &str = if cfg!(any(windows, target_vendor = "apple")) {

@@ -1,10 +1,7 @@
 //! How the command ends when something goes wrong: one message on stderr and an exit code.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    process::ExitCode,
-};
+use crate::output;
+use std::{fmt, io, process::ExitCode};
 
 /// The command line asks for what does not go together: exit code 2, as clap has it.
 #[derive(Debug)]
@@ -40,7 +37,7 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(130);
     }
     // Causes are in the message already, see `tamarack::Error`.
-    let _ = writeln!(io::stderr(), "error: {error}");
+    output::note(format_args!("error: {error}"));
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 

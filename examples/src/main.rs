@@ -2,6 +2,7 @@
 
 mod commands;
 mod errors;
+mod output;
 mod progress;
 mod table;
 
@@ -17,7 +18,7 @@ use commands::{
     pull::{Models, Pull, Remove},
     quantize::Quantize,
 };
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::EnvFilter;
 
 // The linker drops a crate that nothing names, and its plugins with it.
@@ -57,8 +58,28 @@ enum Subcommands {
     Debug(Debug),
 }
 
+fn main() -> ExitCode {
+    leave_device_select_out();
+    run()
+}
+
+/// Mesa's Vulkan layer VK_LAYER_MESA_device_select asks the desktop which GPU it uses, to list that one first. Without a desktop
+/// libwayland then writes `error: XDG_RUNTIME_DIR is invalid or not set` to stderr. Devices have an order of their own here, so
+/// the layer is left out by the variable that it has for that, unless the user tells it which GPU to list first.
+fn leave_device_select_out() {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    if ["XDG_RUNTIME_DIR", "NODEVICE_SELECT", "MESA_VK_DEVICE_SELECT", "DRI_PRIME"].into_iter().any(is_set) {
+        return;
+    }
+    // SAFETY: this is the process's only thread.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("NODEVICE_SELECT", "1");
+    }
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn run() -> ExitCode {
     let Command { command, verbose } = Command::parse();
     log(verbose);
     errors::exit_code(match command {
@@ -81,5 +102,5 @@ fn log(verbose: u8) {
     let default = ["tamarack=error", "tamarack=info,wgpu=warn", "tamarack=debug,wgpu=info"][verbose.min(2) as usize];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
-    logs.with_target(false).init();
+    logs.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
 }

@@ -1,5 +1,6 @@
 //! Progress bars on stderr, where stderr is a terminal.
 
+use crate::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::{Arc, Mutex, PoisonError};
 use tamarack::{Phase, Progress};
@@ -18,7 +19,7 @@ impl Bars {
         let (_, bar) = shown.get_or_insert_with(|| (progress.phase, bar(progress.phase)));
         bar.set_length(progress.total);
         bar.set_position(progress.done);
-        bar.set_message(progress.file.clone());
+        bar.set_message(output::name(&progress.file).into_owned());
         if progress.done == progress.total {
             bar.finish_and_clear();
         }

@@ -1,5 +1,6 @@
 //! Columns of text on a terminal, and numbers as people read them.
 
+use crate::output;
 use std::fmt;
 
 /// Which side of its column a cell keeps to.
@@ -24,9 +25,9 @@ impl Table {
         Table { sides: columns.iter().map(|(_, side)| *side).collect(), rows: vec![header] }
     }
 
-    /// Adds a row, one cell a column.
+    /// Adds a row, one cell a column, each of them on one line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(|cell| output::name(&cell).into_owned()).into());
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -79,6 +80,7 @@ mod tests {
         let mut table = Table::new([("name", Side::Left), ("bytes", Side::Right), ("note", Side::Left)]);
         table.row(["llämä".into(), "7".into(), String::new()]);
         table.row(["b".into(), "123456".into(), "long".into()]);
+        table.row(["\x1b[2J\n".into(), "1".into(), String::new()]);
         assert_eq!(table.to_string(), "name    bytes  note\nllämä       7\nb      123456  long\n");
     }
 

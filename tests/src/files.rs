@@ -76,6 +76,15 @@ impl Gguf {
         self
     }
 
+    /// With these tokens in place of its own.
+    pub fn tokens(mut self, tokens: &[&str]) -> Gguf {
+        let key = "tokenizer.ggml.tokens";
+        let tokens = tokens.iter().map(|token| Value::String((*token).into())).collect();
+        self.pairs.retain(|(other, _)| other != key);
+        self.pairs.push((key.into(), Value::Array(tokens)));
+        self
+    }
+
     /// With a tensor of f32.
     pub fn floats(self, name: &str, shape: &[u64], values: impl IntoIterator<Item = f32>) -> Gguf {
         self.tensor(name, shape, 0, values.into_iter().flat_map(f32::to_le_bytes).collect())

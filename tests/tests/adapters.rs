@@ -3,8 +3,8 @@
 use safetensors::{Dtype, tensor::TensorView};
 use std::path::{Path, PathBuf};
 use tamarack::{
-    Device, Error, GenerateParameters, Generation, LlmModelFactory, LoadOptions, ModelConfiguration, ModelContainer,
-    Result, plugins::Registry,
+    Device, Error, GenerateParameters, Generation, Image, LlmModelFactory, LoadOptions, ModelConfiguration,
+    ModelContainer, Result, UserInput, plugins::Registry,
 };
 use tamarack_tests::{
     gpu::{assert_close, devices},
@@ -16,7 +16,11 @@ fn adapter(name: &str) -> PathBuf {
 }
 
 fn base(name: &str) -> PathBuf {
-    let (family, model) = if name.starts_with("mlx") { ("mlx", "4bit_g64") } else { ("llama", "biases") };
+    let (family, model) = match name.split('_').next() {
+        Some("mlx") => ("mlx", "4bit_g64"),
+        Some("tied") => ("llama", "tied"),
+        _ => ("llama", "biases"),
+    };
     models::tiny(family).into_iter().find(|p| p.ends_with(model)).expect(model)
 }
 
@@ -67,7 +71,8 @@ async fn tokens(container: &ModelContainer, adapter: Option<&str>, prompt: &[u32
 
 #[tokio::test]
 async fn logits_are_those_of_their_makers() {
-    for name in ["peft_lora", "peft_rslora", "peft_dora", "mlx_lora", "mlx_dora"] {
+    let plain_lora = ["peft_lora", "peft_rslora", "peft_dora", "peft_patterns", "mlx_lora", "mlx_dora"];
+    for name in plain_lora.into_iter().chain(["tied_lora", "tied_rslora", "tied_dora"]) {
         let (ids, expected) = golden(&adapter(name));
         let (_, plain) = golden(&base(name));
         for device in devices() {
@@ -166,6 +171,49 @@ async fn shape(container: &ModelContainer, tensor: &'static str) -> [usize; 2] {
     container.perform(find).await.expect("runs").expect(tensor)
 }
 
+async fn load_vlm(name: &str, device: Device) -> (ModelContainer, String) {
+    let _ = tamarack_plugins::LINKED;
+    let model = name.trim_start_matches("vlm_").trim_end_matches("_old");
+    let configuration = ModelConfiguration::directory(models::folder("goldens/vision").join(model));
+    let options = LoadOptions::default().device(device).context(512);
+    let container = tamarack::load_container(&configuration, options).await.expect("loads");
+    let name = container.load_adapter(adapter(name)).await.expect("loads");
+    (container, name)
+}
+
+#[tokio::test]
+async fn vision_language_models_have_them_under_old_names_and_new() {
+    for name in ["vlm_gemma3", "vlm_gemma3_old", "vlm_qwen2_vl", "vlm_qwen2_vl_old"] {
+        let (ids, expected) = golden(&adapter(name));
+        let (container, name) = load_vlm(name, Device::Reference).await;
+        assert_close(&name, &logits(&container, Some(&name), &ids).await.expect("runs"), &expected, 1e-3);
+    }
+}
+
+/// A tower computes an image anew for each adapter, and as with the adapter's weights fused into it.
+#[tokio::test]
+async fn towers_have_them_too() {
+    let names = ["vlm_gemma3", "vlm_qwen2_vl"];
+    for (name, device) in names.into_iter().flat_map(|name| devices().into_iter().map(move |device| (name, device))) {
+        let (container, name) = load_vlm(name, device).await;
+        let image = Image::Path(models::folder("goldens/vision/images/cat.png"));
+        let input = container.prepare(UserInput::from("What is it?").image(image)).await.expect("is prepared");
+        let run = async |adapter: Option<&str>| {
+            let (input, adapter) = (input.clone(), adapter.map(str::to_owned));
+            let run = move |c: &mut tamarack::ModelContext| c.model.forward_input_with(adapter.as_deref(), &input, 512);
+            container.perform(run).await.expect("runs").expect("logits")
+        };
+        let (plain, adapted) = (run(None).await, run(Some(&name)).await);
+        assert_eq!(run(None).await, plain, "{name}: rows of the image with the adapter are not used without it");
+        container.fuse_adapter(&name).await.expect("fuses");
+        let what = format!("{name} on {}", container.device());
+        let fused = run(None).await;
+        assert_close(&what, &adapted, &fused, 2e-2);
+        let moved = plain.iter().zip(&fused).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(moved > 0.1, "{what}: the adapter moves no logit by more than {moved}");
+    }
+}
+
 /// A tower's layers may be called as the text's are, and an adapter is the text's.
 #[tokio::test]
 async fn towers_stay_as_they_are() {
@@ -235,7 +283,7 @@ async fn what_does_not_fit_is_refused() {
         container.load_adapter(folder.path())
     };
     for (config, expected) in [
-        (r#"{"fine_tune_type": "full"}"#, "expected an adapter of kind lora or dora, found `full`"),
+        (r#"{"fine_tune_type": "full"}"#, "`fine_tune_type` is `full`: these are whole weights"),
         (r#"{"fine_tune_type": "lora"}"#, "expected lora_parameters.scale, found none"),
         (r#"{"fine_tune_type": "lora", "lora_parameters": {"scale": 1}}"#, "expected ["),
     ] {

@@ -54,6 +54,26 @@ fn templates_render_as_transformers_does() {
     assert!(failures.is_empty(), "{} of {count} fail:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// `goldens/jinja.json`: filters, tests, methods, operators and statements, one by one.
+#[test]
+fn expressions_are_those_of_jinja2() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/jinja.json");
+    let pairs: Vec<(String, String)> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(pairs.len() > 200, "there are {} expressions", pairs.len());
+    let user = serde_json::json!({ "role": "user", "content": "hi" });
+    let wrong = pairs.iter().filter_map(|(source, wanted)| {
+        let rendered = ChatTemplate::new(source, &Map::new())
+            .and_then(|template| template.render(std::slice::from_ref(&user), None, false, &Map::new()));
+        match rendered {
+            Ok(text) if text == *wanted => None,
+            Ok(text) => Some(format!("{source}: {}", difference(&text, wanted))),
+            Err(error) => Some(format!("{source}: {error}")),
+        }
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));
+}
+
 fn golden_files() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/chat-templates");
     let folder = std::env::var_os("CHAT_TEMPLATE_GOLDENS").map_or(own, PathBuf::from);

@@ -36,6 +36,116 @@ fn error(result: Result<Checkpoint>) -> String {
     result.err().expect("an error").to_string()
 }
 
+/// A folder with `config`, the parts of a golden case under a module's name, and whatever else.
+fn folder_of(case: &str, module: &str, config: &Value, others: &[(&str, Value)], more: &[&str]) -> tempfile::TempDir {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let bytes =
+        ["foreign.safetensors", "foreign_zeros.safetensors"].map(|name| std::fs::read(goldens.join(name)).unwrap());
+    let mut parts = vec![];
+    for bytes in &bytes {
+        for (name, view) in safetensors::SafeTensors::deserialize(bytes).unwrap().tensors() {
+            if let Some(rest) = name.strip_prefix(case).filter(|rest| rest.starts_with('.') && *rest != ".values") {
+                parts.push((format!("{module}{rest}"), view.dtype(), view.shape().to_vec(), view.data().to_vec()));
+            }
+        }
+    }
+    let number = |name: &&str| (format!("{module}.{name}"), safetensors::Dtype::F32, vec![], f32s([0.5]));
+    parts.extend(more.iter().map(number));
+    let views = parts.iter().map(|(name, dtype, shape, data)| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
+    write("model.safetensors", safetensors::serialize(views, None).unwrap());
+    write("config.json", config.to_string().into_bytes());
+    others.iter().for_each(|(name, content)| write(name, content.to_string().into_bytes()));
+    folder
+}
+
+/// The values of a golden case.
+fn values_of(case: &str) -> Vec<f32> {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let bytes =
+        ["foreign.safetensors", "foreign_zeros.safetensors"].map(|name| std::fs::read(goldens.join(name)).unwrap());
+    let files = bytes.iter().map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let view = files.filter_map(|file| Some(file.tensor(&format!("{case}.values")).ok()?.data().to_vec())).next();
+    view.unwrap().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// Methods that config.json leaves out, and numbers about activations beside weights, which are no tensors of the model.
+#[test]
+fn what_quantizers_say_beside_config_json_is_heard() {
+    let v2 = json!({ "bits": 4, "group_size": 64, "checkpoint_format": "gptq_v2" });
+    let gptq = json!({ "quantization_config": { "quant_method": "gptq", "bits": 4, "group_size": 64 } });
+    let modelopt = json!({ "producer": { "name": "modelopt" }, "quantization": { "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8" } });
+    let round = json!({ "quant_method": "auto-round", "packing_format": "auto_round" });
+    let scales = &["input_scale", "k_scale", "v_scale", "q_scale", "prob_output_scale", "output_scale"][..];
+    for (case, config, file, content, more) in [
+        ("gptq_as_it_is_4", json!({}), "quantize_config.json", v2.clone(), &[][..]),
+        ("gptq_as_it_is_4", gptq, "quantize_config.json", v2, &[]),
+        ("gptq_as_it_is_3", json!({}), "quantization_config.json", round, &[]),
+        ("modelopt", json!({}), "hf_quant_config.json", modelopt, scales),
+    ] {
+        let folder = folder_of(case, "model.layers.0.mlp.up_proj", &config, &[(file, content)], more);
+        let model = Checkpoint::open(folder.path()).unwrap();
+        let names: Vec<&str> = model.tensors().map(|(name, _)| name).collect();
+        assert_eq!(names, ["model.layers.0.mlp.up_proj.weight"], "{case} {file}");
+        let (found, wanted) = (rows(model.get(names[0]).unwrap()), values_of(case));
+        let off = found.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(off < 1e-6, "{case} {file}: off by {off}");
+    }
+    let config = json!({ "quantization_config": { "quant_method": "quark" } });
+    let folder = folder_of("ct_fp8", "model.layers.0.self_attn.k_proj", &config, &[], scales);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().tensors().count(), 1);
+}
+
+#[test]
+fn numbers_beside_matrices_of_a_gguf_are_factors_or_refused() {
+    let plain = open_gguf(&Gguf::llama()).unwrap();
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let one = |value: f32| Gguf::llama().floats("blk.0.ffn_up.scale", &[1], [value]);
+    let model = open_gguf(&one(0.375).floats("blk.0.ffn_up.input_scale", &[1], [9.0])).unwrap();
+    assert_eq!(model.tensors().count(), plain.tensors().count());
+    let (tensor, wanted) = (model.get(name).unwrap(), rows(plain.get(name).unwrap()));
+    let wanted: Vec<f32> = wanted.into_iter().map(|v| v * 0.375).collect();
+    assert_eq!((rows(tensor), packed(tensor)), (wanted.clone(), wanted));
+    for (file, message) in [
+        (
+            Gguf::llama().floats("blk.0.ffn_up.scale", &[3], [1.0; 3]),
+            "blk.0.ffn_up.scale: expected one number, or one for each expert",
+        ),
+        (one(f32::NAN), "blk.0.ffn_up.scale: expected finite numbers, found NaN"),
+        (
+            Gguf::llama().floats("blk.0.ffn_on.scale", &[1], [1.0]),
+            "blk.0.ffn_on.scale: architecture `llama` has no such tensor",
+        ),
+    ] {
+        let error = error(open_gguf(&file));
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+/// By their texts as well as by their keys; gpt-oss' `<|end|>` ends no generation, where the others are there.
+#[test]
+fn tokens_that_end_a_generation_are_in_the_config() {
+    for (tokens, wanted) in [
+        (&["t0", "<|im_end|>", "t2", "t3", "t4", "</s>", "t6", "t7"][..], json!([2, 1, 3, 5])),
+        (&["t0", "<|end|>", "<|return|>", "<|call|>", "t4", "t5", "t6", "t7"], json!([2, 3])),
+        (&["t0", "<|end|>", "<|return|>", "t3", "t4", "t5", "t6", "t7"], json!([2, 1, 3])),
+        // The table has fewer rows than there are tokens.
+        (&["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "<|eot_id|>"], json!([2, 3])),
+    ] {
+        let model = open_gguf(&Gguf::llama().tokens(tokens)).unwrap();
+        assert_eq!(model.config()["eos_token_id"], wanted, "{tokens:?}");
+    }
+}
+
+#[test]
+fn types_of_ropes_that_llama_cpp_does_not_know_are_refused() {
+    let error = error(open_gguf(&Gguf::llama().text("llama.rope.scaling.type", "su")));
+    assert!(error.contains("llama.rope.scaling.type: expected none, linear, yarn or longrope, found `su`"), "{error}");
+}
+
 #[test]
 fn a_gguf_becomes_a_huggingface_model() {
     let model = open_gguf(&Gguf::llama()).unwrap();
@@ -262,12 +372,17 @@ fn an_index_says_which_file_holds_what() {
     let model = Checkpoint::open(dir.path()).unwrap();
     let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
     assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 2.0)]);
+    // A tensor that the named file lacks is taken from the file that has it.
+    let dir = files(
+        json!({ "a": "two.safetensors", "b": "two.safetensors", "both": "one.safetensors", "c": "one.safetensors" }),
+    );
+    let model = Checkpoint::open(dir.path()).unwrap();
+    let values: Vec<_> = model.tensors().map(|(name, tensor)| (name, rows(tensor)[0])).collect();
+    assert_eq!(values, [("a", 1.0), ("b", 2.0), ("both", 1.0)]);
     for (map, want) in [
-        (json!({ "a": "two.safetensors" }), "two.safetensors: a: promised by"),
-        (json!({ "a": "three.safetensors" }), "three.safetensors holds `a` and 0 more, but is absent"),
-        (json!({ "a": "../one.safetensors" }), "a: expected the name of a file beside it"),
-        (json!({ "a": "/etc/passwd" }), "a: expected the name of a file beside it"),
-        (json!({ "a": 3 }), "a: expected the name of a file beside it, found 3"),
+        (json!({ "a": "../one.safetensors" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": "/etc/passwd" }), "a: expected a .safetensors file in this folder"),
+        (json!({ "a": 3 }), "a: expected a .safetensors file in this folder, found 3"),
         (json!(["a"]), "expected an object `weight_map`"),
     ] {
         let message = error(Checkpoint::open(files(map).path()));
@@ -298,12 +413,62 @@ fn errors_of_a_directory_name_file_and_tensor() {
         (vec![("config.json", mode), ("m.safetensors", packed.clone())], "x.weight: quantization mode `mxfp9`"),
         (vec![("config.json", empty()), ("m.safetensors", packed)], "x.weight: config.json has no `quantization`"),
         (vec![("config.json", empty()), ("m.safetensors", half)], "expected 8 bytes of tensors, file has 5"),
-        (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: 0 bytes are no safetensors file"),
+        (vec![("config.json", empty()), ("m.safetensors", vec![])], "m.safetensors: the file is empty"),
     ] {
         let message = error(Checkpoint::open(directory(&files).path()));
         assert!(message.contains(want), "{message}\nlacks: {want}");
     }
     assert!(error(Checkpoint::open(Path::new("/nowhere/m.gguf"))).contains("/nowhere/m.gguf"));
+}
+
+#[test]
+fn a_file_that_is_something_else_is_called_that() {
+    let config = || ("config.json", b"{}".to_vec());
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n".to_vec();
+    for (name, bytes, want) in [
+        ("model.safetensors", pointer.clone(), "model.safetensors: this is a Git LFS pointer"),
+        ("model.safetensors", b"<!DOCTYPE html><title>Log in</title>".to_vec(), "this is an HTML page"),
+        ("model.safetensors", b"\n  <HTML>".to_vec(), "this is an HTML page"),
+        ("model.safetensors", vec![], "the file is empty: download it again"),
+        ("model.safetensors", b"GGUF\x03\0\0\0\0\0\0\0\0".to_vec(), "the file is a GGUF file"),
+        ("model.safetensors", b"PK\x03\x04\x14\0\0\0\0\0".to_vec(), "the file is a ZIP archive"),
+        ("model.safetensors.index.json", pointer.clone(), "index.json: this is a Git LFS pointer"),
+    ] {
+        let message = error(Checkpoint::open(directory(&[config(), (name, bytes)]).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+    for (config, want) in [
+        (pointer, "config.json: this is a Git LFS pointer"),
+        (b"\xff\xfe{\0}\0".to_vec(), "the file is text in UTF-16: save it as UTF-8"),
+        (vec![], "config.json: the file is empty"),
+    ] {
+        let message = error(Checkpoint::open(directory(&[("config.json", config)]).path()));
+        assert!(message.contains(want), "{message}\nlacks: {want}");
+    }
+}
+
+#[test]
+fn other_float_types_are_read_and_the_rest_is_named() {
+    let doubles: Vec<u8> = [0.1f64, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let file = safetensors(&[
+        ("double", "F64", &[2], doubles),
+        ("eight", "F8_E4M3", &[2], vec![0x38, 0xb9]),
+        ("five", "F8_E5M2", &[2], vec![0x3c, 0xbd]),
+        ("flags", "BOOL", &[2], vec![0, 1]),
+    ]);
+    let model = |config: Value| {
+        let dir = directory(&[("config.json", text(config)), ("model.safetensors", file.clone())]);
+        Checkpoint::open(dir.path()).unwrap()
+    };
+    let plain = model(json!({}));
+    let values = |name| rows(plain.get(name).unwrap());
+    assert_eq!(values("double"), [0.1, -2.0]);
+    assert_eq!(values("eight"), [1.0, -1.125]);
+    assert_eq!(values("five"), [1.0, -1.25]);
+    assert_eq!(plain.unreadable("flags"), Some("type BOOL is not supported"));
+    // What config.json calls quantized means nothing without scales.
+    let quantized = model(json!({ "quantization_config": { "quant_method": "fp8" } }));
+    assert_eq!(quantized.unreadable("eight"), Some("type F8_E4M3 without a scale beside it"));
 }
 
 /// A real file against an independent conversion of it: `TAMARACK_GGUF` is the file, `TAMARACK_HF`

@@ -337,6 +337,32 @@ mod configuration {
     }
 
     #[tokio::test]
+    async fn generate_parameters_are_said_or_those_of_generation_config() {
+        let folder = tiny::chat_model();
+        let config = r#"{"do_sample": true, "temperature": 0.25, "top_p": 0.5, "max_new_tokens": 3}"#;
+        fs::write(folder.path().join("generation_config.json"), config).expect("written");
+        let asked =
+            GenerateParameters { temperature: 0.25, top_p: 0.5, max_tokens: Some(3), ..GenerateParameters::default() };
+        let container = load(folder.path()).await.expect("loads");
+        assert_eq!(container.generate_parameters(), asked);
+        let mut session = ChatSession::new(container);
+        assert_eq!(*session.parameters_mut(), asked);
+        let mut tokens = 0;
+        let mut stream = session.stream_response("Hello").await.expect("begins");
+        while let Some(event) = stream.next().await {
+            tokens += usize::from(matches!(event.expect("an event"), Generation::Token(_)));
+        }
+        assert!((1..=3).contains(&tokens), "{tokens}");
+        // What a program says in its configuration comes before what files say.
+        let said = GenerateParameters { temperature: 0.75, ..GenerateParameters::default() };
+        let configuration = ModelConfiguration::directory(folder.path()).generate_parameters(said.clone());
+        let container = load_container(&configuration, options()).await.expect("loads");
+        assert_eq!(container.generate_parameters(), said);
+        fs::remove_file(folder.path().join("generation_config.json")).expect("removed");
+        assert_eq!(load(folder.path()).await.expect("loads").generate_parameters(), GenerateParameters::default());
+    }
+
+    #[tokio::test]
     async fn tool_call_format_is_said_or_inferred() {
         let folder = tiny::chat_model();
         let configuration = ModelConfiguration::directory(folder.path());

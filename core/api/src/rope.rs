@@ -229,8 +229,11 @@ impl Source<'_> {
             "yarn" if self.object["short_factor"].is_array() => self.longrope(dim, base, plain),
             "yarn" => self.yarn(dim, base, plain),
             "longrope" | "su" => self.longrope(dim, base, plain),
-            // GGUF stores Llama 3's scaling as one divisor per frequency.
-            "factors" => Ok(RopeSpec { inv_freq: self.divided("factors", dim, base)?, ..plain }),
+            // GGUF stores Llama 3's scaling as one divisor per frequency, and may have a factor on cosines and sines besides.
+            "factors" => {
+                let scale = self.number("attention_factor")?.unwrap_or(1.0) as f32;
+                Ok(RopeSpec { inv_freq: self.divided("factors", dim, base)?, scale, ..plain })
+            }
             other => Err(self.wrong(
                 "rope_type",
                 &format!("unknown rope `{other}`: known are default, linear, dynamic, llama3, yarn, longrope"),
@@ -390,6 +393,17 @@ mod tests {
         assert_eq!(old, rope(json!({"rope_parameters": new})));
         assert_eq!(old, rope(json!({"rope_theta": 5e5, "rope_scaling": oldest})));
         assert_ne!(old, rope(json!({"rope_theta": 5e5})));
+    }
+
+    #[test]
+    fn divisors_may_come_with_a_factor_on_cosines_and_sines() {
+        let scaling = |magnitude: Value| {
+            json!({"rope_scaling": {"rope_type": "factors", "factors": [1.0, 2.0, 4.0, 8.0],
+            "attention_factor": magnitude}})
+        };
+        let (plain, scaled) = (rope(scaling(Value::Null)), rope(scaling(json!(1.5))));
+        assert_eq!((plain.scale, scaled.scale), (1.0, 1.5));
+        assert_eq!(plain.inv_freq, scaled.inv_freq);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Low-rank products beside those of a program.
 
-use super::{Adapter, LowRank, is_of, rows_of};
+use super::{Adapter, LowRank, fuse::adaptable, modules, rows_of};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, Tensor},
@@ -8,60 +8,61 @@ use crate::{
     weights::{Matrix, fold},
 };
 use rayon::prelude::*;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+use std::{collections::BTreeMap, ops::Range};
 use tamarack_api::{Dim, Sym, WeightExpr, WeightId, WeightNode};
 
 /// Ranks are filled up to whole numbers of these: kernels go through vectors and blocks.
 const RANKS: usize = 32;
 
-/// The program with `adapters` beside its products, and their tensors.
+/// The programs with `adapters` beside their products, and the tensors of those.
 ///
 /// # Errors
 /// [`Error::Model`] if a module of an adapter is no product of the model, or of another shape.
 pub(crate) fn apply(
+    text: Program,
+    tower: Option<Program>,
+    checkpoint: &Checkpoint,
+    adapters: &[Adapter],
+) -> Result<(Program, Option<Program>, BTreeMap<String, Tensor>)> {
+    if adapters.is_empty() {
+        return Ok((text, tower, BTreeMap::new()));
+    }
+    let adaptable = adaptable(std::iter::once(&text).chain(&tower));
+    let assigned = adapters.iter().map(|adapter| modules::assign(adapter, &adaptable)).collect::<Result<Vec<_>>>()?;
+    let mut tensors = BTreeMap::new();
+    let text = with_adapters(text, checkpoint, adapters, &assigned, &mut tensors)?;
+    let tower = tower.map(|tower| with_adapters(tower, checkpoint, adapters, &assigned, &mut tensors)).transpose()?;
+    Ok((text, tower, tensors))
+}
+
+fn with_adapters(
     program: Program,
     checkpoint: &Checkpoint,
     adapters: &[Adapter],
-) -> Result<(Program, BTreeMap<String, Tensor>)> {
-    if adapters.is_empty() {
-        return Ok((program, BTreeMap::new()));
-    }
+    assigned: &[BTreeMap<String, &str>],
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<Program> {
     let nodes = program.nodes.clone();
-    let mut rebuilt = Rebuilt {
-        program: Program { nodes: Vec::new(), ..program },
-        checkpoint,
-        adapters,
-        ids: None,
-        tensors: BTreeMap::new(),
-        used: BTreeSet::new(),
-    };
+    let program = Program { nodes: Vec::new(), ..program };
+    let mut rebuilt = Rebuilt { program, checkpoint, adapters, assigned, ids: None, tensors };
     let mut at: Vec<NodeId> = Vec::new();
     for node in nodes {
         let inputs = node.inputs.iter().map(|i| at[*i]).collect();
         at.push(rebuilt.node(Node { inputs, ..node })?);
     }
-    for (i, adapter) in adapters.iter().enumerate() {
-        if let Some(module) = adapter.modules.keys().find(|m| !rebuilt.used.contains(&(i, (*m).clone()))) {
-            let message = format!("adapter `{}`: {module}: the model has no such linear layer", adapter.name);
-            return Err(Error::Model(message));
-        }
-    }
     let output = at[rebuilt.program.output];
-    Ok((Program { output, ..rebuilt.program }, rebuilt.tensors))
+    Ok(Program { output, ..rebuilt.program })
 }
 
 struct Rebuilt<'a> {
     program: Program,
     checkpoint: &'a Checkpoint,
     adapters: &'a [Adapter],
+    /// Of each adapter, the modules of the weights that it changes.
+    assigned: &'a [BTreeMap<String, &'a str>],
     /// The node that says which adapter each row has.
     ids: Option<NodeId>,
-    tensors: BTreeMap<String, Tensor>,
-    /// Which modules of which adapters were found.
-    used: BTreeSet<(usize, String)>,
+    tensors: &'a mut BTreeMap<String, Tensor>,
 }
 
 impl Rebuilt<'_> {
@@ -84,9 +85,8 @@ impl Rebuilt<'_> {
             let id = self.push(node.op.clone(), node.inputs.clone(), &node, None);
             return Ok(id);
         };
-        let adapters = self.adapters;
-        let found = adapters.iter().enumerate().filter_map(|(i, adapter)| {
-            let (module, low) = adapter.modules.iter().find(|(module, _)| is_of(&name, module))?;
+        let found = self.adapters.iter().zip(self.assigned).enumerate().filter_map(|(i, (adapter, assigned))| {
+            let (module, low) = adapter.modules.get_key_value(*assigned.get(&name)?)?;
             Some((i, module, low))
         });
         let found: Vec<(usize, &String, &LowRank)> = found.collect();
@@ -98,7 +98,6 @@ impl Rebuilt<'_> {
                 let message = format!("adapter `{adapter}`: {module}: expected [{total}, {inputs}], found {found:?}");
                 return Err(Error::Model(message));
             }
-            self.used.insert((*i, (*module).clone()));
         }
         if found.is_empty() {
             return Ok(self.push(node.op.clone(), node.inputs.clone(), &node, None));

@@ -1,6 +1,9 @@
 //! Adapters in files.
 
-use super::{Adapter, LowRank};
+use super::{
+    Adapter, LowRank,
+    config::{self, Patterns},
+};
 use crate::{
     Error, Result,
     checkpoint::{Checkpoint, Mapping, Tensor, read_json},
@@ -31,12 +34,15 @@ impl Adapter {
         let name = folder.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
         let name = name.unwrap_or_else(|| folder.to_string_lossy().into_owned());
         let is_peft = config["peft_type"].is_string();
-        let kind = &config[if is_peft { "peft_type" } else { "fine_tune_type" }];
-        let kind = kind.as_str().unwrap_or("lora").to_lowercase();
-        if !["lora", "dora"].contains(&&*kind) {
-            return Err(wrong(format!("expected an adapter of kind lora or dora, found `{kind}`")));
-        }
+        if is_peft { config::refuse_unsupported(&config) } else { config::refuse_other_mlx(&config) }.map_err(wrong)?;
         let file = folder.join(if is_peft { "adapter_model.safetensors" } else { "adapters.safetensors" });
+        if is_peft && !file.exists() && folder.join("adapter_model.bin").exists() {
+            let remedy = "save the adapter as safetensors: PeftModel.save_pretrained(.., safe_serialization=True)";
+            return Err(Error::file(
+                folder,
+                format!("expected adapter_model.safetensors, found adapter_model.bin: {remedy}"),
+            ));
+        }
         let tensors = Checkpoint::from_safetensors(&file, json!({}), &[Mapping::open(&file)?])?;
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         // PEFT adds the model's own weight where an adapted layer is tied to the embedding.
@@ -44,7 +50,7 @@ impl Adapter {
         for (name, tensor) in own {
             let (module, part) = if is_peft { peft_name(name) } else { mlx_name(name) }
                 .filter(|_| tensor.shape().len() <= 2)
-                .ok_or_else(|| Error::file(&file, format!("{name}: only adapters of linear layers are supported")))?;
+                .ok_or_else(|| Error::file(&file, format!("{name}: {}", config::reason(name))))?;
             let parts = modules.entry(module.to_owned()).or_default();
             *match part {
                 Part::A => &mut parts.a,
@@ -52,12 +58,17 @@ impl Adapter {
                 Part::Magnitude => &mut parts.magnitude,
             } = Some(tensor.clone());
         }
+        let patterns = Patterns::of(&config).map_err(wrong)?;
         let modules = modules.into_iter().map(|(module, parts)| {
-            let low =
-                parts.low_rank(is_peft, &config, &module).map_err(|e| Error::file(&file, format!("{module}: {e}")))?;
+            let low = parts
+                .low_rank(is_peft, &config, &patterns, &module)
+                .map_err(|e| Error::file(&file, format!("{module}: {e}")))?;
             Ok((module, low))
         });
         let modules = modules.collect::<Result<BTreeMap<_, _>>>()?;
+        if is_peft {
+            patterns.warn_of_unused(&path);
+        }
         if modules.is_empty() {
             return Err(Error::file(&file, "expected low-rank matrices, found none".to_owned()));
         }
@@ -66,7 +77,7 @@ impl Adapter {
 }
 
 impl Parts {
-    fn low_rank(self, is_peft: bool, config: &Value, module: &str) -> Result<LowRank, String> {
+    fn low_rank(self, is_peft: bool, config: &Value, patterns: &Patterns, module: &str) -> Result<LowRank, String> {
         let (Some(a), Some(b)) = (self.a, self.b) else {
             return Err("expected two low-rank matrices, found one".into());
         };
@@ -80,7 +91,7 @@ impl Parts {
         if magnitude.as_ref().is_some_and(|m| m.len() != b.0) {
             return Err(format!("expected a magnitude of {} elements", b.0));
         }
-        let scale = if is_peft { peft_scale(config, module, rank) } else { mlx_scale(config) }?;
+        let scale = if is_peft { peft_scale(config, patterns, module, rank) } else { mlx_scale(config) }?;
         Ok(LowRank { a: a.2, b: b.2, rank, scale, magnitude })
     }
 }
@@ -118,15 +129,13 @@ fn mlx_scale(config: &Value) -> Result<f32, String> {
     scale.map(|s| s as f32).ok_or_else(|| format!("{CONFIG}: expected lora_parameters.scale, found none"))
 }
 
-fn peft_scale(config: &Value, module: &str, rank: usize) -> Result<f32, String> {
-    if config["fan_in_fan_out"] == true {
-        return Err(format!("{CONFIG}: fan_in_fan_out is not supported"));
+fn peft_scale(config: &Value, patterns: &Patterns, module: &str, rank: usize) -> Result<f32, String> {
+    let wanted = patterns.rank(module)?;
+    if wanted.is_some_and(|wanted| wanted != rank) {
+        let wanted = wanted.unwrap_or_default();
+        return Err(format!("{CONFIG}: rank_pattern says rank {wanted}, the matrices have {rank}"));
     }
-    // A pattern is the end of a module's path, or all of it.
-    let patterns = config["alpha_pattern"].as_object();
-    let fits = |pattern: &str| module == pattern || module.ends_with(&format!(".{pattern}"));
-    let own = patterns.and_then(|p| p.iter().find(|(pattern, _)| fits(pattern.trim_start_matches('^'))));
-    let alpha = own.map_or(&config["lora_alpha"], |(_, alpha)| alpha).as_f64();
+    let alpha = patterns.alpha(module)?.or_else(|| config["lora_alpha"].as_f64());
     let alpha = alpha.ok_or_else(|| format!("{CONFIG}: expected lora_alpha, found none"))?;
     let rank = rank as f64;
     Ok((alpha / if config["use_rslora"] == true { rank.sqrt() } else { rank }) as f32)

@@ -5,8 +5,10 @@
 //! another adapter, or none.
 
 mod apply;
+mod config;
 mod files;
 mod fuse;
+mod modules;
 
 pub(crate) use apply::apply;
 pub(crate) use fuse::fused;
@@ -67,14 +69,6 @@ pub(crate) fn number(adapters: &[Adapter], name: Option<&str>) -> Result<u32> {
             if known.is_empty() { "none is loaded".to_owned() } else { format!("there are {}", known.join(", ")) };
         Error::Request(format!("no adapter `{name}`: {known}"))
     })
-}
-
-/// Whether `weight`, a tensor's name, is the weight of `module`. Either may have a prefix that the other lacks.
-fn is_of(weight: &str, module: &str) -> bool {
-    let Some(path) = weight.strip_suffix(".weight") else { return false };
-    let ends =
-        |long: &str, short: &str| long.strip_suffix(short).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    ends(path, module) || ends(module, path)
 }
 
 /// The tensor whose rows a weight is made of, if it is one, and which.

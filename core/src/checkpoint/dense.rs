@@ -3,6 +3,7 @@
 use std::fmt;
 
 use half::{bf16, f16};
+use safetensors::Dtype as Stored;
 use tamarack_kernels::Format;
 
 /// The float types that weights are stored in.
@@ -50,6 +51,33 @@ impl Dtype {
     }
 }
 
+/// The elements of a float type that has no form of its own here, in one that holds them: f64 rounded to f32, as `transformers`
+/// does for models in f32, and 8-bit floats as f16, which has all of their values.
+pub(super) fn converted(stored: Stored, bytes: &[u8]) -> Option<(Dtype, Vec<u8>)> {
+    let halves = |half: fn(u8) -> f16| bytes.iter().flat_map(|b| half(*b).to_le_bytes()).collect();
+    match stored {
+        Stored::F64 => {
+            let (words, _) = bytes.as_chunks::<8>();
+            let floats = words.iter().flat_map(|word| (f64::from_le_bytes(*word) as f32).to_le_bytes());
+            Some((Dtype::F32, floats.collect()))
+        }
+        Stored::F8_E4M3 => Some((Dtype::F16, halves(e4m3))),
+        Stored::F8_E5M2 => Some((Dtype::F16, halves(|b| f16::from_bits(u16::from(b) << 8)))),
+        _ => None,
+    }
+}
+
+/// Four bits of exponent with bias 7, three of mantissa, no infinity, arXiv:2209.05433.
+fn e4m3(byte: u8) -> f16 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * (-9f32).exp2(),
+        _ => (8.0 + mantissa) * ((exponent - 10) as f32).exp2(),
+    };
+    f16::from_f32(if byte & 0x80 == 0 { size } else { -size })
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -57,5 +85,28 @@ impl fmt::Display for Dtype {
             Dtype::F16 => "f16",
             Dtype::Bf16 => "bf16",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_floats_are_converted() {
+        let halves = |stored, bytes: &[u8]| -> Vec<f32> {
+            let (dtype, out) = converted(stored, bytes).unwrap();
+            (0..bytes.len()).map(|i| dtype.get(&out, i)).collect()
+        };
+        // Values of torch.float8_e4m3fn and torch.float8_e5m2.
+        assert_eq!(
+            halves(Stored::F8_E4M3, &[0x00, 0x01, 0x08, 0x38, 0xb9, 0x7e]),
+            [0.0, 0.001953125, 0.015625, 1.0, -1.125, 448.0]
+        );
+        assert!(halves(Stored::F8_E4M3, &[0x7f])[0].is_nan());
+        assert_eq!(halves(Stored::F8_E5M2, &[0x01, 0x3c, 0xbd, 0x7b]), [1.525_878_9e-5, 1.0, -1.25, 57344.0]);
+        let (dtype, bytes) = converted(Stored::F64, &(-0.1f64).to_le_bytes()).unwrap();
+        assert_eq!((dtype, dtype.get(&bytes, 0)), (Dtype::F32, -0.1));
+        assert!(converted(Stored::I64, &[0; 8]).is_none());
     }
 }

@@ -5,10 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::mapping::Mapping;
+use super::sniff;
 use crate::{Error, Result};
 
 /// Larger files are not read: the longest real index is a few megabytes.
 const MAX_BYTES: usize = 64 << 20;
+
+/// U+FEFF in UTF-8, which some editors put before a text and which is no part of it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What Python writes for floats that JSON does not have, and what stands for them here. The longer
 /// word of two that begin alike comes first.
@@ -24,11 +28,14 @@ pub(crate) fn read_json(path: &Path) -> Result<Value> {
     parse(&file).map_err(|message| Error::file(path, message))
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, String> {
+/// The object in these bytes, which may begin with a byte order mark.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, String> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     let strict = serde_json::from_slice(bytes);
-    let value: Value = strict
-        .or_else(|e| serde_json::from_slice(&strictly(bytes)).or(Err(e)))
-        .map_err(|e| format!("not JSON: {e}"))?;
+    let value: Value = strict.or_else(|e| serde_json::from_slice(&strictly(bytes)).or(Err(e))).map_err(|e| {
+        let found = sniff::format(bytes).map_or_else(String::new, |what| format!(" (the file is {what})"));
+        format!("not JSON: {e}{found}")
+    })?;
     if value.is_object() { Ok(value) } else { Err("expected a JSON object".into()) }
 }
 
@@ -63,6 +70,7 @@ mod tests {
             (r#"{"limit": [0.0, Infinity]}"#, Some(json!({ "limit": [0.0, f64::MAX] }))),
             (r#"{"a": -Infinity, "b": NaN}"#, Some(json!({ "a": f64::MIN, "b": null }))),
             (r#"{"NaN \" Infinity": NaN}"#, Some(json!({ "NaN \" Infinity": null }))),
+            ("\u{feff}{\"a\": 1}", Some(json!({ "a": 1 }))),
             (r#"{"a": Infinit}"#, None),
             ("[1]", None),
             ("{", None),

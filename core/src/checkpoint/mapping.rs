@@ -5,6 +5,7 @@ use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::sniff;
 use crate::{Error, Result};
 
 /// The bytes of one file: mapped from disk, or held in memory.
@@ -22,7 +23,8 @@ impl Mapping {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// The system refuses, or `path` is not a regular file.
+    /// The system refuses, `path` is not a regular file, or the file is a stand-in for the real one (a Git LFS pointer, an
+    /// HTML page).
     #[allow(unsafe_code)]
     pub fn open(path: &Path) -> Result<Arc<Mapping>> {
         // Opening a pipe would block, and a device has no length: look before opening.
@@ -35,6 +37,9 @@ impl Mapping {
         // at this moment. A file that another process cuts short meanwhile raises a fault, as for
         // every program that maps its weights; nothing here can be corrupted by it.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        if let Some(reason) = sniff::not_a_model_file(&map) {
+            return Err(Error::file(path, reason));
+        }
         Ok(Arc::new(Mapping { path: path.to_owned(), bytes: Bytes::Mapped(map) }))
     }
 
@@ -72,6 +77,12 @@ impl Slice {
     pub fn new(mapping: &Arc<Mapping>, range: Range<usize>) -> Option<Slice> {
         mapping.get(range.clone())?;
         Some(Slice { mapping: mapping.clone(), range })
+    }
+
+    /// All bytes of `mapping`.
+    pub fn of(mapping: Arc<Mapping>) -> Slice {
+        let range = 0..mapping.len();
+        Slice { mapping, range }
     }
 
     /// The bytes `range` of these, if it has them.

@@ -14,8 +14,10 @@ mod mapping;
 mod quantize;
 mod quantized;
 mod safetensors;
+mod sniff;
 mod synthetic;
 mod tensor;
+mod weight_files;
 mod write;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,7 @@ pub use write::write_mlx;
 /// What stands for the path of a checkpoint that was never in a file.
 const SYNTHETIC: &str = "synthetic";
 
-pub(crate) use json::read_json;
+pub(crate) use json::{BYTE_ORDER_MARK, read_json};
 
 /// The `config.json` of the model in `folder`, alone.
 pub(crate) fn config(folder: &Path) -> Result<Value> {
@@ -175,6 +177,11 @@ impl Checkpoint {
     /// The tensor named `name`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
+    }
+
+    /// Tensors that are in the files and cannot be weights, and why, sorted by name.
+    pub(crate) fn all_unreadable(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.unreadable.iter().map(|(name, why)| (name.as_str(), why.as_str()))
     }
 
     /// Why the file's `name` is not among the tensors (integers, a type that is not supported, no

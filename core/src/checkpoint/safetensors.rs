@@ -8,10 +8,11 @@ use safetensors::Dtype as Stored;
 use safetensors::tensor::Metadata;
 use serde_json::Value;
 
-use super::dense::Dtype;
+use super::dense::{Dtype, converted};
 use super::mapping::{Mapping, Slice};
 use super::quantized::mlx::{self, Beside, Quantization};
 use super::quantized::{Part, foreign};
+use super::sniff;
 use super::tensor::{Data, Tensor, View};
 use crate::{Error, Result};
 
@@ -27,7 +28,8 @@ pub(super) fn parts(file: &Arc<Mapping>) -> Result<Parts> {
     let prefix = file.first_chunk().ok_or_else(|| fail(format!("{} bytes are no safetensors file", file.len())))?;
     let length = u64::from_le_bytes(*prefix);
     if length > MAX_HEADER {
-        return Err(fail(format!("expected a header of {MAX_HEADER} bytes at most, it claims {length}")));
+        let found = sniff::format(file).map_or_else(String::new, |what| format!(": the file is {what}"));
+        return Err(fail(format!("expected a header of {MAX_HEADER} bytes at most, it claims {length}{found}")));
     }
     // Fits: both numbers are small.
     let data = 8 + length as usize;
@@ -79,14 +81,22 @@ pub(super) fn tensors(mut parts: Parts, config: &Value) -> Result<Tensors, Strin
         }
     }
     for (name, Part { shape, dtype, bytes }) in parts {
-        let dtype = match dtype {
-            Stored::F32 => Dtype::F32,
-            Stored::F16 => Dtype::F16,
-            Stored::BF16 => Dtype::Bf16,
-            other => {
-                all.unreadable.insert(name, format!("type {other} is not supported"));
+        let (dtype, bytes) = match dtype {
+            Stored::F32 => (Dtype::F32, bytes),
+            Stored::F16 => (Dtype::F16, bytes),
+            Stored::BF16 => (Dtype::Bf16, bytes),
+            // An 8-bit float of a quantized model means nothing without its scale.
+            Stored::F8_E4M3 | Stored::F8_E5M2 if config.get("quantization_config").is_some() => {
+                all.unreadable.insert(name, format!("type {dtype} without a scale beside it"));
                 continue;
             }
+            other => match converted(other, &bytes) {
+                Some((dtype, values)) => (dtype, Slice::of(Mapping::from_bytes(bytes.path(), values))),
+                None => {
+                    all.unreadable.insert(name, format!("type {other} is not supported"));
+                    continue;
+                }
+            },
         };
         match Tensor::new(&name, shape, Data::Dense(dtype, bytes), View::default()) {
             Ok(tensor) => all.readable.insert(name, tensor).map(drop),

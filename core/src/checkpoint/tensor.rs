@@ -60,12 +60,14 @@ impl Data {
 }
 
 /// What a GGUF writer did to a tensor, to be undone when it is read.
-#[derive(Clone, Copy, Default, PartialEq, Debug)]
+#[derive(Clone, Default, PartialEq, Debug)]
 pub(super) struct View {
     /// Rows of a head (elements, in a vector) whose rotary pairs are stored side by side: stored
     /// row `2i + r` of a head is row `r * D/2 + i` for us. `None`: rows are where they belong.
     pub adjacent_pairs: Option<usize>,
-    /// Added to every value.
+    /// All values are multiplied by this: one number, or one for each of as many runs of rows. Empty: by nothing.
+    pub factors: Vec<f32>,
+    /// Then added to every value.
     pub offset: f32,
 }
 
@@ -130,6 +132,10 @@ impl Tensor {
             && (d == 0 || d % 2 != 0 || permuted % d != 0)
         {
             return Err(format!("{name}: {permuted} rows are not heads of {d} rows, an even number"));
+        }
+        let factors = &inner.view.factors;
+        if !factors.is_empty() && !inner.rows().is_multiple_of(factors.len()) {
+            return Err(format!("{name}: {} factors do not fit {} rows", factors.len(), inner.rows()));
         }
         Ok(Tensor(Arc::new(inner)))
     }
@@ -215,11 +221,21 @@ impl Tensor {
     /// without a look at the data: products with an f16 never underflow there, and overflow, which
     /// no sane file has, is an error of `pack`. The scales of other quantizers are looked at on the
     /// first call. What no quantized form can hold (groups that do not fit, columns in disorder)
-    /// becomes dense.
+    /// becomes dense. A factor beside a matrix is one of its scales, which are f32 then.
     pub fn format(&self) -> Format {
         if self.is_derived() {
             return Format::F32;
         }
+        match (self.stored_format(), self.0.view.factors.is_empty()) {
+            (Format::Affine { bits, group, .. }, false) => Format::Affine { bits, group, scales: Scales::F32 },
+            (Format::Scaled { values, group, scales }, false) if scales != Scales::E4m3 => {
+                Format::Scaled { values, group, scales: Scales::F32 }
+            }
+            (format, _) => format,
+        }
+    }
+
+    fn stored_format(&self) -> Format {
         match &self.0.data {
             Data::Dense(dtype, _) if self.cols().is_multiple_of(2) => dtype.format(),
             Data::Dense(..) => Format::F32,
@@ -268,6 +284,10 @@ impl Tensor {
         if let (Some(d), true) = (self.0.view.adjacent_pairs, self.is_vector()) {
             let adjacent = out.to_vec();
             out.iter_mut().enumerate().for_each(|(i, v)| *v = adjacent[adjacent_pairs(i, d)]);
+        }
+        if !self.0.view.factors.is_empty() {
+            let factor = self.factor(row);
+            out.iter_mut().for_each(|v| *v *= factor);
         }
         if self.0.view.offset != 0.0 {
             out.iter_mut().for_each(|v| *v += self.0.view.offset);
@@ -367,29 +387,32 @@ impl Tensor {
             Format::F32 | Format::F16 | Format::Bf16 => (0, 0),
         };
         let (mut block, mut of_row) = (Block::new(), Vec::new());
+        let factor = self.factor(row);
         for i in 0..blocks {
             self.decode(stored, i, blocks, &mut block);
             let codes = &block.q[..elements];
             match format {
                 Format::Affine { bits, scales: kind, .. } => {
                     pack_quants(bits, codes, quants);
-                    for (j, (&scale, &bias)) in block.scale.iter().zip(&block.bias).take(groups).enumerate() {
+                    for (j, (scale, bias)) in block.scale.iter().zip(&block.bias).take(groups).enumerate() {
+                        let (scale, bias) = (scale * factor, bias * factor);
                         if !pack_pair(kind, i * groups + j, scale, bias, scales) {
                             return Err(fail(format!("scale {scale} and bias {bias}, out of range")));
                         }
                     }
                 }
-                Format::Scaled { values, .. } => {
+                Format::Scaled { values, scales: kind, .. } => {
                     if values == Values::E4m3 && codes.iter().any(|code| code & 0x7f == 0x7f) {
                         return Err(fail("a value that is no number".into()));
                     }
                     pack_quants(values.bits(), codes, quants);
-                    of_row.extend_from_slice(&block.scale[..groups]);
+                    let factor = if kind == Scales::E4m3 { 1.0 } else { factor };
+                    of_row.extend(block.scale[..groups].iter().map(|scale| scale * factor));
                 }
                 Format::F32 | Format::F16 | Format::Bf16 => {}
             }
         }
-        let factor = if let Data::Quantized(quantized) = &self.0.data { quantized.factor(stored) } else { 1.0 };
+        let factor = if let Data::Quantized(quantized) = &self.0.data { quantized.factor(stored) } else { factor };
         match format {
             Format::Scaled { scales: kind, .. } if !pack_scales(kind, &of_row, factor, scales) => {
                 Err(fail(format!("scales out of range among {of_row:?} times {factor}")))
@@ -425,13 +448,22 @@ impl Tensor {
         }
     }
 
+    /// What a logical row is multiplied by.
+    fn factor(&self, row: usize) -> f32 {
+        let factors = &self.0.view.factors;
+        let run = self.rows() / factors.len().max(1);
+        factors.get(row / run.max(1)).copied().unwrap_or(1.0)
+    }
+
     fn is_vector(&self) -> bool {
         self.shape().len() <= 1
     }
 
     /// Whether values are restored one by one, so that the stored words cannot be passed on.
     fn is_derived(&self) -> bool {
-        self.0.view.offset != 0.0 || (self.is_vector() && self.0.view.adjacent_pairs.is_some())
+        let View { adjacent_pairs, factors, offset } = &self.0.view;
+        let scaled = matches!(self.0.data, Data::Dense(..)) && !factors.is_empty();
+        scaled || *offset != 0.0 || (self.is_vector() && adjacent_pairs.is_some())
     }
 }
 

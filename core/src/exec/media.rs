@@ -31,6 +31,8 @@ pub struct ImagePatches {
     pub order: Vec<u32>,
     /// The tower's row of each token; empty likewise.
     rows: Vec<u32>,
+    /// Which of the model's adapters the tower computes it with, see [`Row::adapter`].
+    adapter: u32,
     hash: ImageHash,
 }
 
@@ -61,8 +63,16 @@ impl ImagePatches {
             rows,
             positions: medium.patch_positions.clone(),
             ids: medium.ids.clone(),
+            adapter: 0,
             hash: hash.finalize().into(),
         }
+    }
+
+    /// The same image for a tower with an adapter, which makes other rows of it.
+    fn with_adapter(&self, adapter: u32) -> ImagePatches {
+        let mut hash = Sha256::new_with_prefix(self.hash);
+        hash.update(adapter.to_le_bytes());
+        ImagePatches { adapter, hash: hash.finalize().into(), ..self.clone() }
     }
 
     /// What tells it from others.
@@ -107,7 +117,18 @@ impl ImagePatches {
                 let token = Token::Id(ids.get(patch).copied().unwrap_or(0));
                 let (position, end) = ([row, column, 0], *length as u32);
                 let is_whole = false;
-                Row { token, index, end, is_whole, position, image: None, table, first, length: 0, adapter: 0 }
+                Row {
+                    token,
+                    index,
+                    end,
+                    is_whole,
+                    position,
+                    image: None,
+                    table,
+                    first,
+                    length: 0,
+                    adapter: self.adapter,
+                }
             }));
         }
         step.outputs = (0..self.tokens as u32).map(|row| Output { row, ..Output::default() }).collect();
@@ -159,6 +180,16 @@ pub struct Media {
 }
 
 impl Media {
+    /// The same media for a sequence that runs with an adapter; 0 is none.
+    pub fn with_adapter(self: &Arc<Media>, adapter: u32) -> Arc<Media> {
+        if adapter == 0 {
+            return self.clone();
+        }
+        let mut media = Media::clone(self);
+        media.images.iter_mut().for_each(|image| image.patches = Arc::new(image.patches.with_adapter(adapter)));
+        Arc::new(media)
+    }
+
     /// The position of a token of the prompt, or of what follows it.
     pub fn position(&self, token: usize) -> [u32; 3] {
         let after = || [self.next + token.saturating_sub(self.positions.len()) as u32; 3];

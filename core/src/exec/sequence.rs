@@ -232,10 +232,10 @@ impl Sequence {
         pool.extend(&mut sequence, length).then_some(Sequence { length: length as u32, ..sequence })
     }
 
-    /// Gives it images; where it begins with others, those must be the same.
+    /// Gives it images, which its adapter sees; where it begins with others, those must be the same.
     pub fn set_media(&mut self, media: Option<Arc<Media>>) {
         self.image_rows = vec![0; media.as_ref().map_or(0, |m| m.images.len())];
-        self.media = media;
+        self.media = media.map(|media| media.with_adapter(self.adapter));
     }
 
     /// The row of a token at `index` of the cache.

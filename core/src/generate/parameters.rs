@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 /// How tokens are chosen, and when to end.
 ///
-/// Filters apply to the probabilities at temperature 1, the temperature to what they leave.
+/// Filters apply to the probabilities at temperature 1, the temperature to what they leave. The default is the same for all
+/// models; [`crate::ModelContainer::generate_parameters`] has what a model's own files ask for.
 ///
 /// ```
 /// use tamarack::GenerateParameters;

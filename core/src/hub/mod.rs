@@ -96,11 +96,11 @@ impl HubBuilder {
 
     /// Fails when the endpoint is no URL.
     pub fn build(self) -> Result<Hub> {
-        const AGENT: &str = concat!("tamarack/", env!("CARGO_PKG_VERSION"));
         let timeout = self.timeout.or_else(timeout_by_environment).unwrap_or(TIMEOUT);
-        let http = reqwest::Client::builder().user_agent(AGENT).connect_timeout(timeout).read_timeout(timeout).build();
+        let http =
+            reqwest::Client::builder().user_agent(web::AGENT).connect_timeout(timeout).read_timeout(timeout).build();
         let http = http.map_err(|error| cannot_set_up(&error))?;
-        let mut client = HFClient::builder().user_agent(AGENT).client(http);
+        let mut client = HFClient::builder().user_agent(web::AGENT).client(http);
         if let Some(folder) = self.cache_dir {
             client = client.cache_dir(folder);
         }

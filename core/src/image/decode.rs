@@ -1,10 +1,13 @@
 //! Images from files and bytes. A header is read before anything is decoded: what it claims is checked.
 
-use super::Pixels;
+use super::{
+    Pixels,
+    formats::{self, HEAD},
+};
 use crate::{Error, Result};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, guess_format, metadata::Orientation};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, metadata::Orientation};
 use std::{
-    io::{BufRead, Cursor, Seek},
+    io::{BufRead, Cursor, Read, Seek},
     path::Path,
 };
 
@@ -51,21 +54,29 @@ pub(super) fn limits() -> Limits {
     limits
 }
 
-/// That an image cannot be decoded.
-pub(super) fn damaged(name: &str, e: &dyn std::fmt::Display) -> Error {
+/// That an image is not all there, or not what it should be.
+fn damaged(name: &str, e: &dyn std::fmt::Display) -> Error {
     Error::file(name, format!("the image is damaged: {e}"))
 }
 
-/// A decoder that has read a header, and how the image is turned.
-fn header<'a>(name: &str, file: impl BufRead + Seek + 'a) -> Result<(impl ImageDecoder + 'a, Orientation)> {
-    let wrong = |what: String| Error::file(name, what);
-    let reader = ImageReader::new(file).with_guessed_format().map_err(|e| wrong(e.to_string()))?;
-    if reader.format().is_none() {
-        return Err(wrong("expected a JPEG, PNG, WebP, GIF or BMP image, found neither".to_owned()));
+/// That an image cannot be decoded: formats have features that are rare, so not every such image is damaged.
+pub(super) fn undecodable(name: &str, e: &ImageError) -> Error {
+    match e {
+        ImageError::Unsupported(e) => Error::file(name, format!("{e}: convert it to an ordinary PNG")),
+        e => damaged(name, e),
     }
-    let mut decoder = reader.into_decoder().map_err(|e| damaged(name, &e))?;
+}
+
+/// A decoder that has read a header, and how the image is turned.
+fn header<'a>(name: &str, mut file: impl BufRead + Seek + 'a) -> Result<(impl ImageDecoder + 'a, Orientation)> {
+    let mut head = Vec::with_capacity(HEAD);
+    let read = file.by_ref().take(HEAD as u64).read_to_end(&mut head).and_then(|_| file.rewind());
+    read.map_err(|e| Error::io(name, e))?;
+    let format = formats::supported(&head)
+        .ok_or_else(|| formats::refuse(name, &head, "expected a JPEG, PNG, WebP, GIF or BMP image", "found neither"))?;
+    let mut decoder = ImageReader::with_format(file, format).into_decoder().map_err(|e| undecodable(name, &e))?;
     check_size(name, decoder.dimensions().into())?;
-    decoder.set_limits(limits()).map_err(|e| wrong(e.to_string()))?;
+    decoder.set_limits(limits()).map_err(|e| undecodable(name, &e))?;
     // What is no orientation is none.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((decoder, orientation))
@@ -86,10 +97,10 @@ pub(super) fn size(name: &str, file: impl BufRead + Seek) -> Result<[usize; 2]> 
 /// which it is.
 pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Pixels> {
     let (decoder, orientation) = header(name, Cursor::new(bytes))?;
-    if guess_format(bytes).is_ok_and(|format| format == ImageFormat::Jpeg) && !has_end(bytes) {
+    if formats::supported(bytes) == Some(ImageFormat::Jpeg) && !has_end(bytes) {
         return Err(damaged(name, &"it breaks off"));
     }
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| damaged(name, &e))?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| undecodable(name, &e))?;
     image.apply_orientation(orientation);
     Ok(pixels(image))
 }

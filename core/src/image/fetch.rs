@@ -1,40 +1,15 @@
-//! Images and videos by address.
+//! Images and videos of the web.
 
-use super::{Image, Video, VideoSource, decode::MAX_BYTES};
+use super::{
+    Image, Video, VideoSource,
+    address::{is_of_the_web, name},
+    decode::MAX_BYTES,
+};
 use crate::{Error, Result, web};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use std::time::Duration;
 
 /// Until a server has to have sent all of a file.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Whether a text is an address, and not a path.
-pub(crate) fn is_address(text: &str) -> bool {
-    text.starts_with("data:") || is_of_the_web(text)
-}
-
-fn is_of_the_web(url: &str) -> bool {
-    url.starts_with("https:") || url.starts_with("http:")
-}
-
-/// What an address is called in errors: it may be an image in base64.
-pub(super) fn name(url: &str) -> String {
-    url.chars().take(80).collect()
-}
-
-/// What a `data:` URL holds.
-pub(super) fn data(url: &str) -> Result<Vec<u8>> {
-    let name: String = url.chars().take(40).collect();
-    let wrong = |what: String| Error::file(&name, what);
-    let Some(rest) = url.strip_prefix("data:") else {
-        return Err(wrong("expected an address that begins with data:, https: or http:".to_owned()));
-    };
-    let (head, data) = rest.split_once(',').ok_or_else(|| wrong("expected data after a comma".to_owned()))?;
-    if !head.ends_with(";base64") {
-        return Err(wrong("expected data in base64".to_owned()));
-    }
-    STANDARD.decode(data.trim()).map_err(|e| wrong(format!("expected data in base64: {e}")))
-}
 
 /// Gets an image's bytes if it is one of the web.
 pub(crate) async fn fetch_image(image: &mut Image) -> Result<()> {
@@ -71,7 +46,7 @@ async fn download(url: &str, timeout: Duration) -> Result<Vec<u8>, String> {
         true => format!("expected all of it within {} seconds", timeout.as_secs_f32()),
         false => web::cause(&e.without_url()),
     };
-    let client = reqwest::Client::builder().timeout(timeout).build().map_err(text)?;
+    let client = reqwest::Client::builder().user_agent(web::AGENT).timeout(timeout).build().map_err(text)?;
     let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(text)?;
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(text)? {
@@ -124,6 +99,29 @@ mod tests {
             let e = download(&url, Duration::from_millis(500)).await.unwrap_err();
             assert_eq!(e, "expected all of it within 0.5 seconds");
             assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        }
+    }
+
+    /// The first request is redirected to a server of its own.
+    #[tokio::test]
+    async fn every_request_says_whose_it_is() {
+        let (send, seen) = std::sync::mpsc::channel();
+        let serve = |answer: String| {
+            let (listener, send) = (TcpListener::bind("127.0.0.1:0").unwrap(), send.clone());
+            let address = format!("http://{}/cat.png", listener.local_addr().unwrap());
+            thread::spawn(move || {
+                let (mut stream, mut request) = (listener.accept().unwrap().0, [0; 4096]);
+                let length = stream.read(&mut request).unwrap();
+                send.send(String::from_utf8_lossy(&request[..length]).to_lowercase()).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            });
+            address
+        };
+        let cat = serve("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmeow".to_owned());
+        let moved = serve(format!("HTTP/1.1 302 Found\r\nLocation: {cat}\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(download(&moved, TIMEOUT).await.unwrap(), b"meow");
+        for request in [seen.recv().unwrap(), seen.recv().unwrap()] {
+            assert!(request.contains(&format!("\r\nuser-agent: {}\r\n", web::AGENT)), "{request}");
         }
     }
 

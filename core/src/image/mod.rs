@@ -1,19 +1,23 @@
 //! Images and videos: decoded, prepared by a plugin's recipe, and placed among the tokens of a prompt.
 
+mod address;
 mod decode;
 mod fetch;
+mod formats;
 mod place;
 mod prepare;
 mod recipe;
 mod resize;
 mod video;
 
-pub(crate) use fetch::{fetch_image, fetch_video, is_address};
+pub(crate) use address::is_address;
+pub(crate) use fetch::{fetch_image, fetch_video};
 pub(crate) use prepare::{Processor, fetch_all};
 pub use tamarack_api::{ImageOptions, Sampling};
 pub use video::{Video, VideoSource};
 
 use crate::{Error, Result};
+use address::Address;
 use std::{io::Cursor, path::PathBuf};
 
 /// An image of a prompt, wherever it is.
@@ -26,7 +30,8 @@ pub enum Image {
     Bytes(Vec<u8>),
     /// The same, with what it is called in errors.
     Named(String, Vec<u8>),
-    /// `data:`, `https:` or `http:`.
+    /// `data:`, `https:` or `http:`. Never a file: who asks may not be who may read files, and [`Image::parse`] makes a path of
+    /// a `file:` address.
     Url(String),
     /// Pixels.
     Pixels(Pixels),
@@ -44,7 +49,7 @@ pub struct Pixels {
 }
 
 impl Image {
-    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a file.
+    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a file, by its path or its `file:` address.
     ///
     /// ```
     /// use tamarack::Image;
@@ -53,7 +58,10 @@ impl Image {
     /// assert_eq!(Image::parse("cat.png"), Image::Path("cat.png".into()));
     /// ```
     pub fn parse(text: &str) -> Image {
-        if is_address(text) { Image::Url(text.to_owned()) } else { Image::Path(text.into()) }
+        match address::parse(text) {
+            Address::Local(path) => Image::Path(path),
+            Address::Url(url) => Image::Url(url),
+        }
     }
 
     /// What it is called in errors.
@@ -62,7 +70,7 @@ impl Image {
             Image::Path(path) => path.display().to_string(),
             Image::Bytes(_) => "image".to_owned(),
             Image::Named(name, _) => name.clone(),
-            Image::Url(url) => fetch::name(url),
+            Image::Url(url) => address::name(url),
             Image::Pixels(_) => "pixels".to_owned(),
         }
     }
@@ -77,7 +85,7 @@ impl Image {
                 decode::size(&name, std::io::BufReader::new(file))
             }
             Image::Bytes(bytes) | Image::Named(_, bytes) => decode::size(&name, Cursor::new(bytes)),
-            Image::Url(url) => decode::size(&name, Cursor::new(fetch::data(url)?)),
+            Image::Url(url) => decode::size(&name, Cursor::new(address::data(url)?)),
             Image::Pixels(pixels) => Ok([pixels.height, pixels.width]),
         }
     }
@@ -90,7 +98,7 @@ impl Image {
         match self {
             Image::Path(path) => decode::decode(&self.name(), &decode::read(path)?),
             Image::Bytes(bytes) | Image::Named(_, bytes) => decode::decode(&self.name(), bytes),
-            Image::Url(url) => decode::decode(&self.name(), &fetch::data(url)?),
+            Image::Url(url) => decode::decode(&self.name(), &address::data(url)?),
             Image::Pixels(pixels) => {
                 let expected = pixels.width.checked_mul(pixels.height).and_then(|n| n.checked_mul(3));
                 if pixels.rgb.is_empty() || expected != Some(pixels.rgb.len()) {

@@ -1,7 +1,11 @@
 //! Videos: frames in files of their own, or an animated image. Sizes are looked at first, in headers; then the frames
 //! that are wanted are decoded, few at a time.
 
-use super::{Image, Pixels, decode, fetch, is_address};
+use super::{
+    Image, Pixels,
+    address::{self, Address},
+    decode, formats,
+};
 use crate::{Error, Result};
 use image::{
     AnimationDecoder, DynamicImage, Frame, ImageDecoder, ImageError, ImageFormat,
@@ -24,8 +28,9 @@ const AT_ONCE: usize = 64 << 20;
 /// What a frame lasts that claims no time: what browsers take.
 const DELAY: Duration = Duration::from_millis(100);
 /// What is said of files that are no video here.
-const EXPECTED: &str = "expected a folder of frames, or an animated GIF, WebP or PNG, found neither; other videos become frames \
-                        by `ffmpeg -i FILE FOLDER/%05d.png`";
+const EXPECTED: &str = "expected a folder of frames, or an animated GIF, WebP or PNG";
+/// And of those of which nobody knows what they are.
+const OTHERWISE: &str = "found neither; other videos become frames by `ffmpeg -i FILE FOLDER/%05d.png`";
 
 /// A video of a prompt.
 ///
@@ -70,12 +75,13 @@ impl<P: Into<PathBuf>> From<P> for Video {
 }
 
 impl Video {
-    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a folder of frames or a file.
+    /// An address if the text begins as one (`data:`, `https:`, `http:`), and else a folder of frames or a file, by its path
+    /// or its `file:` address.
     pub fn parse(text: &str) -> Video {
-        if !is_address(text) {
-            return Video::from(text);
+        match address::parse(text) {
+            Address::Local(path) => Video::from(path),
+            Address::Url(url) => Video { source: VideoSource::Url(url), fps: None },
         }
-        Video { source: VideoSource::Url(text.to_owned()), fps: None }
     }
 
     /// One image for each frame.
@@ -93,7 +99,7 @@ impl Video {
         match &self.source {
             VideoSource::Path(path) => path.display().to_string(),
             VideoSource::Named(name, _) => name.clone(),
-            VideoSource::Url(url) => fetch::name(url),
+            VideoSource::Url(url) => address::name(url),
             VideoSource::Bytes(_) | VideoSource::Frames(_) => "video".to_owned(),
         }
     }
@@ -126,7 +132,7 @@ impl Opened {
             VideoSource::Path(path) if path.is_dir() => of_images(&name, listed(&path)?)?,
             VideoSource::Path(path) => of_file(&name, decode::read(&path)?)?,
             VideoSource::Bytes(bytes) | VideoSource::Named(_, bytes) => of_file(&name, bytes)?,
-            VideoSource::Url(url) => of_file(&name, fetch::data(&url)?)?,
+            VideoSource::Url(url) => of_file(&name, address::data(&url)?)?,
             VideoSource::Frames(images) => of_images(&name, images)?,
         };
         Ok(Opened { info: VideoInfo { fps: video.fps.or(info.fps), ..info }, name, frames })
@@ -151,7 +157,7 @@ impl Opened {
                 let frames = animation(&self.name, *format, bytes)?.enumerate();
                 let wanted = frames.filter(|(place, _)| wanted.binary_search(place).is_ok());
                 Ok(Box::new(wanted.map(|(_, frame)| {
-                    let frame = frame.map_err(|e| decode::damaged(&self.name, &e))?;
+                    let frame = frame.map_err(|e| decode::undecodable(&self.name, &e))?;
                     Ok(decode::pixels(DynamicImage::ImageRgba8(frame.into_buffer())))
                 })))
             }
@@ -208,15 +214,15 @@ fn of_images(name: &str, images: Vec<Image>) -> Result<(VideoInfo, Decode)> {
 
 /// The format of an animated image; none for one that does not move.
 fn animated(name: &str, bytes: &[u8]) -> Result<Option<ImageFormat>> {
-    let (format, file) = (image::guess_format(bytes).ok(), Cursor::new(bytes));
+    let (format, file) = (formats::supported(bytes), Cursor::new(bytes));
     let is_animated = match format {
         Some(ImageFormat::Gif) => true,
-        Some(ImageFormat::WebP) => WebPDecoder::new(file).map_err(|e| decode::damaged(name, &e))?.has_animation(),
+        Some(ImageFormat::WebP) => WebPDecoder::new(file).map_err(|e| decode::undecodable(name, &e))?.has_animation(),
         Some(ImageFormat::Png) => {
-            PngDecoder::new(file).and_then(|d| d.is_apng()).map_err(|e| decode::damaged(name, &e))?
+            PngDecoder::new(file).and_then(|d| d.is_apng()).map_err(|e| decode::undecodable(name, &e))?
         }
         Some(ImageFormat::Jpeg | ImageFormat::Bmp) => false,
-        _ => return Err(Error::file(name, EXPECTED)),
+        _ => return Err(formats::refuse(name, &bytes[..bytes.len().min(formats::HEAD)], EXPECTED, OTHERWISE)),
     };
     Ok(format.filter(|_| is_animated))
 }
@@ -224,7 +230,7 @@ fn animated(name: &str, bytes: &[u8]) -> Result<Option<ImageFormat>> {
 fn of_animation(name: &str, format: ImageFormat, bytes: Vec<u8>) -> Result<(VideoInfo, Decode)> {
     let (mut size, mut count, mut lasts) = ([0; 2], 0, Duration::ZERO);
     for frame in animation(name, format, &bytes)? {
-        let frame = frame.map_err(|e| decode::damaged(name, &e))?;
+        let frame = frame.map_err(|e| decode::undecodable(name, &e))?;
         size = [frame.buffer().height(), frame.buffer().width()].map(|n| n as usize);
         count += 1;
         check_count(name, count, size[0] * size[1])?;
@@ -244,10 +250,10 @@ fn animation<'a>(
     format: ImageFormat,
     bytes: &'a [u8],
 ) -> Result<Box<dyn Iterator<Item = Result<Frame, ImageError>> + 'a>> {
-    let wrong = |e: ImageError| decode::damaged(name, &e);
+    let wrong = |e: ImageError| decode::undecodable(name, &e);
     fn checked<D: ImageDecoder>(name: &str, mut decoder: D) -> Result<D> {
         decode::check_size(name, decoder.dimensions().into())?;
-        decoder.set_limits(decode::limits()).map_err(|e| decode::damaged(name, &e))?;
+        decoder.set_limits(decode::limits()).map_err(|e| decode::undecodable(name, &e))?;
         Ok(decoder)
     }
     let bytes = Cursor::new(bytes);

@@ -3,6 +3,7 @@
 mod device;
 mod place;
 mod record;
+mod sampling;
 mod settings;
 mod target;
 mod text;
@@ -16,7 +17,7 @@ use crate::{
     Error, Result,
     adapter::{self, Adapter},
     checkpoint::{self, Checkpoint},
-    exec::{Executor, MemoryUse},
+    exec::{Executor, MemoryUse, RopeLimits},
     image::Processor,
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
@@ -85,9 +86,9 @@ pub(crate) fn estimate(
     let Recorded { mut checkpoint, parts, .. } = record(sources, path, options)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
     let adapters = adapters(options)?;
-    let (text, tensors) = adapter::apply(parts.text, &checkpoint, &adapters)?;
+    let (text, tower, tensors) = adapter::apply(parts.text, parts.tower, &checkpoint, &adapters)?;
     let context = device::context(options, checkpoint.config())?;
-    let own = device::estimate(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))?;
+    let own = device::estimate(text, tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))?;
     match draft {
         Some(draft) => Ok(own + estimate(sources, draft, None, &of_draft(options, context))?),
         None => Ok(own),
@@ -98,8 +99,8 @@ pub(crate) fn estimate(
 pub(crate) fn placement(sources: &[Source], path: &Path, options: &LoadOptions) -> Result<Option<Placement>> {
     let Recorded { mut checkpoint, parts, .. } = record(sources, path, options)?;
     options.quantize.map_or(Ok(()), |quantize| checkpoint.quantize(quantize))?;
-    let (text, tensors) = adapter::apply(parts.text, &checkpoint, &adapters(options)?)?;
-    device::placement(text, parts.tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
+    let (text, tower, tensors) = adapter::apply(parts.text, parts.tower, &checkpoint, &adapters(options)?)?;
+    device::placement(text, tower, &checkpoint.with(tensors), options).map_err(|e| e.of_model(path))
 }
 
 /// How a draft model is loaded beside a model with such a context.
@@ -112,7 +113,7 @@ fn adapters(options: &LoadOptions) -> Result<Vec<Adapter>> {
     options.adapters.iter().map(|folder| Adapter::open(folder)).collect()
 }
 
-/// What runs a program, and its tower if it has one, with adapters of the program.
+/// What runs a program, and its tower if it has one, with adapters.
 pub(crate) fn executor(
     program: Program,
     tower: Option<Program>,
@@ -121,7 +122,7 @@ pub(crate) fn executor(
     options: &LoadOptions,
     name: &str,
 ) -> Result<Box<dyn Executor>> {
-    let (program, tensors) = adapter::apply(program, checkpoint, adapters)?;
+    let (program, tower, tensors) = adapter::apply(program, tower, checkpoint, adapters)?;
     device::executor(program, tower, &checkpoint.with(tensors), options, name)
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn load(
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
     let mut model = Model::new(executor).with_lead(options.lead());
+    model.rope_limits = RopeLimits::of(&text.ropes);
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();

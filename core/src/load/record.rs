@@ -7,7 +7,7 @@ use super::{
 
 use crate::{
     Error, Result,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, read_json},
     image::Processor,
     plugins::{Found, Registry},
     program::{Node, Op, Program, lower},
@@ -38,6 +38,19 @@ pub(super) enum Processing {
 /// Records all of a checkpoint with the plugin that serves it, and, for the text model of a vision-language model, the
 /// plugin that serves that. Unused tensors are an error if it is to be `strict`, or if that does harm.
 pub(super) fn record(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint, strict: bool) -> Result<Parts> {
+    record_all(plugins, plugin, checkpoint, strict).map_err(|e| match (e, checkpoint.all_unreadable().next()) {
+        // The plugin only sees what can be a weight, so it calls these absent.
+        (Error::Model(message), Some((name, why))) => {
+            let count = checkpoint.all_unreadable().len();
+            Error::Model(format!(
+                "{message}\n{count} tensors of the files cannot be weights, the first is {name}: {why}"
+            ))
+        }
+        (e, _) => e,
+    })
+}
+
+fn record_all(plugins: &Registry, plugin: &Found, checkpoint: &Checkpoint, strict: bool) -> Result<Parts> {
     let config = checkpoint.config();
     let is_vlm = plugin.declaration().kind == Kind::Vlm;
     let Some(model) = (if is_vlm { plugin.text_model(config)? } else { None }) else {
@@ -125,11 +138,7 @@ pub(super) fn renamed(mut graph: Graph, names: &HashMap<String, String>) -> Grap
 fn processor_config(folder: &Path) -> Result<ProcessorConfig> {
     let read = |name: &str| {
         let path = folder.join(name);
-        if !path.is_file() {
-            return Ok(Value::Null);
-        }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("expected JSON: {e}")))
+        if path.is_file() { read_json(&path) } else { Ok(Value::Null) }
     };
     Ok(ProcessorConfig {
         processor: read("processor_config.json")?,

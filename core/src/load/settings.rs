@@ -1,7 +1,8 @@
-//! What a model's files say about ending a generation.
+//! What a model's files say about generations: how tokens are chosen, and what ends an answer.
 
 use crate::{
     checkpoint::Checkpoint,
+    load::sampling,
     model::ModelConfiguration,
     text::{ReasoningFormat, Tokenizer, ToolCallFormat},
 };
@@ -32,6 +33,7 @@ pub(super) fn complete(
     if tokenizer.is_some() {
         configuration.stop_strings.extend(stop_strings(checkpoint.generation_config()));
     }
+    configuration.generate_parameters = configuration.generate_parameters.or_else(|| sampling::parameters(checkpoint));
     configuration.tool_call_format =
         configuration.tool_call_format.or_else(|| tool_call_format(tokenizer, declaration.tool_call_format.as_deref()));
     configuration.reasoning_format = configuration.reasoning_format.or_else(|| {

@@ -50,7 +50,7 @@ impl Model {
     pub fn fuse_adapter(&mut self, name: &str) -> Result<()> {
         let (adapter, others) = self.without(name)?;
         let files = self.files.as_ref().ok_or_else(no_files)?;
-        let fused = adapter::fused(&files.program, &files.checkpoint, &adapter)?;
+        let fused = adapter::fused(std::iter::once(&files.program).chain(&files.tower), &files.checkpoint, &adapter)?;
         self.rebuild(files.checkpoint.with(fused), others)
     }
 

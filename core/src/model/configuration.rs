@@ -1,7 +1,7 @@
 //! Which model, and what is said about it beside what its files say.
 
 use crate::{
-    Result,
+    GenerateParameters, Result,
     hub::{Hub, MODEL_FILES},
     text::{ReasoningFormat, ToolCallFormat},
 };
@@ -69,6 +69,10 @@ pub struct ModelConfiguration {
     pub eos_token_ids: BTreeSet<u32>,
     /// Texts that end a generation. A loaded model's configuration has those of its files too.
     pub stop_strings: Vec<String>,
+    /// How tokens are chosen where a program does not say: [`crate::ModelContainer::generate_parameters`]. A loaded model's
+    /// configuration has what its files ask for, if nothing was said here: generation_config.json, or the `general.sampling`
+    /// keys of a GGUF file.
+    pub generate_parameters: Option<GenerateParameters>,
     /// How the model writes tool calls. A loaded model's configuration has what its files or its architecture tell, if
     /// nothing was said here; where nobody tells, it is [`ToolCallFormat::Json`] as soon as there are tools.
     pub tool_call_format: Option<ToolCallFormat>,
@@ -123,6 +127,7 @@ impl ModelConfiguration {
             extra_eos_tokens: BTreeSet::new(),
             eos_token_ids: BTreeSet::new(),
             stop_strings: Vec::new(),
+            generate_parameters: None,
             tool_call_format: None,
             reasoning_format: None,
         }
@@ -169,6 +174,12 @@ impl ModelConfiguration {
     /// One more text that ends a generation.
     pub fn stop_string(mut self, text: impl Into<String>) -> ModelConfiguration {
         self.stop_strings.push(text.into());
+        self
+    }
+
+    /// How tokens are chosen where a program does not say, in place of what the model's files ask for.
+    pub fn generate_parameters(mut self, parameters: GenerateParameters) -> ModelConfiguration {
+        self.generate_parameters = Some(parameters);
         self
     }
 

@@ -95,6 +95,21 @@ impl ModelContainer {
         &self.0.configuration
     }
 
+    /// How tokens are chosen where nobody says otherwise: as the model's files ask for, as
+    /// [`GenerateParameters::default`] has it otherwise.
+    ///
+    /// ```no_run
+    /// # use tamarack::{GenerateParameters, LmInput, ModelContainer, Result};
+    /// # async fn example(container: ModelContainer, input: LmInput) -> Result<()> {
+    /// let short = GenerateParameters { max_tokens: Some(64), ..container.generate_parameters() };
+    /// let answer = container.generate(input, short).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn generate_parameters(&self) -> GenerateParameters {
+        self.0.configuration.generate_parameters.clone().unwrap_or_default()
+    }
+
     /// The tokenizer.
     ///
     /// # Errors

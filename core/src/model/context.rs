@@ -4,10 +4,12 @@ use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, LmInput, PromptCache, Result,
     adapter::Adapter,
-    exec::{Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
+    exec::{
+        Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, RopeLimits, Sequence, Step, Token,
+    },
     text::Tokenizer,
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// A model and what belongs to it, on the engine's thread.
 pub struct ModelContext {
@@ -39,6 +41,8 @@ pub(super) fn tokenizer(found: &Result<Tokenizer, String>) -> Result<&Tokenizer>
 pub struct Model {
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) pool: Pool,
+    /// Where its ropes change with the length of a sequence.
+    pub(crate) rope_limits: RopeLimits,
     pub(crate) files: Option<Files>,
     /// Whether its weights have changed and what the caches hold has not.
     pub(crate) is_changed: bool,
@@ -56,8 +60,9 @@ impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
         let images = ImageStore::new(executor.image_rows());
-        let (files, draft) = (None, None);
-        Model { executor, pool, files, is_changed: false, adapters: Vec::new(), draft, caches: Vec::new(), images }
+        let (files, draft, rope_limits) = (None, None, RopeLimits::default());
+        let (adapters, caches) = (Vec::new(), Vec::new());
+        Model { executor, pool, rope_limits, files, is_changed: false, adapters, draft, caches, images }
     }
 
     /// With sequences that begin with pages in full.
@@ -235,23 +240,49 @@ impl Model {
             let mut end = tokens.len().min(start + chunk.clamp(1, capacity.rows));
             end = end.min(start.max(first) + capacity.outputs);
             self.images.turn();
-            let rows = capacity.rows.min(capacity.outputs);
-            match self.see(sequence, end - start, rows)? {
-                0 => return Err(Error::Request(format!("no step of {rows} rows has room for an image of the prompt"))),
+            match self.see(sequence, end - start, capacity.rows)? {
+                0 => {
+                    let rows = capacity.rows;
+                    return Err(Error::Request(format!("no step of {rows} rows has room for an image of the prompt")));
+                }
                 known => end = start + known,
             }
-            let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
-            let mut step = Step::default();
-            let draw = |i: usize| (start + i >= first).then_some(Draw { logits: true, ..Draw::default() });
-            while step.rows.is_empty() && self.pool.lacks(sequence, ids.len()) && self.reclaim() {}
-            if !step.push(sequence, &mut self.pool, &ids, draw) {
-                let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
-                return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));
+            // Tokens that see each other share a step, which may have fewer outputs than rows: it is run again for the rest.
+            let mut from = start.max(first);
+            loop {
+                let outputs = from..end.min(from + capacity.outputs);
+                self.step(sequence, tokens, end, &outputs, &mut each)?;
+                from = outputs.end;
+                if from >= end {
+                    break;
+                }
+                sequence.truncate(start, &mut self.pool);
             }
-            self.executor.submit(&step)?;
-            let rows = self.executor.collect()?.logits;
-            rows.into_iter().enumerate().for_each(|(i, row)| each(start.max(first) + i, row));
         }
+        Ok(())
+    }
+
+    /// Runs the tokens up to `end` that a sequence has not been fed yet, and gives the logits after those of `outputs`.
+    fn step(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        end: usize,
+        outputs: &Range<usize>,
+        each: &mut impl FnMut(usize, Vec<f32>),
+    ) -> Result<()> {
+        let start = sequence.len();
+        let ids: Vec<Token> = tokens[start..end].iter().map(|t| Token::Id(*t)).collect();
+        let mut step = Step::default();
+        let draw = |i: usize| outputs.contains(&(start + i)).then_some(Draw { logits: true, ..Draw::default() });
+        while self.pool.lacks(sequence, ids.len()) && self.reclaim() {}
+        if !step.push(sequence, &mut self.pool, &ids, draw) {
+            let (wanted, free) = (tokens.len(), start + self.pool.free() * PAGE);
+            return Err(Error::Memory(format!("{wanted} tokens do not fit into the cache: {free} are free")));
+        }
+        self.executor.submit(&step)?;
+        let rows = self.executor.collect()?.logits;
+        rows.into_iter().zip(outputs.start..).for_each(|(row, i)| each(i, row));
         Ok(())
     }
 }

@@ -56,10 +56,10 @@ impl ChatSession {
     pub fn new(container: ModelContainer) -> ChatSession {
         ChatSession {
             cache: container.prompt_cache(),
+            parameters: container.generate_parameters(),
             container,
             instructions: None,
             history: Vec::new(),
-            parameters: GenerateParameters::default(),
             tools: Vec::new(),
             context: Map::new(),
             media: Vec::new(),
@@ -90,7 +90,7 @@ impl ChatSession {
         self
     }
 
-    /// How tokens are chosen.
+    /// How tokens are chosen, in place of [`ModelContainer::generate_parameters`].
     pub fn parameters(mut self, parameters: GenerateParameters) -> ChatSession {
         self.parameters = parameters;
         self
@@ -160,7 +160,8 @@ impl ChatSession {
     /// Answers, and calls tools that have a handler until the answer needs no more. Gives the text of the last answer.
     ///
     /// # Errors
-    /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`].
+    /// Those of [`ModelContainer::prepare`] and [`ModelContainer::generate`], and [`Error::Request`] if the model has
+    /// called tools 16 times in a row and asks for more: the conversation is then as it was before the turn.
     pub async fn respond(&mut self, prompt: impl Into<String>) -> Result<String> {
         let mut stream = self.stream_response(prompt).await?;
         while let Some(event) = stream.next().await {

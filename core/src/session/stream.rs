@@ -1,15 +1,17 @@
 //! One turn of a conversation, as it happens.
 
 use super::ChatSession;
-use crate::{GenerateCompletionInfo, Generation, GenerationStream, Result, StopReason, text::ToolCall};
+use crate::{Error, GenerateCompletionInfo, Generation, GenerationStream, Result, StopReason, text::ToolCall};
 use serde_json::{Value, json};
 
-/// How many times a turn may call tools, one after the other. A model that goes on calling would never answer.
+/// How many times a turn may call tools, one after the other. A model that goes on calling would never answer: its turn
+/// fails, and with it goes the call without a result, which some templates refuse.
 const ROUNDS: usize = 16;
 
 /// What happens in one turn: the events of its generations, with one [`Generation::Info`] for all of them at the end.
 ///
-/// Dropping it cancels the turn and leaves the conversation as it was.
+/// Dropping it cancels the turn and leaves the conversation as it was. So does an error, such as [`Error::Request`] if
+/// the model has called tools 16 times in a row and asks for more.
 pub struct SessionStream<'a> {
     session: &'a mut ChatSession,
     generation: Option<GenerationStream>,
@@ -55,6 +57,9 @@ impl<'a> SessionStream<'a> {
                     }
                     self.turns.push(self.answer());
                     if self.can_call() {
+                        if self.rounds == ROUNDS {
+                            return Some(Err(too_many_rounds(&self.calls)));
+                        }
                         if let Err(e) = self.call_tools().await {
                             return Some(Err(e));
                         }
@@ -106,7 +111,7 @@ impl<'a> SessionStream<'a> {
     /// Whether there are calls, and a handler for each of them.
     fn can_call(&self) -> bool {
         let has_handler = |call: &ToolCall| self.session.tools.iter().any(|t| t.name() == call.name && t.has_handler());
-        !self.calls.is_empty() && self.rounds < ROUNDS && self.calls.iter().all(has_handler)
+        !self.calls.is_empty() && self.calls.iter().all(has_handler)
     }
 
     async fn call_tools(&mut self) -> Result<()> {
@@ -140,4 +145,13 @@ impl<'a> SessionStream<'a> {
         self.sum = Some(sum.clone());
         sum
     }
+}
+
+fn too_many_rounds(calls: &[ToolCall]) -> Error {
+    let names: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
+    Error::Request(format!(
+        "the model called tools {ROUNDS} times without an answer, and asks for {} again: the turn is given up, and the \
+         conversation is as it was before; tell the model in the prompt when to stop, or offer it fewer tools",
+        names.join(", ")
+    ))
 }

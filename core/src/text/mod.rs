@@ -7,7 +7,6 @@ pub(crate) mod fixtures;
 mod gguf_tokenizer;
 mod message;
 mod pieces;
-mod pretokenizers;
 mod reasoning;
 mod stop;
 mod template;

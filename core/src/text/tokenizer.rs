@@ -31,8 +31,8 @@ pub(super) struct Parts {
     pub backend: tokenizers::Tokenizer,
     /// Texts of special tokens under the names that chat templates use (`bos_token`, …).
     pub special_tokens: Map<String, Value>,
-    /// Tokens that end a text, beside `eos_token`.
-    pub eos: BTreeSet<u32>,
+    /// Tokens that end a text, where that is not `eos_token` alone.
+    pub eos: Option<BTreeSet<u32>>,
     /// Sources of chat templates by name.
     pub templates: BTreeMap<String, String>,
     /// How the model writes tool calls, where the files say so.
@@ -41,14 +41,14 @@ pub(super) struct Parts {
 
 impl Tokenizer {
     pub(super) fn new(parts: Parts) -> Tokenizer {
-        let Parts { mut backend, special_tokens, mut eos, templates, tool_parser_type } = parts;
+        let Parts { mut backend, special_tokens, eos, templates, tool_parser_type } = parts;
         // Files may ask for truncation and padding; a prompt must arrive as it is.
         backend.with_padding(None);
         if let Err(error) = backend.with_truncation(None) {
             tracing::warn!("tokenizer: truncation stays on: {error}");
         }
         let id_of = |name| backend.token_to_id(special_tokens.get(name)?.as_str()?);
-        eos.extend(id_of("eos_token"));
+        let eos = eos.unwrap_or_else(|| id_of("eos_token").into_iter().collect());
         let added = backend.get_added_tokens_decoder();
         let special = added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let decoder = serde_json::to_value(backend.get_decoder()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Tokenizers from a HuggingFace model folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -8,6 +8,7 @@ use tokenizers::AddedToken;
 
 use super::Tokenizer;
 use super::tokenizer::{Parts, guarded};
+use crate::checkpoint::{BYTE_ORDER_MARK, Mapping, read_json};
 use crate::{Error, Result};
 
 impl Tokenizer {
@@ -24,8 +25,9 @@ impl Tokenizer {
                  alone are converted by AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers",
             ));
         }
-        let bytes = std::fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        let backend = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes));
+        let file = Mapping::open(&path)?;
+        let bytes = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&file);
+        let backend = guarded(|| tokenizers::Tokenizer::from_bytes(bytes));
         let mut backend = backend.map_err(|problem| Error::file(&path, problem))?;
         let config = read_object(&folder.join("tokenizer_config.json"))?;
         add_tokens(&mut backend, &config, &path)?;
@@ -34,16 +36,18 @@ impl Tokenizer {
         set_surroundings(&mut backend, &config, &special_tokens, &path)?;
         let templates = templates(folder, &config)?;
         let tool_parser_type = config.get("tool_parser_type").and_then(Value::as_str).map(str::to_owned);
-        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: BTreeSet::new(), templates, tool_parser_type }))
+        Ok(Tokenizer::new(Parts { backend, special_tokens, eos: None, templates, tool_parser_type }))
     }
 }
 
 /// The JSON object in `path`; an absent file is an empty one.
 fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::file(path, error.to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(Error::io(path, error)),
+    if !path.exists() {
+        return Ok(Map::new());
+    }
+    match read_json(path)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(Error::file(path, "expected a JSON object")),
     }
 }
 
@@ -60,31 +64,46 @@ fn special_tokens(config: &Map<String, Value>) -> Map<String, Value> {
     all.filter_map(|(name, token)| Some((name.clone(), content(token)?.into()))).collect()
 }
 
-/// Tokens that only the config knows. Their ids must follow those of the vocabulary, or the
-/// model's table would be read in the wrong rows.
+/// Brings the added tokens of tokenizer.json into agreement with `added_tokens_decoder`, whose flags count where both have a
+/// token, as in `transformers` (`tokenization_utils_tokenizers.py`). The ids of tokens that only the config knows must follow
+/// those of the vocabulary, or the model's table would be read in the wrong rows.
 fn add_tokens(backend: &mut tokenizers::Tokenizer, config: &Map<String, Value>, path: &Path) -> Result<()> {
     let Some(added) = config.get("added_tokens_decoder").and_then(Value::as_object) else { return Ok(()) };
-    let mut missing: Vec<(u32, &Value)> = added
-        .iter()
-        .filter_map(|(id, token)| Some((id.parse().ok()?, token)))
-        .filter(|(_, token)| content(token).is_some_and(|text| backend.token_to_id(text).is_none()))
-        .collect();
-    missing.sort_by_key(|(id, _)| *id);
-    for (id, token) in missing {
-        if backend.id_to_token(id).is_some() || id as usize != backend.get_vocab_size(true) {
-            tracing::warn!("{}: the added token {token} has no place at {id}, it is left out", path.display());
+    let mut tokens: Vec<(u32, AddedToken)> =
+        added.iter().filter_map(|(id, token)| Some((id.parse().ok()?, added_token(token)?))).collect();
+    tokens.sort_by_key(|(id, _)| *id);
+    for (id, token) in tokens {
+        let is_known = backend.token_to_id(&token.content) == Some(id);
+        let agrees = || backend.get_added_tokens_decoder().get(&id).is_some_and(|own| has_flags_of(own, &token));
+        if is_known && agrees() {
             continue;
         }
-        let flag = |name| token.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let special = flag("special");
-        let added = AddedToken::from(content(token).unwrap_or_default(), special)
-            .lstrip(flag("lstrip"))
-            .rstrip(flag("rstrip"))
-            .single_word(flag("single_word"))
-            .normalized(token.get("normalized").and_then(Value::as_bool).unwrap_or(!special));
-        backend.add_tokens([added]).map_err(|error| Error::file(path, error.to_string()))?;
+        if !is_known && (backend.id_to_token(id).is_some() || id as usize != backend.get_vocab_size(true)) {
+            let text = &token.content;
+            tracing::warn!("{}: the added token {text:?} has no place at {id}, it is left out", path.display());
+            continue;
+        }
+        backend.add_tokens([token]).map_err(|error| Error::file(path, error.to_string()))?;
     }
     Ok(())
+}
+
+/// An entry of `added_tokens_decoder`, whose flags are false where it has none; `normalized` is true then, but for special tokens.
+fn added_token(token: &Value) -> Option<AddedToken> {
+    let flag = |name| token.get(name).and_then(Value::as_bool).unwrap_or(false);
+    let special = flag("special");
+    let added = AddedToken::from(content(token)?, special)
+        .lstrip(flag("lstrip"))
+        .rstrip(flag("rstrip"))
+        .single_word(flag("single_word"))
+        .normalized(token.get("normalized").and_then(Value::as_bool).unwrap_or(!special));
+    Some(added)
+}
+
+/// Equality of [`AddedToken`]s is that of their texts alone.
+fn has_flags_of(one: &AddedToken, other: &AddedToken) -> bool {
+    let flags = |t: &AddedToken| [t.lstrip, t.rstrip, t.single_word, t.normalized, t.special];
+    flags(one) == flags(other)
 }
 
 /// A config that says whether texts begin and end with special tokens overrides tokenizer.json, as
@@ -135,17 +154,45 @@ pub(super) fn surround(
     Ok(())
 }
 
-/// The sources of chat templates by name.
+/// The sources of chat templates by name, where `transformers` looks for them (`PreTrainedTokenizerBase._from_pretrained`):
+/// `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, or else `chat_template.json`, or else the config.
 fn templates(folder: &Path, config: &Map<String, Value>) -> Result<BTreeMap<String, String>> {
-    let path = folder.join("chat_template.json");
-    let wrapped = read_object(&path)?;
+    let wrapped = read_object(&folder.join("chat_template.json"))?;
     let mut templates = [&wrapped, config].into_iter().map(named_templates).find(|t| !t.is_empty()).unwrap_or_default();
-    let path = folder.join("chat_template.jinja");
-    if path.exists() {
-        let source = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?;
-        templates.insert("default".into(), source);
+    let own = template_files(folder)?;
+    if !own.is_empty() {
+        templates = own;
     }
     Ok(templates)
+}
+
+/// The templates that are files of their own.
+fn template_files(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let mut templates = BTreeMap::new();
+    let default = folder.join("chat_template.jinja");
+    if default.exists() {
+        templates.insert("default".into(), read_text(&default)?);
+    }
+    let additional = folder.join("additional_chat_templates");
+    if additional.is_dir() {
+        for entry in std::fs::read_dir(&additional).map_err(|error| Error::io(&additional, error))? {
+            let path = entry.map_err(|error| Error::io(&additional, error))?.path();
+            if path.extension().is_some_and(|ending| ending == "jinja")
+                && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+            {
+                templates.insert(name.to_owned(), read_text(&path)?);
+            }
+        }
+    }
+    Ok(templates)
+}
+
+/// A text file, without a byte order mark.
+fn read_text(path: &Path) -> Result<String> {
+    let file = Mapping::open(path)?;
+    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&file);
+    let text = std::str::from_utf8(text).map_err(|error| Error::file(path, format!("expected UTF-8: {error}")))?;
+    Ok(text.to_owned())
 }
 
 /// The `chat_template` of a config: one source, or a list of names and sources.
@@ -222,6 +269,46 @@ mod tests {
             assert_eq!(template.and_then(|t| t.source(false)), plain);
             assert_eq!(template.and_then(|t| t.source(true)), tools);
         }
+    }
+
+    #[test]
+    fn templates_in_files_of_their_own_count_before_all_others() {
+        let config = ("tokenizer_config.json", json!({ "chat_template": "config", "model_max_length": 1 }));
+        let folder = folder(&[config, ("chat_template.jinja", json!("\u{feff}file"))]);
+        let additional = folder.path().join("additional_chat_templates");
+        std::fs::create_dir(&additional).unwrap();
+        std::fs::write(additional.join("tool_use.jinja"), "tools").unwrap();
+        std::fs::write(additional.join("notes.txt"), "none").unwrap();
+        let sources = || {
+            let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+            let template = tokenizer.chat_template().unwrap().unwrap();
+            [false, true].map(|tools| template.source(tools).map(str::to_owned))
+        };
+        assert_eq!(sources(), [Some("file".into()), Some("tools".into())]);
+        std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        assert_eq!(sources(), [None, Some("tools".into())]);
+    }
+
+    #[test]
+    fn flags_of_added_tokens_are_the_configs() {
+        let added = |flags: Value| {
+            let mut token = json!({ "content": "<s>", "special": true });
+            token.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+            ("tokenizer_config.json", json!({ "added_tokens_decoder": { "0": token } }))
+        };
+        let ids = |flags| Tokenizer::from_dir(folder(&[added(flags)]).path()).unwrap().encode("a<s>b", false).unwrap();
+        assert_eq!(ids(json!({})), [2, 0, 3]);
+        assert!(!ids(json!({ "single_word": true })).contains(&0), "within a word it is no token");
+    }
+
+    #[test]
+    fn numbers_that_only_python_writes_are_read() {
+        let folder = folder(&[(
+            "tokenizer_config.json",
+            json!(r#"{"model_max_length": Infinity, "a": NaN, "b": -Infinity, "chat_template": "Infinity"}"#),
+        )]);
+        let tokenizer = Tokenizer::from_dir(folder.path()).unwrap();
+        assert_eq!(tokenizer.chat_template().unwrap().unwrap().source(false), Some("Infinity"));
     }
 
     #[test]

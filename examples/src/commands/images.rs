@@ -1,11 +1,9 @@
 //! Arguments about images and videos.
 
+use super::output;
 use crate::errors::Usage;
 use clap::{ArgGroup, Args};
-use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 use tamarack::{
     ChatSession, Image, LmInput, ModelContainer, UserInput, Video,
     image::{ImageOptions, Pixels, Sampling},
@@ -15,11 +13,11 @@ use tamarack::{
 #[derive(Args, Clone)]
 #[command(group = ArgGroup::new("media").multiple(true).args(["images", "videos"]))]
 pub struct Images {
-    /// An image to ask about: a file, or a https: or data: address; may be given several times
+    /// An image to ask about: a file, or a https:, data: or file: address; may be given several times
     #[arg(long = "image", value_name = "FILE")]
     images: Vec<String>,
     /// A video to ask about: a folder of frames, in the order of their names, or an animated GIF, WebP or PNG, also by a
-    /// https: or data: address; may be given several times
+    /// https:, data: or file: address; may be given several times
     #[arg(long = "video", value_name = "PATH")]
     videos: Vec<String>,
     /// Frames that a second of the videos has; else as an animation says, or as the model's processor assumes of frames in a
@@ -94,11 +92,10 @@ fn dump(path: &Path, seen: &[Pixels]) -> anyhow::Result<()> {
         pixels.write_png(numbered(path, i))?;
     }
     let (first, last) = (path.display(), numbered(path, seen.len().saturating_sub(1)));
-    let mut stderr = io::stderr().lock();
-    let _ = match seen.len() {
-        1 => writeln!(stderr, "What the model sees: {first}"),
-        count => writeln!(stderr, "What the model sees: {count} pictures, {first} to {}", last.display()),
-    };
+    match seen.len() {
+        1 => output::note(format_args!("What the model sees: {first}")),
+        count => output::note(format_args!("What the model sees: {count} pictures, {first} to {}", last.display())),
+    }
     Ok(())
 }
 

@@ -7,8 +7,10 @@ pub mod devices;
 mod images;
 pub mod inspect;
 mod model;
-mod output;
 pub mod plugin;
 pub mod plugins;
 pub mod pull;
 pub mod quantize;
+mod text;
+
+use crate::output;

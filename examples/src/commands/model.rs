@@ -1,8 +1,8 @@
 //! Arguments about a model, and loading it.
 
-use crate::{errors::Usage, progress::Bars};
+use crate::{errors::Usage, output, progress::Bars};
 use clap::Args;
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 use tamarack::{
     Device, Error, LoadOptions, ModelConfiguration, ModelContainer, Phase, Progress, Unused,
     checkpoint::Quantize,
@@ -149,19 +149,15 @@ pub fn warn(failures: &[Failure], error: Option<&Error>) {
         return;
     }
     for Failure { path, reason } in failures {
-        // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(std::io::stderr(), "warning: {}: {reason}", path.display());
+        output::note(format_args!("warning: {}: {reason}", path.display()));
     }
 }
 
 /// Names the tensors that the architecture does not use.
 pub fn warn_unused(model: &str, unused: &Unused) {
     if !unused.is_empty() {
-        // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(
-            std::io::stderr(),
-            "warning: {model}: left out, since the architecture does not use them: {unused} (--strict refuses that)"
-        );
+        let reason = "left out, since the architecture does not use them";
+        output::note(format_args!("warning: {model}: {reason}: {unused} (--strict refuses that)"));
     }
 }
 
@@ -169,8 +165,7 @@ pub fn warn_unused(model: &str, unused: &Unused) {
 fn announce(container: &ModelContainer) {
     let info = container.model_info();
     if info.is_software {
-        // Nobody is left to tell if stderr is closed.
-        let _ = writeln!(std::io::stderr(), "Running on {}: no GPU.", info.device);
+        output::note(format_args!("Running on {}: no GPU.", info.device));
     }
 }
 

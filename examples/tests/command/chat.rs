@@ -1,7 +1,6 @@
 //! `chat` with a real model.
 
-use super::support::{plugins, program, run, smollm2, tamarack, text};
-use serde_json::Value;
+use super::support::{events, field, plugins, program, run, smollm2, tamarack, text};
 use std::{
     io::{BufRead, BufReader, Write},
     process::Stdio,
@@ -13,15 +12,6 @@ const ANSWER: &str = "The capital of France is Paris.";
 /// `chat` on the reference executor, always with the most likely token.
 fn greedy<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["chat", "--device", "reference", "--temperature", "0", "--model", model], more].concat()
-}
-
-/// The events of `--json`.
-fn events(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-}
-
-fn field<'a>(events: &'a [Value], kind: &str, key: &str) -> Vec<&'a Value> {
-    events.iter().filter(|e| e["event"] == kind).map(|e| &e[key]).collect()
 }
 
 #[test]

@@ -3,11 +3,16 @@
 mod bench;
 mod chat;
 mod compare;
+mod defaults;
+#[cfg(unix)]
+mod demo;
 mod logits;
 mod plugin;
+mod prompt;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod untrusted;
 mod vision;
 
 use serde_json::{Value, json};

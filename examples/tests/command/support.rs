@@ -89,6 +89,26 @@ pub fn plugins() -> (TempDir, TempDir) {
     (good, bad)
 }
 
+/// Copies the files of a folder.
+pub fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copy");
+        }
+    }
+}
+
+/// The events of `chat --json`.
+pub fn events(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// A field of all events of a kind.
+pub fn field<'a>(events: &'a [Value], kind: &str, key: &str) -> Vec<&'a Value> {
+    events.iter().filter(|e| e["event"] == kind).map(|e| &e[key]).collect()
+}
+
 /// A folder's path as an argument.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path that is text")

@@ -23,9 +23,17 @@ struct Terminal {
 impl Terminal {
     /// `tamarack chat` with a model of random weights, up to its first prompt.
     fn chat(more: &str) -> Terminal {
-        let (tamarack, model) = (env!("CARGO_BIN_EXE_tamarack"), goldens("vision/qwen2_vl"));
-        let chat =
-            format!("exec '{tamarack}' chat --device reference --context 2048 --model '{}' {more}", text(&model));
+        let model = goldens("vision/qwen2_vl");
+        let fixed = ["chat", "--device", "reference", "--context", "2048", "--model", text(&model)];
+        let mut terminal = Terminal::begin(&[&fixed[..], &more.split_whitespace().collect::<Vec<_>>()].concat());
+        terminal.wait_for("/help says what there is");
+        terminal
+    }
+
+    /// A command on a terminal.
+    fn begin(arguments: &[&str]) -> Terminal {
+        let quoted = arguments.iter().map(|argument| format!("'{argument}'")).collect::<Vec<_>>().join(" ");
+        let chat = format!("exec '{}' {quoted}", env!("CARGO_BIN_EXE_tamarack"));
         let mut script: Command = program("script", &["--quiet", "--return", "--command", &chat, "/dev/null"]);
         script.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = script.spawn().expect("script, of util-linux (on Debian bsdutils)");
@@ -38,9 +46,7 @@ impl Terminal {
                 *written.lock().unwrap() += &String::from_utf8_lossy(&bytes[..n]);
             }
         });
-        let mut terminal = Terminal { child, keys, screen, seen: 0 };
-        terminal.wait_for("/help says what there is");
-        terminal
+        Terminal { child, keys, screen, seen: 0 }
     }
 
     /// What is written up to `expected`, and not further.
@@ -73,6 +79,15 @@ impl Terminal {
         self.press("\x04");
         assert!(self.child.wait().unwrap().success(), "{}", self.screen.lock().unwrap());
     }
+}
+
+/// What a command without input leaves on a terminal.
+pub fn screen_of(arguments: &[&str]) -> String {
+    let mut terminal = Terminal::begin(arguments);
+    assert!(terminal.child.wait().unwrap().success(), "{}", terminal.screen.lock().unwrap());
+    terminal.wait_for("tokens/s");
+    let screen = terminal.screen.lock().unwrap();
+    screen.clone()
 }
 
 #[test]
@@ -122,5 +137,38 @@ fn a_conversation_sees_images() {
     assert!(prompt(&sees) > prompt(&blind) + 4, "{sees}{blind}");
     chat.enter("/image /no/such.png", "Noted.");
     chat.enter("And this?", "error: /no/such.png");
+    chat.end();
+}
+
+/// Lines that are there at once: typed while nobody reads, pasted without brackets, or written by `expect`.
+#[test]
+fn lines_typed_ahead_are_all_heard() {
+    for ending in ["\r", "\n"] {
+        let mut chat = Terminal::chat("--max-tokens 2 --temperature 0");
+        chat.press(&["one", "two", "three", "/set top_k 3", "four"].map(|line| format!("{line}{ending}")).concat());
+        for _ in ["one", "two", "three"] {
+            chat.wait_for("answer: ");
+        }
+        chat.wait_for("top_k 3");
+        chat.wait_for("answer: ");
+        // While an answer comes.
+        chat.enter("/set max_tokens 40", "max_tokens 40");
+        chat.press(&format!("five{ending}"));
+        thread::sleep(Duration::from_millis(200));
+        chat.press(&format!("six{ending}seven{ending}"));
+        for _ in ["five", "six", "seven"] {
+            chat.wait_for("answer: ");
+        }
+        chat.end();
+    }
+}
+
+/// A paste between brackets is one question, however many lines it has.
+#[test]
+fn a_paste_is_one_question() {
+    let mut chat = Terminal::chat("--max-tokens 2 --temperature 0");
+    chat.press("\x1b[200~one\rtwo\x1b[201~\r");
+    chat.wait_for("answer: ");
+    chat.enter("/set top_k", "top_k 0");
     chat.end();
 }

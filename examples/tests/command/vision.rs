@@ -126,3 +126,92 @@ fn what_cannot_be_seen_is_said() {
         assert!(outcome.stderr.contains(message), "expected {message}, found {}", outcome.stderr);
     }
 }
+
+/// The same image by its path, by addresses, and by data in every form.
+#[test]
+fn images_have_addresses() {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let cat = goldens("vision/images/cat.png");
+    let folder = tempfile::tempdir().unwrap();
+    let spaced = folder.path().join("a cat 100%.png");
+    fs::copy(&cat, &spaced).unwrap();
+    let asked = |image: &str| {
+        let events = answer(&["--device", "cpu", "--image", image, "?"], None);
+        (said(&events), events.last().unwrap()["prompt_tokens"].clone())
+    };
+    let (expected, encoded) = (asked(text(&cat)), STANDARD.encode(fs::read(&cat).unwrap()));
+    let lines: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let here = fs::canonicalize(&cat).unwrap().display().to_string();
+    for image in [
+        format!("file://{here}"),
+        format!("FILE://localhost{here}"),
+        format!("file://{}", text(&spaced).replace('%', "%25").replace(' ', "%20")),
+        format!("data:image/png;base64,{}\n", lines.join("\n")),
+        format!("data:image/png;base64,{}", encoded.trim_end_matches('=')),
+        format!(
+            "data:image/jpeg;charset=utf-8;base64,{}",
+            encoded.replace('+', "%2B").replace('/', "%2f").replace('=', "%3D")
+        ),
+        format!("DATA:;base64,{}", encoded.replace('+', "-").replace('/', "_")),
+    ] {
+        assert_eq!(asked(&image), expected, "{}", &image[..image.len().min(60)]);
+    }
+}
+
+/// Whatever a name, an address or a server says that it is.
+#[test]
+fn formats_that_are_not_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let avif = b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B";
+    fs::write(folder.path().join("cat.png"), avif).unwrap();
+    fs::write(folder.path().join("page.jpg"), "<!DOCTYPE html>\n<html><body>Not found</body></html>").unwrap();
+    let [png, page] = ["cat.png", "page.jpg"].map(|name| folder.path().join(name));
+    let data = "data:image/png;base64,AAAAIGZ0eXBoZWljAAAAAG1pZjFoZWlj";
+    for (image, expected) in [
+        (text(&png), "found an AVIF image: convert it to PNG"),
+        (text(&page), "found an HTML page: give the address of the image itself"),
+        (data, "found a HEIC image: convert it to PNG"),
+        (
+            "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'/%3E",
+            "found an SVG drawing: make an image of it",
+        ),
+    ] {
+        let model = goldens("vision/qwen2_vl");
+        let fixed = ["chat", "--device", "cpu", "--context", "512", "--model", text(&model), "--image", image, "?"];
+        let outcome = run(tamarack(&fixed));
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stderr.contains(expected) && !outcome.stderr.contains("damaged"), "{}", outcome.stderr);
+    }
+}
+
+/// All tokens of a prompt of PaliGemma's see each other: more of them than a step has outputs. See tests/goldens/vision_long.py.
+#[test]
+fn debug_vision_takes_what_chat_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, model, cat) =
+        (folder.path().join("stages.safetensors"), goldens("vision/paligemma"), goldens("vision/images/cat.png"));
+    let golden = fs::read(model.join("long.golden")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&golden).unwrap();
+    let prompt = header.metadata().as_ref().unwrap()["prompt"].clone();
+    let asked = ["--device", "reference", "--context", "512", "--image", text(&cat)];
+    run(tamarack(&[&["debug", "vision", text(&model), "--prompt", &prompt, "--out", text(&out)], &asked[..]].concat()))
+        .expect("stages");
+    let chat = ["chat", "--temperature", "0", "--max-tokens", "1", "--json", "--model", text(&model), &prompt];
+    let events = run(tamarack(&[&chat[..], &asked].concat())).expect("an answer");
+    let said = said(&events.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>());
+    let stages = fs::read(&out).unwrap();
+    let logits = |bytes: &[u8]| {
+        let file = SafeTensors::deserialize(bytes).unwrap();
+        let tensor = file.tensor("logits").unwrap();
+        let floats: Vec<f32> = tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        (tensor.shape().to_vec(), floats)
+    };
+    let ((shape, found), (expected_shape, expected)) = (logits(&stages), logits(&golden));
+    assert_eq!(shape, expected_shape);
+    assert!(shape[0] > 64, "{shape:?}");
+    let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference < 2e-3, "{difference}");
+    let last = &found[found.len() - shape[1]..];
+    let likely = (0..last.len()).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap();
+    assert_eq!(said, [likely as u64]);
+}

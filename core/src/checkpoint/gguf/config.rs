@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::architectures::{ALL, Architecture};
-use super::{Metadata, Stored, Value, rope};
+use super::{Ends, Metadata, Stored, Value, rope};
 
 /// Fields that mean the same in every architecture: HuggingFace name, metadata key.
 const FIELDS: &[(&str, &str)] = &[
@@ -147,7 +147,7 @@ impl<'a> Facts<'a> {
         Ok(if same { json(&layers[0]) } else { json(value) })
     }
 
-    /// The special tokens; every token that ends a turn is an `eos_token_id`.
+    /// The special tokens; every token that ends a generation is an `eos_token_id`.
     fn token_ids(&self, vocab_size: usize, config: &mut Map<String, Json>) {
         let id = |name: &str| {
             let id = self.metadata.u64(&format!("tokenizer.ggml.{name}_token_id"))?;
@@ -157,8 +157,10 @@ impl<'a> Facts<'a> {
             }
             known.then_some(id)
         };
-        let mut ends: Vec<_> = ["eos", "eot", "eom"].into_iter().filter_map(id).collect();
-        ends.dedup();
+        let found = Ends::of(self.metadata).ends;
+        let (eos, ends) = (id("eos"), found.into_iter().map(u64::from).filter(|end| *end < vocab_size as u64));
+        let (mut ends, others): (Vec<u64>, Vec<u64>) = ends.partition(|end| Some(*end) == eos);
+        ends.extend(others);
         match ends[..] {
             [] => {}
             [one] => drop(config.insert("eos_token_id".into(), json!(one))),

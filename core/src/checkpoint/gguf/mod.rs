@@ -4,6 +4,7 @@
 mod architectures;
 mod blocks;
 mod config;
+mod ends;
 mod metadata;
 mod names;
 mod reader;
@@ -21,6 +22,7 @@ use super::tensor::{Data, Tensor, View};
 use crate::{Error, Result};
 pub(super) use blocks::BlockType;
 use config::Facts;
+pub(crate) use ends::{CONTROL, Ends, NORMAL};
 pub use metadata::{Metadata, Value};
 pub use reader::{Header, Info, parse};
 
@@ -106,6 +108,34 @@ fn locate(file: &Arc<Mapping>, info: &Info) -> Result<Data, String> {
     })
 }
 
+/// Whether `name` is a number beside a weight: what multiplies its products ([`factors`]), or `X.input_scale`, by which they would be
+/// multiplied if activations were quantized as well.
+fn is_scale(stored: &Stored, name: &str) -> bool {
+    let module = name.strip_suffix(".scale").or_else(|| name.strip_suffix(".input_scale"));
+    module.is_some_and(|module| stored.contains_key(&format!("{module}.weight")))
+}
+
+/// The numbers in `X.scale` beside `X.weight`: one, or one for each expert. Converters write them beside NVFP4, whose own scales
+/// are bytes; llama.cpp multiplies products of any type by them (<https://github.com/ggml-org/llama.cpp/pull/19769>).
+fn factors(stored: &Stored, weight: &str) -> Result<Vec<f32>, String> {
+    let Some(module) = weight.strip_suffix(".weight") else { return Ok(vec![]) };
+    let name = format!("{module}.scale");
+    let (Some((shape, data)), Some((of, _))) = (stored.get(&name), stored.get(weight)) else { return Ok(vec![]) };
+    let count = shape.iter().product::<usize>();
+    let fits = count == 1 || (of.len() == 3 && of[0] == count);
+    match data {
+        Data::Dense(dtype, bytes) if fits => {
+            let mut factors = vec![0.0; count];
+            dtype.decode(bytes, &mut factors);
+            match factors.iter().find(|factor| !factor.is_finite()) {
+                Some(bad) => Err(format!("{name}: expected finite numbers, found {bad}")),
+                None => Ok(factors),
+            }
+        }
+        _ => Err(format!("{name}: expected one number, or one for each expert of {weight} {of:?}, found {shape:?}")),
+    }
+}
+
 /// Puts every tensor under its HuggingFace name, as HuggingFace has it.
 fn rename(facts: &Facts, stored: &Stored) -> Result<BTreeMap<String, Tensor>, String> {
     let (arch, mut tensors) = (facts.arch, BTreeMap::new());
@@ -117,13 +147,14 @@ fn rename(facts: &Facts, stored: &Stored) -> Result<BTreeMap<String, Tensor>, St
         }
     };
     for (name, (shape, data)) in stored {
-        if config::IS_CONFIG.contains(&name.as_str()) {
+        if config::IS_CONFIG.contains(&name.as_str()) || is_scale(stored, name) {
             continue;
         }
         let to = names::huggingface(arch, name).ok_or_else(|| {
             format!("{name}: architecture `{}` has no such tensor, as far as is known here", arch.gguf)
         })?;
-        let view = names::view(arch, name, facts.head_dim);
+        let mut view = names::view(arch, name, facts.head_dim);
+        view.factors = factors(stored, name)?;
         if !to.contains('*') {
             put(name, to, shape, data.clone(), view)?;
             continue;
@@ -133,6 +164,8 @@ fn rename(facts: &Facts, stored: &Stored) -> Result<BTreeMap<String, Tensor>, St
         })?;
         for i in 0..n {
             let part = data.part(i, n).ok_or_else(|| format!("{name}: {shape:?} is not in {n} equal parts"))?;
+            let mut view = view.clone();
+            view.factors = if view.factors.len() == n { vec![view.factors[i]] } else { view.factors };
             put(name, to.replace('*', &i.to_string()), rest, part, view)?;
         }
     }

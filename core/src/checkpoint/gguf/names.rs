@@ -30,7 +30,8 @@ pub(super) fn view(arch: &Architecture, name: &str, head_dim: usize) -> View {
     let part = module.rsplit('.').next().unwrap_or(module);
     let rotary = arch.adjacent_pairs && ["attn_q", "attn_k"].contains(&part);
     let norm = arch.norms_plus_one && name.ends_with("norm.weight");
-    View { adjacent_pairs: rotary.then_some(head_dim), offset: if norm { -1.0 } else { 0.0 } }
+    let offset = if norm { -1.0 } else { 0.0 };
+    View { adjacent_pairs: rotary.then_some(head_dim), offset, ..View::default() }
 }
 
 #[cfg(test)]

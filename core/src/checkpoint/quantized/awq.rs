@@ -27,7 +27,9 @@ pub(super) fn join(mut module: Module) -> Result<Tensor, String> {
     let group = cols / groups;
     let codes = |bytes, cols| Codes { bytes, order: Order::Awq, bits: 4, rows, cols, flip: 0 };
     let offset = match zeros {
-        Some(zeros) => Offset::Zeros(Zeros { codes: codes(zeros.bytes, groups), by_group: false, plus: 0, mask: 15 }),
+        Some(zeros) => {
+            Offset::Zeros(Zeros { codes: codes(zeros.bytes, groups), by_group: false, run: 1, plus: 0, mask: 15 })
+        }
         None => Offset::Centre(8.0),
     };
     let number = Number::of(scales.dtype).ok_or("expected float scales")?;

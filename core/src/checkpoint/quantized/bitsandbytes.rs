@@ -23,17 +23,16 @@ pub(super) fn four_bits(mut module: Module) -> Result<Tensor, String> {
         return Err("expected a blocksize and a shape [O, I] in quant_state".into());
     };
     let (rows, cols) = (*rows, *cols);
-    if !cols.is_multiple_of(block) {
-        let remedy = "use the float original";
-        return Err(format!("blocks of {block} of bitsandbytes straddle rows of {cols}: not supported; {remedy}"));
-    }
     let map = floats(&module.need(".weight.quant_map", &[Stored::F32])?);
     let values = [Values::Nf4, Values::BnbFp4].into_iter().find(|values| {
         map.len() == 16 && map.iter().enumerate().all(|(i, v)| (v - values.value(i as u8)).abs() <= 1e-7)
     });
     let values = values.ok_or("its quant_map is neither that of NF4 nor of FP4: use the float original")?;
     let absmax = module.need(".weight.absmax", &[Stored::F32, Stored::U8])?;
-    let counts = (rows, cols / block);
+    // Blocks run over the end of rows where these are no whole number of them: such a matrix is decoded to floats.
+    let flat = (!cols.is_multiple_of(block)).then_some(cols);
+    let size = rows.checked_mul(cols).ok_or("is larger than memory")?;
+    let counts = if flat.is_some() { (1, size.div_ceil(block)) } else { (rows, cols / block) };
     let grid = match absmax.dtype {
         Stored::U8 => {
             let map = floats(&module.need(".weight.nested_quant_map", &[Stored::F32])?);
@@ -45,6 +44,7 @@ pub(super) fn four_bits(mut module: Module) -> Result<Tensor, String> {
         }
         _ => Grid::new(absmax.bytes, Number::F32, (1, block), counts),
     };
+    let grid = Grid { flat, ..grid };
     let codes = Codes { bytes: weight.bytes, order: Order::HighFirst, bits: 4, rows, cols, flip: 0 };
     Quantized::new("bitsandbytes", codes, Some(values), grid, Offset::None, block)
         .named(&format!("{}.weight", module.path), vec![rows, cols])

@@ -118,6 +118,8 @@ pub(in crate::checkpoint) struct Zeros {
     pub codes: Codes,
     /// Whether its rows are the groups; else its columns are.
     pub by_group: bool,
+    /// Rows of the quantized matrix that share one.
+    pub run: usize,
     /// Added to what is stored,
     pub plus: u16,
     /// of which these bits are then kept.
@@ -127,6 +129,7 @@ pub(in crate::checkpoint) struct Zeros {
 impl Zeros {
     /// The number of a row of the quantized matrix, and of a group.
     pub fn get(&self, row: usize, group: usize) -> u16 {
+        let row = row / self.run;
         let stored = if self.by_group { self.codes.get(group, row) } else { self.codes.get(row, group) };
         u16::from(stored).wrapping_add(self.plus) & self.mask
     }

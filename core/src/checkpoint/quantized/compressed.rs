@@ -56,16 +56,26 @@ fn fp4(module: Module, packed: Part, scales: Part, number: Number, factors: Vec<
 }
 
 /// `weight_packed` i32 [O, words], codes that count from -2^(b-1) as ours from 0; `weight_shape` says I;
-/// `weight_scale` [O, groups]; `weight_zero_point` i32 [words of the outputs, groups] or i8 [O, groups].
+/// `weight_scale` [O, groups] or one number; `weight_zero_point` i32 [words of the outputs, groups] or i8 like the scales.
 fn integers(mut module: Module, packed: Part) -> Result<Tensor, String> {
     let scales = module.need(".weight_scale", &[Stored::F16, Stored::BF16, Stored::F32])?;
     let logical = module.need(".weight_shape", &[Stored::I64, Stored::I32])?;
     let zeros = module.take(".weight_zero_point");
     let size = if logical.dtype == Stored::I64 { 8 } else { 4 };
     let dims: Vec<usize> = logical.bytes.chunks_exact(size).map(little_endian).collect();
-    let (&[rows, cols], &[_, words], &[_, groups]) = (&dims[..], &packed.shape[..], &scales.shape[..]) else {
+    let (&[rows, cols], &[_, words]) = (&dims[..], &packed.shape[..]) else {
         return Err(format!("expected matrices, found {:?} of {dims:?}", packed.shape));
     };
+    let (scale_rows, groups) = match scales.shape[..] {
+        [] | [1] => (1, 1),
+        [scale_rows] => (scale_rows, 1),
+        [scale_rows, groups] => (scale_rows, groups),
+        _ => return Err(format!("expected scales of a matrix, found {:?}", scales.shape)),
+    };
+    if scale_rows != rows && scale_rows != 1 {
+        return Err(format!("expected scales for 1 or {rows} rows, found {:?}", scales.shape));
+    }
+    let run = rows / scale_rows.max(1);
     let fits = |b: &u8| cols.checked_mul(usize::from(*b)).map(|b| b.div_ceil(32)) == Some(words);
     let said = module.config.weights("num_bits").and_then(|b| u8::try_from(b).ok()).filter(fits);
     let bits = said.or((1..=8).find(fits)).ok_or_else(|| format!("{cols} columns do not fit {words} words"))?;
@@ -80,13 +90,11 @@ fn integers(mut module: Module, packed: Part) -> Result<Tensor, String> {
     let offset = match zeros {
         None => Offset::Centre(f32::from(centre)),
         Some(part) if part.dtype == Stored::I8 => {
-            let codes =
-                Codes { bytes: part.bytes, order: Order::Rows(groups), bits: 8, rows, cols: groups, flip: 0x80 };
-            Offset::Zeros(Zeros { codes, by_group: false, plus: centre.wrapping_sub(128), mask: u16::MAX })
+            Offset::Zeros(bytes_of_zeros(part, (scale_rows, groups), run, centre.wrapping_sub(128)))
         }
         Some(part) => {
             let codes = Codes { bytes: part.bytes, order: Order::Words, bits, rows: groups, cols: rows, flip: 0 };
-            Offset::Zeros(Zeros { codes, by_group: true, plus: 0, mask: u16::MAX })
+            Offset::Zeros(Zeros { codes, by_group: true, run: 1, plus: 0, mask: u16::MAX })
         }
     };
     let order = module.take(".weight_g_idx").map(|part| gptq::indices(&part)).transpose()?;
@@ -97,9 +105,16 @@ fn integers(mut module: Module, packed: Part) -> Result<Tensor, String> {
     let number = Number::of(scales.dtype).ok_or("expected float scales")?;
     let stride = words.checked_mul(4).ok_or("is larger than memory")?;
     let codes = Codes { bytes: packed.bytes, order: Order::Rows(stride), bits, rows, cols, flip: 0 };
-    let grid = Grid::new(scales.bytes, number, (1, group), (rows, groups));
+    let grid = Grid::new(scales.bytes, number, (run, group), (scale_rows, groups));
     let quantized = Quantized::new("compressed-tensors", codes, None, grid, offset, group);
     Quantized { order, ..quantized }.named(&format!("{}.weight", module.path), vec![rows, cols])
+}
+
+/// Zero points of one byte each, laid out as the scales are: [rows, groups], each for a `run` of rows. `plus` takes them to where
+/// codes count from.
+pub(super) fn bytes_of_zeros(part: Part, (rows, groups): (usize, usize), run: usize, plus: u16) -> Zeros {
+    let codes = Codes { bytes: part.bytes, order: Order::Rows(groups), bits: 8, rows, cols: groups, flip: 0x80 };
+    Zeros { codes, by_group: false, run, plus, mask: u16::MAX }
 }
 
 fn little_endian(bytes: &[u8]) -> usize {

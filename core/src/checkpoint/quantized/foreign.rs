@@ -12,9 +12,22 @@ use crate::checkpoint::tensor::Tensor;
 /// What is stored in files, by name.
 type Parts = BTreeMap<String, Part>;
 
-/// Beside weights, but not about them: activations and the cache are not quantized here.
-const IGNORED: [&str; 6] =
-    [".input_scale", ".input_global_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale"];
+/// What has scales beside weights, but is not quantized here: activations, and keys and values in the cache. ModelOpt, Quark, AutoFP8 and
+/// compressed-tensors all have some of them.
+const ACTIVATIONS: [&str; 12] =
+    ["input", "output", "activation", "act", "q", "k", "v", "kv", "qk", "qkv", "prob", "prob_output"];
+/// What is said of them.
+const SAID: [&str; 6] = ["_global_scale", "_scale_inv", "_scale_ub", "_scale", "_zero_point", "_amax"];
+/// The same as modules: `X.input_quantizer._amax`.
+const QUANTIZERS: [&str; 6] = ["input", "output", "q_bmm", "k_bmm", "v_bmm", "softmax"];
+
+/// Whether `name` is about activations alone.
+fn is_of_activations(name: &str) -> bool {
+    let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let within = module.rsplit('.').next().and_then(|module| module.strip_suffix("_quantizer"));
+    let said = SAID.iter().find_map(|said| last.strip_suffix(said));
+    said.is_some_and(|what| ACTIVATIONS.contains(&what)) || within.is_some_and(|what| QUANTIZERS.contains(&what))
+}
 
 /// The `quantization_config` of a config.json.
 #[derive(Clone, Copy)]
@@ -30,6 +43,17 @@ impl<'a> Config<'a> {
     /// `quant_method`
     pub fn method(self) -> Option<&'a str> {
         self.text("quant_method")
+    }
+
+    /// Whether AutoRound wrote the file, under any of its names (vLLM also knows it as Intel's Neural Compressor).
+    pub fn is_auto_round(self) -> bool {
+        let method = self.method().unwrap_or_default().to_lowercase().replace('_', "-");
+        method.rsplit('/').next().is_some_and(|name| ["auto-round", "autoround", "inc"].contains(&name))
+    }
+
+    /// A field that is true or false.
+    pub fn flag(self, key: &str) -> Option<bool> {
+        self.0?.get(key)?.as_bool()
     }
 
     /// A field that is text.
@@ -112,7 +136,13 @@ pub(in crate::checkpoint) fn join(config: Config, parts: &mut Parts) -> Result<V
         })?);
     }
     if config.method().is_some() {
-        parts.retain(|name, _| !IGNORED.iter().any(|mark| name.ends_with(mark)));
+        if let Some(name) = parts.keys().find(|name| name.ends_with("pre_quant_scale")) {
+            let remedy = "use the float original, or a file that was quantized without AWQ";
+            return Err(format!(
+                "{name}: activations that are divided before they are quantized are not supported; {remedy}"
+            ));
+        }
+        parts.retain(|name, _| !is_of_activations(name));
     }
     Ok(tensors)
 }

@@ -4,17 +4,13 @@
 
 use safetensors::Dtype as Stored;
 
-use super::foreign::Module;
+use super::foreign::{Config, Module};
 use super::{Codes, Grid, Number, Offset, Order, Quantized, Zeros};
 use crate::checkpoint::tensor::Tensor;
 
 /// Joins the parts of a module.
 pub(super) fn join(mut module: Module) -> Result<Tensor, String> {
-    let layout = module.config.text("checkpoint_format").or(module.config.text("format")).unwrap_or("gptq");
-    if !["gptq", "gptq_v2", "auto_round:auto_gptq"].contains(&layout) {
-        let remedy = "save the model in format gptq or gptq_v2, or use the float original";
-        return Err(format!("GPTQ format `{layout}` is not supported; {remedy}"));
-    }
+    let plus = stored_less(module.config)?;
     let weight = module.need(".qweight", &[Stored::I32, Stored::U32])?;
     let scales = module.need(".scales", &[Stored::F16, Stored::BF16, Stored::F32])?;
     let zeros = module.need(".qzeros", &[Stored::I32, Stored::U32])?;
@@ -55,14 +51,52 @@ pub(super) fn join(mut module: Module) -> Result<Tensor, String> {
             flip: 0,
         },
         by_group: true,
-        // The first version stores one less, 0 as the largest.
-        plus: if layout == "gptq_v2" { 0 } else { 1 },
+        run: 1,
+        plus,
         mask: (1 << bits) - 1,
+    };
+    let offset = match is_symmetric(module.config, &zeros) {
+        true => Offset::Centre(f32::from(1u16 << (bits - 1))),
+        false => Offset::Zeros(zeros),
     };
     let number = Number::of(scales.dtype).ok_or("expected float scales")?;
     let scales = Grid::by_group(scales.bytes, number, group, rows, groups);
-    let quantized = Quantized::new("gptq", codes, None, scales, Offset::Zeros(zeros), group);
+    let quantized = Quantized::new("gptq", codes, None, scales, offset, group);
     Quantized { order, ..quantized }.named(&format!("{}.weight", module.path), vec![rows, cols])
+}
+
+/// By how much zeros are larger than what is stored. The first version of the format stores one less, 0 as the largest. The second one
+/// does not, nor do two of AutoRound's packings: GPTQ_FORMAT_NO_ZP in auto_round/inference/backend.py, whose convert_model.py
+/// says what the others stand for.
+fn stored_less(config: Config) -> Result<u16, String> {
+    if config.is_auto_round() {
+        let packing = config.text("packing_format").unwrap_or("auto").to_lowercase();
+        return match packing.as_str() {
+            "auto_round" | "auto_round:gptqmodel" => Ok(0),
+            "auto" | "auto_round:gptq" | "auto_round:auto_gptq" | "auto_gptq" | "gptq" => Ok(1),
+            _ => Err(format!(
+                "AutoRound's packing `{packing}` is not supported for qweight; save the model in format auto_round or auto_gptq"
+            )),
+        };
+    }
+    let layout = config.text("checkpoint_format").or(config.text("format")).unwrap_or("gptq").to_lowercase();
+    match layout.as_str() {
+        "gptq" | "auto_round:auto_gptq" => Ok(1),
+        "gptq_v2" => Ok(0),
+        _ => {
+            let remedy = "save the model in format gptq or gptq_v2, or use the float original";
+            Err(format!("GPTQ format `{layout}` is not supported; {remedy}"))
+        }
+    }
+}
+
+/// Whether the zeros are the middle of the codes because the configuration says `sym`, whichever format it names. Some files store the middle
+/// under the name of the first format; kernels that go by `sym` read no zeros and are right for them, those that add one are not
+/// (<https://github.com/vllm-project/vllm/issues/38966>). A file whose zeros are neither is read as it is: the first group shows it.
+fn is_symmetric(config: Config, zeros: &Zeros) -> bool {
+    let (codes, middle) = (&zeros.codes, 1u8 << (zeros.codes.bits - 1));
+    let all = |zero: u8| (0..codes.cols).all(|output| codes.get(0, output) == zero);
+    config.flag("sym") == Some(true) && codes.fit() && codes.rows > 0 && (all(middle) || all(middle - 1))
 }
 
 /// The group of each column.

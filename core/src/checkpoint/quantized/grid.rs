@@ -73,6 +73,8 @@ pub(in crate::checkpoint) struct Grid {
     pub counts: (usize, usize),
     /// Whether the numbers of a column lie together, not those of a row.
     pub transposed: bool,
+    /// Where blocks go on from one row into the next: the columns of a row.
+    pub flat: Option<usize>,
     /// Where the numbers are quantized in their turn: bytes, that this decodes.
     pub nested: Option<Nested>,
 }
@@ -90,7 +92,7 @@ pub(in crate::checkpoint) struct Nested {
 impl Grid {
     /// Row by row, and not quantized.
     pub fn new(bytes: Slice, number: Number, block: (usize, usize), counts: (usize, usize)) -> Grid {
-        Grid { bytes, number, block, counts, transposed: false, nested: None }
+        Grid { bytes, number, block, counts, transposed: false, flat: None, nested: None }
     }
 
     /// One for each group of columns, the numbers of all rows lying together: [groups, rows].
@@ -100,8 +102,11 @@ impl Grid {
 
     /// The number of a row and a column.
     pub fn get(&self, row: usize, col: usize) -> f32 {
-        let (row, col) = (row / self.block.0, col / self.block.1);
-        let at = if self.transposed { col * self.counts.0 + row } else { row * self.counts.1 + col };
+        let at = match (self.flat, row / self.block.0, col / self.block.1) {
+            (Some(cols), ..) => (row * cols + col) / self.block.1,
+            (None, row, col) if self.transposed => col * self.counts.0 + row,
+            (None, row, col) => row * self.counts.1 + col,
+        };
         match &self.nested {
             None => self.number.get(&self.bytes, at),
             Some(Nested { map, scales: (scales, count), offset }) => {
@@ -119,9 +124,14 @@ impl Grid {
     /// Whether there are as many bytes as numbers, and as many numbers as a matrix needs.
     pub fn fits(&self, rows: usize, cols: usize) -> bool {
         let (block, counts) = (self.block, self.counts);
+        let wanted = || match self.flat {
+            Some(_) => rows.checked_mul(cols).map(|n| (1, n.div_ceil(block.1))),
+            None => Some((rows.div_ceil(block.0), cols.div_ceil(block.1))),
+        };
         block.0 > 0
             && block.1 > 0
-            && counts == (rows.div_ceil(block.0), cols.div_ceil(block.1))
+            && self.flat.is_none_or(|of_a_row| of_a_row == cols)
+            && Some(counts) == wanted()
             && self.nested.as_ref().is_none_or(|n| {
                 let (scales, count) = &n.scales;
                 n.map.len() == 256 && *count > 0 && self.bytes.len().div_ceil(*count) <= scales.len()

@@ -8,6 +8,7 @@ mod awq;
 mod bitsandbytes;
 mod codes;
 mod compressed;
+pub(super) mod elsewhere;
 pub(super) mod foreign;
 mod gptq;
 mod grid;
@@ -95,9 +96,9 @@ impl Quantized {
         let fits = match &self.offset {
             Offset::None | Offset::Centre(_) => true,
             Offset::Biases(grid) => grid.fits(rows, cols),
-            Offset::Zeros(Zeros { codes, by_group, .. }) => {
+            Offset::Zeros(Zeros { codes, by_group, run, .. }) => {
                 let (a, b) = if *by_group { (codes.cols, codes.rows) } else { (codes.rows, codes.cols) };
-                codes.fit() && a >= rows && b >= groups
+                codes.fit() && *run > 0 && a >= rows.div_ceil(*run) && b >= groups
             }
         };
         let ordered = self.order.iter().flatten().all(|g| (*g as usize) < groups);
@@ -122,7 +123,7 @@ impl Quantized {
         let divides = |g: &u16| self.group.is_multiple_of(usize::from(*g)) && cols.is_multiple_of(usize::from(*g));
         let group = [128, 64, 32, 16].into_iter().find(divides);
         let dense = if self.scales.number == Number::F16 && cols.is_multiple_of(2) { Format::F16 } else { Format::F32 };
-        match (group, self.order.is_some()) {
+        match (group, self.order.is_some() || self.scales.flat.is_some()) {
             // The reference decodes these to the type of their scales.
             (_, true) => dense,
             (Some(group), false) if cols.is_multiple_of(32) => {
@@ -193,9 +194,14 @@ impl Quantized {
             self.codes.read(row, first, codes);
             let (mut last, mut pair) = (usize::MAX, (0.0, 0.0));
             for (j, (out, code)) in out.iter_mut().zip(codes).enumerate() {
-                let group = self.order.as_ref().map_or((first + j) / self.group, |order| order[first + j] as usize);
+                let group = match (&self.order, self.scales.flat) {
+                    (Some(order), _) => order[first + j] as usize,
+                    (None, Some(cols)) => (row * cols + first + j) / self.group,
+                    (None, None) => (first + j) / self.group,
+                };
                 if group != last {
-                    (last, pair) = (group, self.pair(row, group * self.group));
+                    let col = if self.order.is_some() { group * self.group } else { first + j };
+                    (last, pair) = (group, self.pair(row, col));
                     // E4M3 is kept apart from its factor for the device.
                     pair.0 *= if self.scales.number == Number::E4m3 { self.factor(row) } else { 1.0 };
                 }

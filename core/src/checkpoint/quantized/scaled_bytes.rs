@@ -4,6 +4,7 @@
 use safetensors::Dtype as Stored;
 use tamarack_kernels::Values;
 
+use super::compressed::bytes_of_zeros;
 use super::foreign::Module;
 use super::{Codes, Grid, Number, Offset, Order, Part, Quantized};
 use crate::checkpoint::tensor::Tensor;
@@ -19,7 +20,8 @@ pub(super) fn floats(mut module: Module) -> Result<Tensor, String> {
     bytes(module, weight, scales, "fp8", Some(Values::E4m3))
 }
 
-/// `weight` i8 [O, I], `weight_scale` one number or one for each row.
+/// `weight` i8 [O, I], `weight_scale` one number, one for each row or for each group of a row; `weight_zero_point` i8 like the scales,
+/// which is subtracted.
 pub(super) fn integers(mut module: Module) -> Result<Tensor, String> {
     let weight = module.need(".weight", &[Stored::I8])?;
     let scales = module.need(".weight_scale", &SCALES[..3])?;
@@ -27,7 +29,7 @@ pub(super) fn integers(mut module: Module) -> Result<Tensor, String> {
 }
 
 fn bytes(
-    module: Module,
+    mut module: Module,
     weight: Part,
     scales: Part,
     method: &'static str,
@@ -41,7 +43,14 @@ fn bytes(
         format!("scales {s:?} do not fit blocks of the weight {w:?}; config.json's weight_block_size says their size")
     })?;
     let number = Number::of(scales.dtype).ok_or("expected scales that are numbers")?;
-    let (flip, offset) = if values.is_some() { (0, Offset::None) } else { (0x80, Offset::Centre(128.0)) };
+    let (flip, offset) = match (values, module.take(".weight_zero_point")) {
+        (Some(_), _) => (0, Offset::None),
+        (None, None) => (0x80, Offset::Centre(128.0)),
+        (None, Some(zeros)) if zeros.dtype == Stored::I8 => {
+            (0x80, Offset::Zeros(bytes_of_zeros(zeros, counts, block.0, 0)))
+        }
+        (None, Some(zeros)) => return Err(format!("expected a weight_zero_point of type I8, found {}", zeros.dtype)),
+    };
     let codes = Codes { bytes: weight.bytes, order: Order::Rows(cols), bits: 8, rows, cols, flip };
     let grid = Grid::new(scales.bytes, number, block, counts);
     Quantized::new(method, codes, values, grid, offset, block.1)
@@ -61,7 +70,8 @@ fn blocks(
         Some((&n, [])) => (n, 1),
         Some((&n, lead)) => (lead.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?, n),
     };
-    let said = module.config.block();
+    let group = module.config.weights("group_size").map(|group| (0, group));
+    let said = module.config.block().or(group);
     let size = |count: usize, of: usize, said: Option<usize>| match count {
         0 => None,
         1 => Some(of),

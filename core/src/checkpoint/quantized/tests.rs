@@ -1,4 +1,4 @@
-//! Every quantizer's layout, against what its own dequantizer says: see tests/goldens/foreign.py.
+//! Every quantizer's layout, against what its own dequantizer says: see tests/goldens/foreign.py and foreign_zeros.py.
 
 use serde_json::{Value, json};
 
@@ -9,8 +9,10 @@ use crate::checkpoint::tensor::Tensor;
 use crate::checkpoint::{safetensors, unpack};
 
 fn goldens() -> safetensors::Parts {
-    let bytes = include_bytes!("../../../../tests/goldens/foreign.safetensors");
-    safetensors::parts(&Mapping::from_bytes("foreign.safetensors", bytes.to_vec())).unwrap()
+    let read = |name: &str, bytes: &[u8]| safetensors::parts(&Mapping::from_bytes(name, bytes.to_vec())).unwrap();
+    let mut all = read("foreign", include_bytes!("../../../../tests/goldens/foreign.safetensors"));
+    all.append(&mut read("foreign_zeros", include_bytes!("../../../../tests/goldens/foreign_zeros.safetensors")));
+    all
 }
 
 /// Whether a part is of a case, and not of one whose name goes on.
@@ -27,6 +29,106 @@ fn load(case: &str, config: Value) -> Result<(Tensor, Vec<f32>), String> {
     let mut tensors = foreign::join(Config::of(&config), &mut parts)?;
     assert_eq!(tensors.len(), 1, "{case}: left {:?}", parts.keys());
     Ok((tensors.remove(0), Number::F32.all(&values.bytes)))
+}
+
+/// Whoever says of a GPTQ file that zeros are stored as they are, or one less.
+fn zeros() -> Vec<(Value, &'static str)> {
+    let gptq = |key: &str, format: &str| json!({ "quant_method": "gptq", key: format });
+    let round = |method: &str, packing: &str| json!({ "quant_method": method, "packing_format": packing });
+    vec![
+        (gptq("checkpoint_format", "gptq"), "one_less"),
+        (gptq("format", "gptq"), "one_less"),
+        (gptq("desc", "none"), "one_less"),
+        (json!({ "quant_method": "gptq", "checkpoint_format": "gptq", "sym": true }), "one_less"),
+        (gptq("checkpoint_format", "gptq_v2"), "as_it_is"),
+        (gptq("checkpoint_format", "GPTQ_V2"), "as_it_is"),
+        (gptq("format", "gptq_v2"), "as_it_is"),
+        // The older key wins over the newer one, which some writers use for something else.
+        (json!({ "quant_method": "gptq", "checkpoint_format": "gptq_v2", "format": "gptq" }), "as_it_is"),
+        (round("auto-round", "auto_round"), "as_it_is"),
+        (round("auto_round", "auto_round"), "as_it_is"),
+        (round("intel/auto-round", "auto_round"), "as_it_is"),
+        (round("inc", "auto_round"), "as_it_is"),
+        (round("auto-round", "auto_round:gptqmodel"), "as_it_is"),
+        (round("auto-round", "auto_round:auto_gptq"), "one_less"),
+        (round("intel/auto-round", "auto_round:gptq"), "one_less"),
+        (round("auto-round", "auto"), "one_less"),
+        (json!({ "quant_method": "auto-round" }), "one_less"),
+        // `sym` fixes the zero, whatever the format is called.
+        (json!({ "quant_method": "gptq", "sym": true }), "middle"),
+        (json!({ "quant_method": "gptq", "sym": true, "checkpoint_format": "gptq_v2" }), "middle"),
+        (json!({ "quant_method": "gptq", "sym": false, "checkpoint_format": "gptq_v2" }), "middle"),
+    ]
+}
+
+#[test]
+fn zeros_of_gptq_and_auto_round_are_what_their_configuration_says() {
+    for (mut config, stored) in zeros() {
+        for bits in [2, 3, 4, 8] {
+            config["bits"] = bits.into();
+            config["group_size"] = 64.into();
+            let case = format!("gptq_{stored}_{bits}");
+            let (tensor, want) = load(&case, config.clone()).unwrap();
+            assert_rows(&case, &tensor, &want);
+        }
+    }
+    let error = load("gptq_as_it_is_4", json!({ "quant_method": "auto-round", "packing_format": "auto_round:new" }));
+    let error = error.map(|_| ()).unwrap_err();
+    assert!(error.contains("packing `auto_round:new` is not supported"), "{error}");
+}
+
+/// Rows as they are decoded, but for the order of products.
+fn assert_rows(case: &str, tensor: &Tensor, want: &[f32]) {
+    let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let mut row = vec![0.0; tensor.cols()];
+    for (i, want) in want.chunks(tensor.cols()).enumerate() {
+        tensor.row(i, &mut row);
+        for (found, want) in row.iter().zip(want) {
+            assert!((found - want).abs() <= 4.0 * f32::EPSILON * largest, "{case}: {found} for {want}");
+        }
+    }
+}
+
+#[test]
+fn scales_of_activations_and_of_the_cache_are_left_out() {
+    for (name, ignored) in [
+        ("m.layers.0.self_attn.k_proj.k_scale", true),
+        ("m.self_attn.v_proj.output_scale", true),
+        ("m.self_attn.kv_scale", true),
+        ("m.self_attn.q_scale", true),
+        ("m.self_attn.prob_output_scale", true),
+        ("m.mlp.up_proj.input_scale", true),
+        ("m.mlp.up_proj.input_scale_ub", true),
+        ("m.mlp.up_proj.input_zero_point", true),
+        ("m.mlp.up_proj.input_global_scale", true),
+        ("m.self_attn.k_zero_point", true),
+        ("m.mlp.up_proj.activation_scale", true),
+        ("m.mlp.up_proj.input_quantizer._amax", true),
+        ("m.self_attn.k_bmm_quantizer._amax", true),
+        ("m.mlp.up_proj.weight_scale", false),
+        ("m.mlp.up_proj.weight_zero_point", false),
+        ("m.mlp.up_proj.scale", false),
+        ("m.mlp.up_proj.weight", false),
+        ("m.logit_scale", false),
+        ("m.input_quantizer", false),
+    ] {
+        let kept = |config: Value| {
+            let mut parts = safetensors::Parts::new();
+            let part = goldens().remove("ct_fp8.weight_scale").unwrap();
+            parts.insert(name.to_owned(), part);
+            foreign::join(Config::of(&config), &mut parts).unwrap();
+            parts.len() == 1
+        };
+        assert_eq!(kept(json!({ "quantization_config": { "quant_method": "modelopt" } })), !ignored, "{name}");
+        // A model that nothing quantized may have what it likes.
+        assert!(kept(json!({})), "{name}");
+    }
+    let mut parts = safetensors::Parts::new();
+    let part = goldens().remove("ct_fp8.weight_scale").unwrap();
+    parts.insert("m.up_proj.input_quantizer._pre_quant_scale".to_owned(), part);
+    let config = json!({ "quantization_config": { "quant_method": "modelopt" } });
+    let error = foreign::join(Config::of(&config), &mut parts).map(|_| ()).unwrap_err();
+    assert!(error.starts_with("m.up_proj.input_quantizer._pre_quant_scale: "), "{error}");
 }
 
 /// Configuration, the kind and the format that are expected, and what may be lost relative to the largest value.
@@ -66,7 +168,19 @@ fn cases() -> Vec<(&'static str, Value, &'static str, &'static str, f32)> {
         ("bnb_nf4_nested", bnb.clone(), "bitsandbytes 4-bit g64", "nf4 g64", 0.0),
         ("bnb_fp4", bnb.clone(), "bitsandbytes 4-bit g64", "bnb-fp4 g64", 0.0),
         ("bnb_fp4_nested", bnb.clone(), "bitsandbytes 4-bit g64", "bnb-fp4 g64", 0.0),
-        ("bnb_int8", bnb, "bitsandbytes 8-bit g64", "affine8 g64", 0.0),
+        ("bnb_int8", bnb.clone(), "bitsandbytes 8-bit g64", "affine8 g64", 0.0),
+        ("bnb_rows_nf4", bnb.clone(), "bitsandbytes 4-bit g64", "f32", 0.0),
+        ("bnb_rows_nf4_nested", bnb.clone(), "bitsandbytes 4-bit g64", "f32", 0.0),
+        ("bnb_rows_fp4", bnb.clone(), "bitsandbytes 4-bit g64", "f32", 0.0),
+        ("bnb_rows_fp4_nested", bnb, "bitsandbytes 4-bit g64", "f32", 0.0),
+        ("ct_bytes_tensor", compressed(8, -1), "int8 8-bit g128", "affine8 g128", 0.0),
+        ("ct_bytes_channel", compressed(8, -1), "int8 8-bit g128", "affine8 g128", 0.0),
+        ("ct_bytes_group", compressed(8, 32), "int8 8-bit g32", "affine8 g32", 0.0),
+        ("ct_pack_tensor", compressed(8, -1), "compressed-tensors 8-bit g128", "affine8 g128", 0.0),
+        ("ct_pack_channel", compressed(8, -1), "compressed-tensors 8-bit g128", "affine8 g128", 0.0),
+        ("ct_pack_group", compressed(8, 32), "compressed-tensors 8-bit g32", "affine8 g32", 0.0),
+        ("ct_pack4_tensor", compressed(4, -1), "compressed-tensors 4-bit g128", "affine4 g128", 0.0),
+        ("ct_pack4_channel", compressed(4, -1), "compressed-tensors 4-bit g128", "affine4 g128", 0.0),
     ]
 }
 

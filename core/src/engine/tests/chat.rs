@@ -37,9 +37,13 @@ fn replies(table: &'static [(&str, &str)]) -> Next {
 }
 
 async fn session(table: &'static [(&str, &str)]) -> (ChatSession, Arc<Mutex<Log>>) {
+    session_of(64, table).await
+}
+
+async fn session_of(pages: usize, table: &'static [(&str, &str)]) -> (ChatSession, Arc<Mutex<Log>>) {
     let mut configuration = configuration();
     configuration.reasoning_format = Some(ReasoningFormat::new("<think>", "</think>"));
-    let (container, log) = container_of(64, replies(table), tokenizer(), configuration).await;
+    let (container, log) = container_of(pages, replies(table), tokenizer(), configuration).await;
     let greedy = GenerateParameters { temperature: 0.0, ..Default::default() };
     (ChatSession::new(container).parameters(greedy), log)
 }
@@ -183,6 +187,43 @@ async fn tools_are_called_until_the_answer_is_there() {
     let (found, info) = events(&mut session, "Break?").await;
     assert!(matches!(&found[..], [Generation::RejectedToolCall(_)]), "{found:?}");
     assert_eq!(info.rejected_tool_calls, 1);
+}
+
+/// A model that calls a tool whatever it is told.
+#[tokio::test]
+async fn a_turn_that_only_calls_tools_is_given_up() {
+    const TABLE: &[(&str, &str)] = &[
+        ("How?", "Thus."),
+        ("Loop?", "<tool_call>{\"name\": \"again\", \"arguments\": {}}</tool_call>"),
+        ("again", "<tool_call>{\"name\": \"again\", \"arguments\": {}}</tool_call>"),
+        ("Why?", "Because."),
+    ];
+    let again = |calls: Arc<Mutex<usize>>| {
+        Tool::new("again", "Does it again", json!({ "properties": {} }), move |_: Value| {
+            *calls.lock().unwrap() += 1;
+            async { Ok::<_, String>("again") }
+        })
+    };
+    let calls = Arc::new(Mutex::new(0));
+    let (session, _) = session_of(512, TABLE).await;
+    let mut session = session.tool(again(calls.clone()));
+    session.respond("How?").await.unwrap();
+    let turns = session.turns().to_vec();
+
+    let e = session.respond("Loop?").await.unwrap_err().to_string();
+    assert!(e.contains("16 times") && e.contains("again"), "{e}");
+    assert_eq!(*calls.lock().unwrap(), 16);
+    // No call is left without its result, which templates would refuse.
+    assert_eq!(session.turns(), turns);
+    let mut stream = session.stream_response("Loop?").await.unwrap();
+    let mut errors = 0;
+    while let Some(event) = stream.next().await {
+        errors += usize::from(event.is_err());
+    }
+    assert_eq!(errors, 1);
+    drop(stream);
+    assert_eq!(session.respond("Why?").await.unwrap(), "Because.");
+    assert_eq!(session.turns().len(), 4);
 }
 
 #[tokio::test]

@@ -3,12 +3,14 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error};
 
+use super::modulo::{MODULO, modulo};
 use super::python::{self, Json, type_error, type_name};
-use super::{methods, source, strings};
+use super::{jinja, methods, source, strings};
 
 pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter(source::ITERABLE, iterable);
     environment.add_filter(source::MARKUP_SUM, markup_sum);
+    environment.add_filter(MODULO, modulo);
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: &Value| match value.kind() {
         ValueKind::String => Ok(value.clone()),
@@ -28,11 +30,13 @@ pub(super) fn add_filters(environment: &mut Environment<'static>) {
     environment.add_filter("indent", indent);
     environment.add_filter("int", int);
     environment.add_filter("float", float);
+    jinja::add_filters(environment);
 }
 
 pub(super) fn add_tests(environment: &mut Environment<'static>) {
     // Undefined values count as empty in Python's jinja.
     environment.add_test("iterable", |value: &Value| iterable(value).is_ok());
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain && value.as_object().is_some());
     environment.add_test("sequence", |value: &Value| {
         use ValueKind::{Map, Seq, String, Undefined};
         matches!(value.kind(), String | Seq | Map | Undefined)
@@ -82,14 +86,26 @@ fn length(value: &Value) -> Result<usize, Error> {
 }
 
 /// A number without its fraction; `default` for what is no number.
-fn int(value: &Value, default: Option<Value>) -> Value {
+fn int(value: &Value, default: Option<Value>, base: Option<u32>) -> Value {
     let number = match value.as_str() {
-        Some(text) => text.trim().parse::<i64>().ok().map(Value::from),
+        Some(text) => whole_number(text.trim(), base.unwrap_or(10)).map(Value::from),
         None if value.is_integer() => Some(value.clone()),
         None => None,
     };
     let truncated = || Some(Value::from(number_of(value)?.trunc() as i64));
     number.or_else(truncated).or(default).unwrap_or_else(|| Value::from(0))
+}
+
+/// Digits of a base from 2 to 36, behind `0x`, `0o` or `0b` where the base is that.
+fn whole_number(text: &str, base: u32) -> Option<i64> {
+    let prefix = match base {
+        16 => "0x",
+        8 => "0o",
+        2 => "0b",
+        _ => "",
+    };
+    let digits = text.strip_prefix(prefix).unwrap_or(text);
+    (2..=36).contains(&base).then(|| i64::from_str_radix(digits, base).ok())?
 }
 
 fn float(value: &Value, default: Option<Value>) -> Value {

@@ -37,13 +37,18 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
             let (items,) = from_args::<(&Value,)>(args)?;
             join(text, items)?
         }
-        "ljust" | "rjust" | "center" | "zfill" => {
+        "zfill" => {
+            let (width,) = from_args::<(usize,)>(args)?;
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            let sign = &text[..text.len() - digits.len()];
+            (sign.to_owned() + &strings::pad(digits, width.saturating_sub(sign.len()), '0', |all| all)?).into()
+        }
+        "ljust" | "rjust" | "center" => {
             let (width, fill) = from_args::<(usize, Option<char>)>(args)?;
             let (fill, left): (_, fn(usize) -> usize) = match method {
                 "ljust" => (fill, |_| 0),
                 "rjust" => (fill, |all| all),
-                "center" => (fill, |all| all / 2),
-                _ => (Some('0'), |all| all),
+                _ => (fill, |all| all / 2),
             };
             strings::pad(text, width, fill.unwrap_or(' '), left)?.into()
         }
@@ -94,6 +99,24 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
         }
         "title" => from_args(args).map(|()| strings::title(text).into())?,
         "capitalize" => from_args(args).map(|()| strings::capitalize(text).into())?,
+        "swapcase" => from_args(args).map(|()| strings::swap_case(text).into())?,
+        "istitle" => from_args(args).map(|()| strings::is_title(text).into())?,
+        "isdecimal" => from_args(args).map(|()| (!text.is_empty() && text.chars().all(is_decimal)).into())?,
+        "isidentifier" => from_args(args).map(|()| strings::is_identifier(text).into())?,
+        "isprintable" => from_args(args).map(|()| text.chars().all(python::is_printable).into())?,
+        "expandtabs" => {
+            let (size,) = from_args::<(Option<usize>,)>(args)?;
+            strings::expand_tabs(text, size.unwrap_or(8))?.into()
+        }
+        "translate" => {
+            let (table,) = from_args::<(&Value,)>(args)?;
+            translate(text, table)?.into()
+        }
+        "rindex" => {
+            let (wanted,) = from_args::<(&Value,)>(args)?;
+            let found = wanted.as_str().and_then(|wanted| text.rfind(wanted));
+            position(found.map(|at| text[..at].chars().count()), wanted)?
+        }
         "casefold" => from_args(args).map(|()| text.to_lowercase().into())?,
         "index" => {
             let (wanted,) = from_args::<(&Value,)>(args)?;
@@ -102,6 +125,27 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Valu
         }
         _ => return Ok(None),
     }))
+}
+
+/// Numbers of decimal systems; those of scripts other than Latin are rare enough in templates.
+fn is_decimal(c: char) -> bool {
+    c.is_ascii_digit()
+}
+
+/// `str.translate`: a table from code points to texts, code points, or nothing.
+fn translate(text: &str, table: &Value) -> Result<String, Error> {
+    let mut out = String::new();
+    for c in text.chars() {
+        let to = table.get_item(&Value::from(u32::from(c)))?;
+        match (to.as_str(), to.as_i64().and_then(|code| char::from_u32(u32::try_from(code).ok()?))) {
+            (Some(text), _) => out.push_str(text),
+            (None, Some(c)) => out.push(c),
+            (None, None) if to.is_none() => {}
+            (None, None) => out.push(c),
+        }
+        python::check_length(out.len())?;
+    }
+    Ok(out)
 }
 
 /// `separator.join(items)`; Python joins nothing but texts.

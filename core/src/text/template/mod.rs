@@ -6,7 +6,9 @@
 
 mod environment;
 mod filters;
+mod jinja;
 mod methods;
+mod modulo;
 mod python;
 mod source;
 mod strings;

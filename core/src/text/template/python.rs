@@ -117,7 +117,7 @@ fn write_string_repr(out: &mut String, text: &str) {
 }
 
 /// The common part of `str.isprintable`: no controls, no separators but the space.
-fn is_printable(c: char) -> bool {
+pub(super) fn is_printable(c: char) -> bool {
     let invisible = matches!(c as u32, 0xad | 0x200b..=0x200f | 0x2060..=0x206f | 0xfeff
         | 0xe000..=0xf8ff | 0xf0000..);
     c == ' ' || !(c.is_control() || c.is_whitespace() || invisible)

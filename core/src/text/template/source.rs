@@ -6,7 +6,10 @@
 //! - the iterable of `for` goes through [`ITERABLE`], because Python refuses to iterate over `None`
 //!   and minijinja does not. Templates use that as their way to insist on tools or documents;
 //! - a printed sum with `|safe` operands goes through [`MARKUP_SUM`], because adding to safe text
-//!   escapes the other operand in Python, whether or not escaping is on.
+//!   escapes the other operand in Python, whether or not escaping is on;
+//! - `%` becomes a filter, because it formats texts in Python: see [`modulo`].
+
+use super::modulo;
 
 /// The filter that every iterated value passes.
 pub(super) const ITERABLE: &str = "__iterable__";
@@ -31,9 +34,9 @@ pub(super) fn adapt(source: &str) -> String {
         let (tag, after) = at.split_at(end.unwrap_or(at.len()));
         rest = after;
         if is_closed(tag, "{{", "}}") {
-            adapted.push_str(&adapt_expression(tag));
+            adapted.push_str(&adapt_expression(&with_modulo(tag)));
         } else if is_closed(tag, "{%", "%}") {
-            adapted.push_str(&adapt_block(tag));
+            adapted.push_str(&adapt_block(&with_modulo(tag)));
             if body(tag).1.trim() == "raw" {
                 let end = end_of_raw(rest);
                 adapted.push_str(&rest[..end]);
@@ -58,7 +61,7 @@ fn tag_end(text: &str, close: &str) -> Option<usize> {
 }
 
 /// The characters of `text` that are not part of a string literal, with their byte positions.
-fn outside_strings(text: &str) -> impl Iterator<Item = (usize, char)> {
+pub(super) fn outside_strings(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;
     text.char_indices().filter(move |&(_, c)| match quote {
@@ -88,6 +91,11 @@ fn body(tag: &str) -> (&str, &str, &str) {
     let inner_end = tag.len() - 2;
     let end = if inner_end > start && is_mark(bytes.get(inner_end - 1)) { inner_end - 1 } else { inner_end };
     (&tag[..start], &tag[start..end.max(start)], &tag[end.max(start)..])
+}
+
+fn with_modulo(tag: &str) -> String {
+    let (open, inner, close) = body(tag);
+    [open, &modulo::adapt(inner), close].concat()
 }
 
 fn adapt_block(tag: &str) -> String {

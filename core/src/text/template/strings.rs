@@ -72,6 +72,54 @@ fn title_after(text: &str, separates: impl Fn(char) -> bool) -> String {
     out
 }
 
+/// `str.swapcase`.
+pub(super) fn swap_case(text: &str) -> String {
+    let swapped =
+        |c: char| -> String { if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() } };
+    text.chars().map(swapped).collect()
+}
+
+/// `str.istitle`: capitals only behind what has no case, small letters only behind letters.
+pub(super) fn is_title(text: &str) -> bool {
+    let (mut in_word, mut any) = (false, false);
+    for c in text.chars() {
+        let fits = if c.is_uppercase() { !in_word } else { !c.is_lowercase() || in_word };
+        if !fits {
+            return false;
+        }
+        in_word = c.is_uppercase() || c.is_lowercase();
+        any |= in_word;
+    }
+    any
+}
+
+/// `str.isidentifier`, but for the rarer classes of Unicode.
+pub(super) fn is_identifier(text: &str) -> bool {
+    let is_start = |c: char| c.is_alphabetic() || c == '_';
+    text.starts_with(is_start) && text.chars().all(|c| is_start(c) || c.is_alphanumeric())
+}
+
+/// `str.expandtabs`.
+pub(super) fn expand_tabs(text: &str, size: usize) -> Result<String, Error> {
+    let (mut out, mut column) = (String::new(), 0usize);
+    for c in text.chars() {
+        match c {
+            '\t' if size > 0 => {
+                let fill = size - column % size;
+                super::python::check_length(out.len().saturating_add(fill))?;
+                out.extend(std::iter::repeat_n(' ', fill));
+                column = 0;
+            }
+            '\t' => {}
+            c => {
+                out.push(c);
+                column = if matches!(c, '\n' | '\r') { 0 } else { column + 1 };
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// The filter `indent`: every line but the first after `indention`, empty ones only if `blank`;
 /// the first one too if `first`. A final line break stays.
 pub(super) fn indent(text: &str, indention: &str, first: bool, blank: bool) -> String {

@@ -1,9 +1,15 @@
 //! The formats in which models write tool calls, and which one a model uses.
 
-use super::{RawCall, Rejection, calls, gemma, json, python, xml};
+use super::{RawCall, Rejection, calls, json, markup, python, verbatim::Verbatim};
 use std::{fmt, str::FromStr};
 
 /// How a model writes tool calls.
+///
+/// Most formats escape strings, and a call is reported as soon as it is complete. `XmlFunction`, `Qwen3_5` in its XML
+/// form, `Glm4`, `MinimaxM2`, `Atem` and the Gemmas' formats do not: what a value contains depends on the text after it.
+/// Their calls with values are reported at the end of the answer, and an answer that can be read in more than one way is
+/// rejected. Text that imitates the end of a call and the beginning of another one exactly cannot be told from calls of
+/// the model. With such a format, a program should ask its user before it runs a tool that can do harm.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ToolCallFormat {
@@ -74,6 +80,7 @@ const fn frame(start: &'static str, end: &'static str) -> Frame {
     Frame { start, end: Some(end), is_call: false }
 }
 
+const KIMI_SECTION_END: &str = "<|tool_calls_section_end|>";
 const TOOL_CALL: Frame = frame("<tool_call>", "</tool_call>");
 /// Models that write XML forget the frame around it now and then.
 const FUNCTION: Frame = Frame { start: "<function=", end: Some("</function>"), is_call: true };
@@ -116,12 +123,19 @@ impl ToolCallFormat {
             Gemma4 => &["<|\"|>"],
             Glm4 => &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
             Mistral => &["[ARGS]", "[CALL_ID]"],
-            KimiK2 => &["<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"],
-            GptOss => &["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"],
+            KimiK2 => &["<|tool_call_argument_begin|>"],
+            GptOss => {
+                &["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>", "<|return|>"]
+            }
             _ => &[],
         };
         let frames = self.frames().iter().flat_map(|f| [Some(f.start), f.end]).flatten();
         frames.chain(inner.iter().copied()).collect()
+    }
+
+    /// The tags that begin calls.
+    pub(crate) fn start_tags(self) -> Vec<&'static str> {
+        self.frames().iter().map(|frame| frame.start).collect()
     }
 
     pub(super) fn frames(self) -> &'static [Frame] {
@@ -133,7 +147,11 @@ impl ToolCallFormat {
             Gemma4 => const { &[frame("<|tool_call>", "<tool_call|>")] },
             Mistral => &[Frame { start: "[TOOL_CALLS]", end: None, is_call: false }],
             Llama3 => &[Frame { start: "<|python_tag|>", end: None, is_call: false }],
-            KimiK2 => const { &[frame("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")] },
+            KimiK2 => {
+                // Some answers have calls without the section around them.
+                const CALL: Frame = Frame { start: calls::KIMI_BEGIN, end: Some(calls::KIMI_END), is_call: true };
+                const { &[frame("<|tool_calls_section_begin|>", KIMI_SECTION_END), CALL] }
+            }
             MinimaxM2 => const { &[frame("<minimax:tool_call>", "</minimax:tool_call>")] },
             Atem => const { &[frame("<atem:function_calls>", "</atem:function_calls>")] },
             GptOss => &[],
@@ -145,23 +163,43 @@ impl ToolCallFormat {
         matches!(self, Json | Llama3)
     }
 
-    /// The calls in what stands between the tags.
+    /// The characters other than white space that may separate calls without an end tag.
+    pub(super) fn separators(self) -> &'static [char] {
+        if self.may_be_bare() { &[';', ','] } else { &[] }
+    }
+
+    /// An end tag that may follow calls without its start tag.
+    pub(super) fn orphan(self) -> Option<&'static str> {
+        (self == KimiK2).then_some(KIMI_SECTION_END)
+    }
+
+    /// The quotes around strings.
+    pub(super) fn quotes(self) -> &'static [char] {
+        if self == Lfm2 { &['"', '\''] } else { &['"'] }
+    }
+
+    /// The format of values if they are not escaped. `first` is the first character after the tag.
+    pub(super) fn verbatim(self, first: char) -> Option<Verbatim> {
+        match self {
+            Qwen3_5 | Glm4 if matches!(first, '{' | '[') => None,
+            XmlFunction | Qwen3_5 => Some(Verbatim::Markup(&markup::FUNCTION)),
+            Glm4 => Some(Verbatim::Markup(&markup::PAIRS)),
+            MinimaxM2 => Some(Verbatim::Markup(&markup::MINIMAX)),
+            Atem => Some(Verbatim::Markup(&markup::ATEM)),
+            Gemma => Some(Verbatim::Gemma(["<start_function_call>", "<end_function_call>"], "<escape>")),
+            Gemma4 => Some(Verbatim::Gemma(["<|tool_call>", "<tool_call|>"], "<|\"|>")),
+            Json | Lfm2 | Mistral | Llama3 | KimiK2 | GptOss => None,
+        }
+    }
+
+    /// Parses the calls between the tags of a format that escapes strings. A syntax error is one rejection without
+    /// calls, because it is unknown where the calls end.
     pub(super) fn parse(self, body: &str) -> Vec<Result<RawCall, Rejection>> {
         match self {
-            Json | Llama3 => json::calls(body),
-            XmlFunction => xml::function(body),
-            Qwen3_5 if body.trim_start().starts_with(['{', '[']) => json::calls(body),
-            Qwen3_5 => xml::function(body),
-            Glm4 if body.trim_start().starts_with('{') => json::calls(body),
-            Glm4 => xml::arg_pairs(body),
-            MinimaxM2 => xml::invocations(body, ""),
-            Atem => xml::invocations(body, "atem:"),
             Lfm2 => python::calls(body),
-            Gemma => gemma::calls(body, "<escape>"),
-            Gemma4 => gemma::calls(body, "<|\"|>"),
             Mistral => calls::mistral(body),
             KimiK2 => calls::kimi(body),
-            GptOss => Vec::new(),
+            _ => json::calls(body),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Calls that are JSON objects: `{"name": .., "arguments": {..}}`.
 
-use super::{RawCall, Rejection, RejectionReason};
-use serde_json::Value;
+use super::{
+    Arguments, RawCall, Rejection, RejectionReason,
+    literal::{Literal, Reader, Stop, Syntax},
+};
 
 /// One or more objects, one after the other or in a list.
 pub(super) fn calls(body: &str) -> Vec<Result<RawCall, Rejection>> {
@@ -10,108 +12,86 @@ pub(super) fn calls(body: &str) -> Vec<Result<RawCall, Rejection>> {
         Err(rejection) => return vec![Err(rejection)],
     };
     let each = |value| match value {
-        Value::Array(items) => items,
+        Literal::List(items) => items,
         other => vec![other],
     };
     values.into_iter().flat_map(each).map(call).collect()
 }
 
 /// The call that an object describes, under the keys that the various models use.
-pub(super) fn call(value: Value) -> Result<RawCall, Rejection> {
-    let Value::Object(mut object) = value else {
-        return Err(Rejection::malformed(format!("expected an object with `name` and `arguments`, found {value}")));
+fn call(value: Literal) -> Result<RawCall, Rejection> {
+    let Literal::Object(mut fields) = value else {
+        let found = value.into_value();
+        return Err(Rejection::malformed(format!("expected an object with `name` and `arguments`, found {found}")));
     };
-    if let Some(Value::Object(inner)) = object.get("function").or(object.get("tool")).cloned() {
-        object.extend(inner);
+    if let Some(Literal::Object(inner)) = last(&fields, "function").or(last(&fields, "tool")).cloned() {
+        fields.extend(inner);
     }
-    let name = match object.get("name").or(object.get("function")).and_then(Value::as_str) {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => {
-            let (reason, message) = (RejectionReason::MissingToolName, "expected a `name`, found none".to_owned());
-            return Err(Rejection { reason, message, name: None });
-        }
+    let text = |key: &str| match last(&fields, key) {
+        Some(Literal::Text(text)) => Some(text.clone()),
+        _ => None,
     };
-    let arguments = object.remove("arguments").or_else(|| object.remove("parameters")).unwrap_or(Value::Null);
-    let id = object.get("id").and_then(Value::as_str).map(str::to_owned);
-    Ok(RawCall { id, ..RawCall::json(name, arguments) })
+    let Some(name) = text("name").or(text("function")).filter(|name| !name.is_empty()) else {
+        let (reason, message) = (RejectionReason::MissingToolName, "expected a `name`, found none".to_owned());
+        return Err(Rejection { reason, message, name: None });
+    };
+    let arguments = last(&fields, "arguments").or(last(&fields, "parameters")).cloned();
+    let arguments = Arguments::Literal(arguments.unwrap_or(Literal::Object(Vec::new())));
+    Ok(RawCall { id: text("id"), name, arguments })
+}
+
+/// The field with this name. The last one counts, as in JSON parsers.
+fn last<'a>(fields: &'a [(String, Literal)], key: &str) -> Option<&'a Literal> {
+    fields.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
 }
 
 /// JSON values one after the other, with blanks, commas or semicolons between them.
-fn values(body: &str) -> Result<Vec<Value>, Rejection> {
+fn values(body: &str) -> Result<Vec<Literal>, Rejection> {
     let (mut rest, mut values) = (body.trim(), Vec::new());
     while !rest.is_empty() {
-        let (value, end) = first(rest)?;
+        let is_doubled = is_doubled(rest);
+        let (value, after) = first(if is_doubled { &rest[1..] } else { rest })?;
         values.push(value);
-        rest = rest[end..].trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == ',');
+        rest = after;
+        for _ in 0..if is_doubled { 2 } else { 0 } {
+            rest = rest.trim_start().strip_prefix('}').unwrap_or(rest);
+        }
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == ',');
     }
     if values.is_empty() { Err(Rejection::malformed("expected an object, found nothing")) } else { Ok(values) }
 }
 
-/// The JSON value that a text begins with, and where it ends. Line breaks within strings, which JSON forbids and
-/// models write, are let pass.
-pub(super) fn first(text: &str) -> Result<(Value, usize), Rejection> {
-    let strict = |text: &str| {
-        let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-        let value = stream.next();
-        (value, stream.byte_offset())
-    };
-    let (found, end) = strict(text);
-    let e = match found {
-        Some(Ok(value)) => return Ok((value, end)),
-        Some(Err(e)) => e,
-        None => return Err(Rejection::malformed("expected a JSON value, found nothing")),
-    };
-    let (escaped, places) = escape_controls(text);
-    if let (Some(Ok(value)), end) = strict(&escaped) {
-        return Ok((value, places[end]));
-    }
-    let reason = if e.is_eof() { RejectionReason::IncompleteOutput } else { RejectionReason::MalformedSyntax };
-    Err(Rejection { reason, message: format!("not JSON: {e}"), name: None })
+/// Whether a text begins with two braces. Some models copy `{{..}}` from templates in which braces are doubled
+/// (`parseRedundantOuterBraces` in mlx-swift-lm).
+pub(super) fn is_doubled(text: &str) -> bool {
+    text.trim_start().strip_prefix('{').is_some_and(|inner| inner.trim_start().starts_with('{'))
 }
 
-/// The text with control characters in strings escaped, and for each byte of it where that was.
-fn escape_controls(text: &str) -> (String, Vec<usize>) {
-    let (mut out, mut places) = (String::new(), Vec::new());
-    let (mut in_string, mut escaped) = (false, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            c if in_string && c.is_control() => out += &format!("\\u{:04x}", u32::from(c)),
-            c => out.push(c),
+/// The JSON value that a text begins with, and what follows it.
+pub(super) fn first(text: &str) -> Result<(Literal, &str), Rejection> {
+    let mut reader = Reader { rest: text, syntax: Syntax::Json };
+    match reader.value() {
+        Ok(value) => Ok((value, reader.rest)),
+        Err(Stop::End) => Err(Rejection {
+            reason: RejectionReason::IncompleteOutput,
+            ..Rejection::malformed("not JSON: expected the end of the value, found the end of the text")
+        }),
+        Err(Stop::Unexpected) => {
+            let found: String = reader.rest.chars().take(40).collect();
+            Err(Rejection::malformed(format!("not JSON: unexpected {found:?}")))
         }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
-        places.resize(out.len(), at);
     }
-    places.push(text.len());
-    (out, places)
 }
 
-/// Whether the text ends within a JSON string.
-pub(super) fn ends_in_string(text: &str) -> bool {
-    let (mut in_string, mut escaped) = (false, false);
-    for c in text.chars() {
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
+/// The arguments of a call. Only white space may follow them. A text without arguments is an empty object.
+pub(super) fn arguments(text: &str, name: &str) -> Result<Arguments, Rejection> {
+    let named = |r: Rejection| Rejection { name: Some(name.to_owned()), ..r };
+    if text.trim().is_empty() {
+        return Ok(Arguments::Literal(Literal::Object(Vec::new())));
     }
-    in_string
-}
-
-/// Where the object that a text begins with ends, if it does.
-pub(super) fn object_end(text: &str) -> Option<usize> {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' if !in_string => depth += 1,
-            '}' if !in_string => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            _ => {}
-        }
-        in_string ^= c == '"' && !escaped;
-        escaped = in_string && c == '\\' && !escaped;
+    let (value, rest) = first(text).map_err(named)?;
+    match rest.trim() {
+        "" => Ok(Arguments::Literal(value)),
+        rest => Err(named(Rejection::malformed(format!("expected the end of the arguments, found {rest:?}")))),
     }
-    None
 }

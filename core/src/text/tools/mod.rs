@@ -5,12 +5,16 @@ mod format;
 mod gemma;
 mod harmony;
 mod json;
+mod literal;
+mod markup;
 mod python;
+mod reading;
+mod scanner;
 mod schema;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod xml;
+mod verbatim;
 
 pub use format::ToolCallFormat;
 pub(crate) use harmony::Harmony;
@@ -104,6 +108,15 @@ impl Rejection {
     fn malformed(message: impl Into<String>) -> Rejection {
         Rejection { reason: RejectionReason::MalformedSyntax, message: message.into(), name: None }
     }
+
+    /// Whether the syntax is wrong, so that the end of the call is unknown.
+    fn is_syntax(&self) -> bool {
+        matches!(self.reason, RejectionReason::MalformedSyntax | RejectionReason::IncompleteOutput)
+    }
+
+    fn with(self, reason: RejectionReason) -> Rejection {
+        Rejection { reason, ..self }
+    }
 }
 
 /// A call as a format's parser finds it, before the tools that there are have been asked.
@@ -117,17 +130,13 @@ struct RawCall {
 /// Arguments as they are written.
 #[derive(Clone, PartialEq, Debug)]
 enum Arguments {
-    /// With types.
-    Json(Value),
+    /// As literals, whose syntax shows their types.
+    Literal(literal::Literal),
     /// As text.
     Text(Vec<(String, String)>, schema::Untyped),
 }
 
 impl RawCall {
-    fn json(name: impl Into<String>, arguments: Value) -> RawCall {
-        RawCall { id: None, name: name.into(), arguments: Arguments::Json(arguments) }
-    }
-
     /// The call, if there is such a tool and the arguments suit it.
     fn check(self, tools: &[Value], new_id: impl FnOnce() -> String) -> Result<ToolCall, Rejection> {
         let RawCall { id, name, arguments } = self;

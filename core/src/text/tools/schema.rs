@@ -1,6 +1,9 @@
 //! Arguments of the types that a tool's JSON schema asks for.
 
-use super::{Arguments, python};
+use super::{
+    Arguments,
+    literal::{Literal, Syntax, word_value},
+};
 use serde_json::{Map, Number, Value};
 
 /// What text becomes where the schema does not tell.
@@ -26,62 +29,99 @@ enum Type {
 /// How deep schemas and the values that they describe are followed.
 const DEPTH: usize = 32;
 
+/// Names of objects in which some models enclose all arguments (`unwrapArgumentWrapper` in mlx-swift-lm).
+const WRAPPERS: [&str; 5] = ["properties", "parameters", "arguments", "args", "kwargs"];
+
 /// The arguments as an object, each of the type that `parameters`, the schema of all, gives for it.
 pub(super) fn arguments(arguments: Arguments, parameters: Option<&Value>) -> Result<Map<String, Value>, String> {
-    let schema = |key: &str| parameters?.get("properties")?.get(key);
+    let properties = parameters.and_then(|p| p.get("properties")?.as_object());
+    let is_wrapper = |key: &str| WRAPPERS.contains(&key) && properties.is_some_and(|p| !p.contains_key(key));
     match arguments {
-        Arguments::Text(pairs, untyped) => pairs
-            .into_iter()
-            .map(|(key, text)| match from_text(&text, schema(&key), untyped) {
-                Ok(value) => Ok((key, value)),
-                Err(e) => Err(format!("{key}: {e}")),
-            })
-            .collect(),
-        // Some models write the object as a string of JSON.
-        Arguments::Json(Value::String(text)) => match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => coerce_fields(object, parameters, DEPTH),
-            _ => Err(format!("expected an object, found {text:?}")),
+        Arguments::Text(pairs, untyped) => {
+            if let [(key, text)] = &pairs[..]
+                && is_wrapper(key)
+                && let Some(Literal::Object(fields)) = Literal::read(text, Syntax::Json)
+            {
+                return coerce_fields(fields, parameters, DEPTH);
+            }
+            let read =
+                |(key, text): (String, String)| match from_text(&text, properties.and_then(|p| p.get(&key)), untyped) {
+                    Ok(value) => Ok((key, value)),
+                    Err(e) => Err(format!("{key}: {e}")),
+                };
+            pairs.into_iter().map(read).collect()
+        }
+        Arguments::Literal(Literal::Object(mut fields)) => {
+            if let [(key, inner)] = &fields[..]
+                && is_wrapper(key)
+                && let Some(inner) = object(inner)
+            {
+                fields = inner;
+            }
+            coerce_fields(fields, parameters, DEPTH)
+        }
+        Arguments::Literal(Literal::Word(word)) if word_value(&word) == Some(Value::Null) => Ok(Map::new()),
+        Arguments::Literal(other) => match object(&other) {
+            Some(fields) => coerce_fields(fields, parameters, DEPTH),
+            None => Err(format!("expected an object, found {}", other.into_value())),
         },
-        Arguments::Json(Value::Object(object)) => coerce_fields(object, parameters, DEPTH),
-        Arguments::Json(Value::Null) => Ok(Map::new()),
-        Arguments::Json(other) => Err(format!("expected an object, found {other}")),
+    }
+}
+
+/// The fields of an object. Some models write the object as a string of JSON, or as an empty string.
+fn object(literal: &Literal) -> Option<Vec<(String, Literal)>> {
+    match literal {
+        Literal::Object(fields) => Some(fields.clone()),
+        Literal::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+        Literal::Text(text) => match Literal::read(text, Syntax::Json)? {
+            Literal::Object(fields) => Some(fields),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
 fn coerce_fields(
-    object: Map<String, Value>,
+    fields: Vec<(String, Literal)>,
     schema: Option<&Value>,
     depth: usize,
 ) -> Result<Map<String, Value>, String> {
     let of = |key: &str| schema?.get("properties")?.get(key);
-    let field = |(key, value): (String, Value)| match coerce(value, of(&key), depth) {
+    let field = |(key, literal): (String, Literal)| match coerce(literal, of(&key), depth) {
         Ok(value) => Ok((key, value)),
         Err(e) => Err(format!("{key}: {e}")),
     };
-    object.into_iter().map(field).collect()
+    fields.into_iter().map(field).collect()
 }
 
 /// A value that has a type already, but perhaps not the right one: numbers come as text, and text as numbers.
-fn coerce(value: Value, schema: Option<&Value>, depth: usize) -> Result<Value, String> {
+fn coerce(literal: Literal, schema: Option<&Value>, depth: usize) -> Result<Value, String> {
     let types = types(schema, DEPTH);
     if depth == 0 || types.is_empty() {
-        return Ok(value);
+        return Ok(literal.into_value());
     }
     let has = |t| types.contains(&t);
-    match value {
-        Value::String(text) if !has(Type::String) => from_text(&text, schema, Untyped::Text),
-        Value::Number(n) if has(Type::Integer) && !has(Type::Number) => {
-            let whole = integer(&n.to_string());
-            whole.map(Value::from).ok_or_else(|| format!("expected an integer, found {n}"))
-        }
-        Value::Number(_) | Value::Bool(_) if types == [Type::String] => Ok(Value::String(value.to_string())),
-        Value::Object(object) if has(Type::Object) => Ok(coerce_fields(object, schema, depth - 1)?.into()),
-        Value::Object(_) | Value::Array(_) if types == [Type::String] => Ok(Value::String(value.to_string())),
-        Value::Array(items) if has(Type::Array) => {
+    match literal {
+        Literal::Text(text) if !has(Type::String) => from_text(&text, schema, Untyped::Text),
+        Literal::Word(word) => match word_value(&word) {
+            Some(Value::Number(_)) if has(Type::Integer) && !has(Type::Number) => {
+                let whole = integer(&word).map(Value::from).or(has(Type::String).then(|| word.as_str().into()));
+                whole.ok_or_else(|| format!("expected an integer, found {word}"))
+            }
+            Some(Value::Number(_)) if has(Type::String) && !has(Type::Number) => Ok(word.into()),
+            Some(Value::Bool(_)) if has(Type::String) && !has(Type::Boolean) => Ok(word.into()),
+            Some(value) => Ok(value),
+            None => from_text(&word, schema, Untyped::Text),
+        },
+        Literal::Object(fields) if has(Type::Object) => Ok(coerce_fields(fields, schema, depth - 1)?.into()),
+        Literal::List(items) if has(Type::Array) => {
             let of = schema.and_then(|s| s.get("items"));
             items.into_iter().map(|item| coerce(item, of, depth - 1)).collect::<Result<Vec<_>, _>>().map(Value::from)
         }
-        other => Ok(other),
+        other if types == [Type::String] && !matches!(other, Literal::Text(_)) => {
+            Ok(other.into_value().to_string().into())
+        }
+        other => Ok(other.into_value()),
     }
 }
 
@@ -89,6 +129,7 @@ fn coerce(value: Value, schema: Option<&Value>, depth: usize) -> Result<Value, S
 fn from_text(text: &str, schema: Option<&Value>, untyped: Untyped) -> Result<Value, String> {
     let types = types(schema, DEPTH);
     let json = || serde_json::from_str::<Value>(text.trim()).ok();
+    let python = || Literal::read(text, Syntax::Python).map(Literal::into_value);
     if types.is_empty() {
         let value = json().filter(|v| untyped == Untyped::Json || v.is_object() || v.is_array());
         return Ok(value.unwrap_or_else(|| text.into()));
@@ -102,8 +143,8 @@ fn from_text(text: &str, schema: Option<&Value>, untyped: Untyped) -> Result<Val
             "false" | "0" | "no" | "off" => Some(false.into()),
             _ => None,
         },
-        Type::Object => json().or_else(|| python::value(text)).filter(Value::is_object),
-        Type::Array => json().or_else(|| python::value(text)).filter(Value::is_array),
+        Type::Object => json().or_else(python).filter(Value::is_object),
+        Type::Array => json().or_else(python).filter(Value::is_array),
         Type::Null => ["null", "none", "nil"].contains(&word.as_str()).then_some(Value::Null),
         Type::String => Some(text.into()),
     };
@@ -226,14 +267,68 @@ mod tests {
             "n": { "type": "integer" }, "s": { "type": "string" }, "l": { "type": "array", "items": { "type": "number" } },
             "o": { "type": "object", "properties": { "b": { "type": "boolean" } } },
         }});
-        let read = |value| arguments(Arguments::Json(value), Some(&schema)).map(Value::from);
-        let given = json!({ "n": "7", "s": 5, "l": ["1.5", 2], "o": { "b": "false", "c": 1 }, "other": "1" });
+        let read = |text: &str| {
+            let literal = Literal::read(text, Syntax::Json).unwrap();
+            arguments(Arguments::Literal(literal), Some(&schema)).map(Value::from)
+        };
+        let given =
+            json!({ "n": "7", "s": 5, "l": ["1.5", 2], "o": { "b": "false", "c": 1 }, "other": "1" }).to_string();
         let expected = json!({ "n": 7, "s": "5", "l": [1.5, 2], "o": { "b": false, "c": 1 }, "other": "1" });
-        assert_eq!(read(given.clone()), Ok(expected.clone()));
-        assert_eq!(read(json!(given.to_string())), Ok(expected));
-        assert_eq!(read(json!({ "n": 2.0 })), Ok(json!({ "n": 2 })));
-        assert_eq!(read(json!({ "n": "seven" })), Err("n: expected integer, found \"seven\"".to_owned()));
-        assert_eq!(read(json!([1])), Err("expected an object, found [1]".to_owned()));
-        assert_eq!(read(Value::Null), Ok(json!({})));
+        assert_eq!(read(&given), Ok(expected.clone()));
+        assert_eq!(read(&json!(given).to_string()), Ok(expected));
+        assert_eq!(read("{\"n\": 2.0}"), Ok(json!({ "n": 2 })));
+        assert_eq!(read("{\"n\": \"seven\"}"), Err("n: expected integer, found \"seven\"".to_owned()));
+        assert_eq!(read("[1]"), Err("expected an object, found [1]".to_owned()));
+        for none in ["null", "\"\"", "\" \"", "\"{}\""] {
+            assert_eq!(read(none), Ok(json!({})), "{none}");
+        }
+    }
+
+    #[test]
+    fn string_parameters_keep_what_was_written_without_quotes() {
+        let schema = |ty: Value| json!({ "properties": { "code": { "type": ty } } });
+        for word in ["1001", "3.10", "1e5", "true", "12345678901234567890123", "-0.0", "1.0"] {
+            let literal = Literal::read(&format!("{{\"code\": {word}}}"), Syntax::Json).unwrap();
+            for ty in [json!("string"), json!(["string", "null"])] {
+                let found = arguments(Arguments::Literal(literal.clone()), Some(&schema(ty)));
+                assert_eq!(found.map(Value::from), Ok(json!({ "code": word })));
+            }
+        }
+        for (word, ty, expected) in [
+            ("01001", "string", Some(json!("01001"))),
+            ("1.2.3", "string", Some(json!("1.2.3"))),
+            ("True", "string", Some(json!("True"))),
+            ("Paris", "string", Some(json!("Paris"))),
+            ("007", "integer", Some(json!(7))),
+            ("Paris", "integer", None),
+            ("None", "string", Some(json!(null))),
+        ] {
+            let literal = Literal::read(&format!("{{'code': {word}}}"), Syntax::Python).unwrap();
+            let found = arguments(Arguments::Literal(literal), Some(&schema(json!(ty)))).ok().map(Value::from);
+            assert_eq!(found, expected.map(|value| json!({ "code": value })), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_wrapper_of_all_arguments_is_taken_off() {
+        let schema = json!({ "properties": { "city": { "type": "string" } } });
+        let read = |text: &str, schema: &Value| {
+            let literal = Literal::read(text, Syntax::Json).unwrap();
+            arguments(Arguments::Literal(literal), Some(schema)).map(Value::from)
+        };
+        for wrapper in WRAPPERS {
+            let inner = json!({ "city": "Paris" });
+            let unwrapped = Ok(inner.clone());
+            assert_eq!(read(&json!({ wrapper: inner }).to_string(), &schema), unwrapped, "{wrapper}");
+            assert_eq!(read(&json!({ wrapper: inner.to_string() }).to_string(), &schema), unwrapped, "{wrapper}");
+            let pairs = vec![(wrapper.to_owned(), inner.to_string())];
+            assert_eq!(arguments(Arguments::Text(pairs, Untyped::Text), Some(&schema)).map(Value::from), unwrapped);
+            // A parameter that the tool declares is no wrapper, nor is one of several.
+            let own = json!({ "properties": { wrapper: { "type": "object" } } });
+            assert_eq!(read(&json!({ wrapper: inner }).to_string(), &own), Ok(json!({ wrapper: inner })));
+            let both = json!({ wrapper: inner, "city": "Rome" });
+            assert_eq!(read(&both.to_string(), &schema), Ok(both));
+            assert_eq!(read(&json!({ wrapper: 1 }).to_string(), &schema), Ok(json!({ wrapper: 1 })));
+        }
     }
 }

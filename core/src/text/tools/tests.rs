@@ -1,5 +1,8 @@
 //! Calls of every format, whole, cut into pieces, and wrong.
 
+mod injection;
+mod neighbours;
+
 use super::{stream::merged, *};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -33,7 +36,7 @@ fn answer(format: ToolCallFormat) -> &'static str {
              tags=['a', \"b\"]), now()]<|tool_call_end|>"
         }
         ToolCallFormat::Glm4 => {
-            "Let me see.<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>São Paulo</arg_value>\n\
+            "Let me see.<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>São </tool_call> Paulo</arg_value>\n\
              <arg_key>days</arg_key>\n<arg_value>3</arg_value><arg_key>metric</arg_key><arg_value>true</arg_value>\
              <arg_key>tags</arg_key><arg_value>[\"a\", \"b\"]</arg_value></tool_call><tool_call>now</tool_call>"
         }
@@ -83,17 +86,36 @@ fn answer(format: ToolCallFormat) -> &'static str {
 }
 
 fn pieces(format: ToolCallFormat, answer: &str, cuts: &mut impl FnMut() -> usize, is_complete: bool) -> Vec<Piece> {
-    let mut harmony = Harmony::new(tools());
-    let mut stream = ToolCallStream::new(format, tools());
+    pieces_of(tools(), format, answer, cuts, is_complete)
+}
+
+fn pieces_of(
+    tools: Vec<Value>,
+    format: ToolCallFormat,
+    answer: &str,
+    cuts: &mut impl FnMut() -> usize,
+    is_complete: bool,
+) -> Vec<Piece> {
+    let mut harmony = Harmony::new(tools.clone());
+    let mut stream = ToolCallStream::new(format, tools);
     let is_harmony = format == ToolCallFormat::GptOss;
-    let mut rest: Vec<char> = answer.chars().collect();
+    let chars: Vec<char> = answer.chars().collect();
+    let mut rest = &chars[..];
     let mut out = Vec::new();
     while !rest.is_empty() {
-        let piece: String = rest.drain(..cuts().clamp(1, rest.len())).collect();
+        let (piece, after) = rest.split_at(cuts().clamp(1, rest.len()));
+        let piece = String::from_iter(piece);
+        rest = after;
         out.extend(if is_harmony { harmony.push(&piece) } else { stream.push(&piece) });
     }
     out.extend(if is_harmony { harmony.finish(is_complete) } else { stream.finish(is_complete) });
     merged(out)
+}
+
+/// What stands between the tags of a call, with those around it.
+fn framed(format: ToolCallFormat, body: &str) -> String {
+    let frame = format.frames()[0];
+    [frame.start, body, frame.end.unwrap_or_default()].concat()
 }
 
 fn whole(format: ToolCallFormat, answer: &str) -> Vec<Piece> {
@@ -109,9 +131,8 @@ fn calls(pieces: &[Piece]) -> Vec<(String, Value)> {
     pieces.iter().filter_map(call).collect()
 }
 
-fn expected(format: ToolCallFormat) -> Vec<(String, Value)> {
-    let city = if format == ToolCallFormat::Glm4 { "São Paulo" } else { "São </tool_call> Paulo" };
-    let arguments = json!({ "city": city, "days": 3, "metric": true, "tags": ["a", "b"] });
+fn expected() -> Vec<(String, Value)> {
+    let arguments = json!({ "city": "São </tool_call> Paulo", "days": 3, "metric": true, "tags": ["a", "b"] });
     vec![("get_weather".to_owned(), arguments), ("now".to_owned(), json!({}))]
 }
 
@@ -127,21 +148,13 @@ fn without_ids(pieces: Vec<Piece>) -> Vec<Piece> {
 fn every_format_however_it_is_cut() {
     let mut rng = StdRng::seed_from_u64(5);
     for format in ToolCallFormat::ALL {
-        // XML has no strings in which a tag would not count.
-        let answer = match format {
-            ToolCallFormat::XmlFunction => answer(format).replace("São </tool_call> Paulo", "São <b> Paulo"),
-            _ => answer(format).to_owned(),
-        };
-        let mut expected = expected(format);
-        if format == ToolCallFormat::XmlFunction {
-            expected[0].1["city"] = json!("São <b> Paulo");
-        }
-        let once = whole(format, &answer);
+        let (answer, expected) = (answer(format), expected());
+        let once = whole(format, answer);
         assert_eq!(once[0], Piece::Text("Let me see.".to_owned()), "{format}");
         assert_eq!((calls(&once), once.len()), (expected, 3), "{format}: {once:?}");
         let once = without_ids(once);
         for most in [1, 2, 5, 12, 30] {
-            let cut = pieces(format, &answer, &mut || rng.random_range(1..=most), true);
+            let cut = pieces(format, answer, &mut || rng.random_range(1..=most), true);
             assert_eq!(without_ids(cut), once, "{format} in pieces of {most} at most");
         }
     }
@@ -151,8 +164,8 @@ fn every_format_however_it_is_cut() {
 #[test]
 fn answers_that_are_cut_off_leak_nothing() {
     for format in ToolCallFormat::ALL {
-        let answer = answer(format).replace("São </tool_call> Paulo", "Oslo").replace("São Paulo", "Oslo");
-        let mut expected = expected(format);
+        let answer = answer(format).replace("São </tool_call> Paulo", "Oslo");
+        let mut expected = expected();
         expected[0].1["city"] = json!("Oslo");
         let ends: Vec<usize> = answer.char_indices().map(|(at, _)| at).collect();
         let first_tag = answer.find("see.").unwrap() + "see.".len();
@@ -191,14 +204,14 @@ fn calls_are_those_of_mlx_lm() {
     for case in goldens["cases"].as_array().unwrap() {
         let [parser, body] = ["parser", "body"].map(|key| case[key].as_str().unwrap());
         let format: ToolCallFormat = parser.parse().unwrap();
-        let found = format.parse(body).into_iter().map(|raw| {
-            let call = raw.and_then(|raw| raw.check(&tools, String::new));
-            call.map(|call| json!({ "name": call.name, "arguments": call.arguments }))
-        });
-        match found.collect::<Result<Vec<Value>, _>>() {
-            Ok(calls) => assert_eq!(Value::from(calls), case["calls"], "{parser}: {body}"),
-            Err(rejection) => assert!(case["calls"].is_null(), "{parser}: {body}: {rejection:?}"),
-        }
+        let mut stream = ToolCallStream::new(format, tools.clone());
+        let mut pieces = stream.push(&framed(format, body));
+        pieces.extend(stream.finish(true));
+        let call = |(name, arguments)| json!({ "name": name, "arguments": arguments });
+        let found: Vec<Value> = calls(&pieces).into_iter().map(call).collect();
+        let expected = case["calls"].as_array().cloned().unwrap_or_default();
+        assert_eq!(found, expected, "{parser}: {body}: {pieces:?}");
+        assert_eq!(pieces.len(), expected.len().max(1), "{parser}: {body}: {pieces:?}");
     }
 }
 

@@ -1,10 +1,10 @@
 //! One answer, as it comes.
 
-use super::output;
+use super::{output, sampling};
 use serde_json::json;
-use std::io::{self, IsTerminal, Write};
 use tamarack::{
-    GenerateCompletionInfo, Generation, GenerationStream, ModelContainer, Result, SessionStream, StopReason,
+    GenerateCompletionInfo, GenerateParameters, Generation, GenerationStream, ModelContainer, Result, SessionStream,
+    StopReason,
 };
 use tokio::signal::ctrl_c;
 
@@ -75,10 +75,17 @@ pub async fn show(stream: &mut impl Answering, printer: &Printer) -> anyhow::Res
 }
 
 impl Printer {
-    /// Says what is going to answer.
-    pub fn start(&self, container: &ModelContainer) -> anyhow::Result<()> {
+    /// Says what is going to answer, and how.
+    pub fn start(&self, container: &ModelContainer, parameters: &GenerateParameters) -> anyhow::Result<()> {
+        tracing::info!(
+            "sampling: {}",
+            sampling::settings(parameters).map(|(name, value)| format!("{name} {value}")).join(", ")
+        );
+        let parameters = sampling::as_json(parameters);
         match self.is_json {
-            true => output::json_line(&json!({ "event": "model", "info": container.model_info() })),
+            true => output::json_line(
+                &json!({ "event": "model", "info": container.model_info(), "parameters": parameters }),
+            ),
             false => Ok(()),
         }
     }
@@ -88,31 +95,25 @@ impl Printer {
         match event {
             _ if self.is_json => return output::json_line(&as_json(event)),
             Generation::Token(_) => {}
-            Generation::Chunk(text) => output::text(text)?,
-            Generation::Reasoning(text) => aside(text),
+            Generation::Chunk(text) => output::answer(text)?,
+            Generation::Reasoning(text) => output::aside(text),
             Generation::ToolCall(call) => {
-                aside(&format!("\n[calls {} {}]\n", call.name, serde_json::Value::from(call.arguments.clone())));
+                output::aside(&format!(
+                    "\n[calls {} {}]\n",
+                    call.name,
+                    serde_json::Value::from(call.arguments.clone())
+                ));
             }
             Generation::RejectedToolCall(call) => {
-                aside(&format!("\n[no call: {}: {}]\n", call.reason, call.message));
+                output::aside(&format!("\n[no call: {}: {}]\n", call.reason, call.message));
             }
             Generation::Info(info) => {
                 output::text("\n")?;
-                aside(&format!("{}\n", summary(info)));
+                output::aside(&format!("{}\n", summary(info)));
             }
         }
         Ok(())
     }
-}
-
-/// Writes to stderr, dimmed where that is a terminal. Nobody is left to tell if it is closed.
-fn aside(text: &str) {
-    let mut err = io::stderr().lock();
-    let _ = match err.is_terminal() {
-        true => write!(err, "\x1b[2m{text}\x1b[0m"),
-        false => write!(err, "{text}"),
-    };
-    let _ = err.flush();
 }
 
 fn as_json(event: &Generation) -> serde_json::Value {

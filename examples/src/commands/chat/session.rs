@@ -3,10 +3,9 @@
 use super::{
     Images,
     answer::{self, Answer, Printer},
-    sampling,
+    output, sampling,
 };
 use rustyline::{DefaultEditor, error::ReadlineError};
-use std::io::{self, Write};
 use tamarack::{ChatSession, GenerateParameters, Image, ModelContainer, Tool, UserInput, Video};
 
 const HELP: &str = "\
@@ -49,13 +48,13 @@ impl Session {
         let mut editor = DefaultEditor::new()?;
         let container = self.chat.container();
         let (name, device) = (&container.configuration().name, container.device());
-        say(&format!("{name} on {device}. /help says what there is, Ctrl-D ends it."));
+        output::note(format_args!("{name} on {device}. /help says what there is, Ctrl-D ends it."));
         let mut was_interrupted = false;
         loop {
             let line = match editor.readline("> ") {
                 Ok(line) => line,
                 Err(ReadlineError::Interrupted) if !was_interrupted => {
-                    say("Ctrl-C once more, or Ctrl-D, ends the conversation.");
+                    output::note("Ctrl-C once more, or Ctrl-D, ends the conversation.");
                     was_interrupted = true;
                     continue;
                 }
@@ -74,8 +73,8 @@ impl Session {
                 Some(command) => {
                     let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
                     match self.command(name, rest.trim()).await {
-                        Ok(done) => say(&done),
-                        Err(wrong) => say(&format!("error: {wrong}")),
+                        Ok(done) => output::note(done),
+                        Err(wrong) => output::note(format_args!("error: {wrong}")),
                     }
                 }
                 None => {
@@ -152,7 +151,7 @@ impl Session {
             Ok(answer) => Ok(answer.is_over),
             Err(e) if e.is::<tamarack::Error>() => {
                 self.chat.forget_media();
-                say(&format!("error: {e}"));
+                output::note(format_args!("error: {e}"));
                 Ok(false)
             }
             Err(e) => Err(e),
@@ -171,9 +170,4 @@ impl Session {
         let mut stream = self.chat.stream_response(question).await?;
         answer::show(&mut stream, &printer).await
     }
-}
-
-/// Nobody is left to tell if stderr is closed.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -2,9 +2,9 @@
 
 use super::super::{
     model::{LoadArgs, adapter},
-    output,
+    output, text,
 };
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ kernels of decoding, more than 8 those of prefill.")]
 pub struct Perplexity {
     /// A directory, a .gguf file or the id of a model on the hub
     model: String,
-    /// A file of UTF-8 text
+    /// A file of text
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Tokens of the text that are looked at, at most
@@ -51,7 +51,7 @@ struct Report {
 
 impl Perplexity {
     pub async fn run(self) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(&self.text).with_context(|| self.text.display().to_string())?;
+        let text = text::read(&self.text)?;
         let container = self.load.load(&self.model).await?;
         let mut tokens = container.encode(&text)?;
         tokens.truncate(self.tokens.map_or(usize::MAX, |n| n as usize));

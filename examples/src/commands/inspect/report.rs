@@ -1,7 +1,10 @@
 //! What `inspect` shows, as text and as JSON.
 
 use super::cost::{Dispatches, Served};
-use crate::table::{Side, Table, bytes, count};
+use crate::{
+    output,
+    table::{Side, Table, bytes, count},
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt};
@@ -153,7 +156,7 @@ impl TensorEntry {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = |name: &str, text: String| writeln!(f, "{name:<11}{text}");
+        let mut line = |name: &str, text: String| writeln!(f, "{name:<11}{}", output::name(&text));
         line("model", self.path.clone())?;
         line("type", self.model_type.clone())?;
         line("plugin", self.plugin.clone().unwrap_or_else(|| "none".to_owned()))?;

@@ -67,11 +67,11 @@ pub const GPT_OSS: Architecture = Architecture {
     class: "GptOssForCausalLM",
     layer: &[GPT_OSS_LAYER, ATTENTION],
     fields: &[("num_local_experts", "expert_count")],
-    rest: |facts| match facts.field("rope.scaling.factor") {
-        Value::Null => Value::Null,
-        factor => json!({ "rope_scaling": {
+    rest: |facts| match facts.field("rope.scaling.type") == "yarn" {
+        false => Value::Null,
+        true => json!({ "rope_scaling": {
             "rope_type": "yarn",
-            "factor": factor,
+            "factor": facts.field("rope.scaling.factor"),
             "truncate": false,
             "original_max_position_embeddings": facts.field("rope.scaling.original_context_length"),
         }}),
@@ -136,7 +136,9 @@ fn deepseek(facts: &Facts) -> Value {
         "routed_scaling_factor": facts.field("expert_weights_scale").as_f64().unwrap_or(1.0),
     });
     // Of YaRN's two magnitudes files have one; published models have both the same.
-    if let Some(tenth) = facts.field("rope.scaling.yarn_log_multiplier").as_f64() {
+    if let Some(tenth) = facts.field("rope.scaling.yarn_log_multiplier").as_f64()
+        && facts.field("rope.scaling.type") == "yarn"
+    {
         config["rope_scaling"] = json!({
             "type": "yarn",
             "factor": facts.field("rope.scaling.factor"),

@@ -4,6 +4,8 @@
 //! known by name only. This puts the pieces together again as the model's `tokenizer.json` has
 //! them. Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod pretokenizers;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
@@ -11,16 +13,16 @@ use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use super::Tokenizer;
-use super::pretokenizers::{self, PreTokenizer};
 use super::tokenizer::{Parts, guarded};
 use super::tokenizer_files::surround;
-use crate::checkpoint::gguf::{Metadata, Value};
+use crate::checkpoint::gguf::{Ends, Metadata, Value};
 use crate::{Error, Result};
+use pretokenizers::PreTokenizer;
 
 /// Kinds of tokens (`tokenizer.ggml.token_type`).
 mod kind {
+    pub(super) use crate::checkpoint::gguf::{CONTROL, NORMAL};
     pub const UNKNOWN: u64 = 2;
-    pub const CONTROL: u64 = 3;
     pub const USER_DEFINED: u64 = 4;
 }
 
@@ -33,6 +35,16 @@ const SPECIAL: [(&str, &str); 7] = [
     ("seperator_token_id", "sep_token"),
     ("cls_token_id", "cls_token"),
     ("mask_token_id", "mask_token"),
+];
+
+/// Parts of the value of a key, and which special tokens of such files take white space before them, and behind them.
+type Strips = (&'static str, &'static [&'static str], fn(&str) -> (bool, bool));
+
+/// GGUF has no place for that; llama.cpp knows it by the values of these keys (`llama_vocab::impl::load`). The first rule that applies counts.
+const STRIPS: [Strips; 3] = [
+    ("tokenizer.ggml.pre", &["jina-v2-de", "jina-v2-es", "jina-v2-code"], |token| (token == "<mask>", false)),
+    ("general.name", &["phi-3", "phi3"], |token| (false, !["<unk>", "<s>", "<|endoftext|>"].contains(&token))),
+    ("general.name", &["modern-bert"], |token| (token == "[MASK]", false)),
 ];
 
 impl Tokenizer {
@@ -58,12 +70,10 @@ impl Tokenizer {
             Some(((*name).to_owned(), Json::from(token)))
         });
         let special_tokens: Map<String, Json> = special_tokens.collect();
-        // Chat models end turns with tokens of their own; each of them ends a generation.
-        let eos = ["eos_token_id", "eot_token_id", "eom_token_id"].into_iter().filter_map(id).collect();
         Ok(Tokenizer::new(Parts {
             backend,
             special_tokens,
-            eos,
+            eos: Some(Ends::of(metadata).ends),
             templates: templates(metadata),
             tool_parser_type: None,
         }))
@@ -94,7 +104,7 @@ impl<'a> File<'a> {
     fn new(metadata: &'a Metadata, pre: Option<PreTokenizer>) -> Result<File<'a>> {
         let tokens = strings(metadata, "tokens")?.ok_or_else(|| failure("tokens", "missing"))?;
         let kinds = metadata.array("tokenizer.ggml.token_type").unwrap_or_default();
-        let kinds: Vec<u64> = kinds.iter().map(|kind| kind.as_u64().unwrap_or(1)).collect();
+        let mut kinds: Vec<u64> = kinds.iter().map(|kind| kind.as_u64().unwrap_or(kind::NORMAL)).collect();
         if !kinds.is_empty() && kinds.len() != tokens.len() {
             let problem = format!("expected one for each of {} tokens, found {}", tokens.len(), kinds.len());
             return Err(failure("token_type", &problem));
@@ -102,17 +112,25 @@ impl<'a> File<'a> {
         if u32::try_from(tokens.len()).is_err() {
             return Err(failure("tokens", "more than fit into 32 bits"));
         }
+        kinds.resize(tokens.len(), kind::NORMAL);
+        for (id, kind) in Ends::of(metadata).types {
+            kinds[id as usize] = kind;
+        }
         Ok(File { metadata, tokens, kinds, pre })
     }
 
     fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
         match self.metadata.str("tokenizer.ggml.model") {
-            Some("gpt2") => self.byte_level(),
-            Some("llama" | "gemma4") => self.sentencepiece(),
+            Some("gpt2") => match self.pre_tokenizer()? {
+                pre if pre.spaces => self.sentencepiece(Some(pre)),
+                pre => self.byte_level(pre),
+            },
+            Some("gemma4") => self.sentencepiece(pretokenizers::find("gemma4")),
+            Some("llama") => self.sentencepiece(None),
             other => {
                 let found = other.unwrap_or("none");
                 let problem = format!(
-                    "expected `gpt2` or `llama`, found `{found}`; the model's original tokenizer.json can be used instead"
+                    "expected `gpt2`, `llama` or `gemma4`, found `{found}`; the model's original tokenizer.json can be used instead"
                 );
                 Err(failure("model", &problem))
             }
@@ -120,39 +138,44 @@ impl<'a> File<'a> {
     }
 
     /// Byte-level BPE: text is cut by patterns, its bytes are spelled as characters, and merged.
-    fn byte_level(&self) -> Result<tokenizers::Tokenizer> {
-        let pre = self.pre_tokenizer();
+    fn byte_level(&self, pre: PreTokenizer) -> Result<tokenizers::Tokenizer> {
         let vocab: Vocab = self.spelled().collect();
         let model =
             self.bpe(vocab, self.merges()?.unwrap_or_default(), |builder| builder.ignore_merges(pre.ignore_merges))?;
         let mut backend = tokenizers::Tokenizer::new(model);
-        let split = |pattern: &&str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
         let bytes = json!({
             "type": "ByteLevel", "use_regex": false, "trim_offsets": false,
             "add_prefix_space": self.flag("add_space_prefix").unwrap_or(false),
         });
-        let steps: Vec<Json> = pre.patterns.iter().map(split).chain([bytes.clone()]).collect();
+        let steps: Vec<Json> = pre.patterns.iter().map(|pattern| split(pattern)).chain([bytes.clone()]).collect();
         let normalizer = if pre.nfc { json!({ "type": "NFC" }) } else { Json::Null };
         equip(&mut backend, normalizer, json!({ "type": "Sequence", "pretokenizers": steps }), bytes)?;
         self.finish(backend, pre.bos)
     }
 
-    fn pre_tokenizer(&self) -> PreTokenizer {
+    /// How text is cut. Another way than the model's own gives other tokens, and answers that are worse and no error: so a name
+    /// that is not known is refused, as llama.cpp does.
+    fn pre_tokenizer(&self) -> Result<PreTokenizer> {
         if let Some(pre) = self.pre {
-            return pre;
+            return Ok(pre);
         }
-        let name = self.metadata.str("tokenizer.ggml.pre").unwrap_or("default");
-        pretokenizers::find(name).unwrap_or_else(|| {
+        let Some(name) = self.metadata.str("tokenizer.ggml.pre") else {
             tracing::warn!(
-                "tokenizer.ggml.pre: `{name}` is not known, text is cut by a common rule; \
-                 the model may see odd tokens"
+                "tokenizer.ggml.pre: the file does not say how text is cut before it is tokenized, the rule `default` is taken: \
+                 answers may be worse; convert the model again"
             );
-            pretokenizers::DEFAULT
+            return Ok(pretokenizers::DEFAULT);
+        };
+        pretokenizers::find(name).ok_or_else(|| {
+            let names = pretokenizers::names().collect::<Vec<_>>().join(", ");
+            let remedy = "convert the model again, or name a kind that cuts text alike as override_tokenizer";
+            failure("pre", &format!("`{name}` is not known here; {remedy}: {names}"))
         })
     }
 
-    /// SentencePiece's BPE: spaces are spelled `▁`, characters that are no tokens become bytes.
-    fn sentencepiece(&self) -> Result<tokenizers::Tokenizer> {
+    /// SentencePiece's BPE: spaces are spelled `▁`, characters that are no tokens become bytes. With `pre`, text is cut first, and
+    /// no space is put before it.
+    fn sentencepiece(&self, pre: Option<PreTokenizer>) -> Result<tokenizers::Tokenizer> {
         let vocab: Vocab = self.spelled().collect();
         let merges = match self.merges()? {
             Some(merges) => merges,
@@ -166,11 +189,12 @@ impl<'a> File<'a> {
         })?;
         let mut backend = tokenizers::Tokenizer::new(model);
         let spaces = json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" });
-        let prefix = self.flag("add_space_prefix").unwrap_or(true);
+        let prefix = self.flag("add_space_prefix").unwrap_or(pre.is_none());
         let normalizer = match prefix {
             true => json!({ "type": "Sequence", "normalizers": [{ "type": "Prepend", "prepend": "▁" }, spaces] }),
             false => spaces,
         };
+        let cuts: Vec<Json> = pre.iter().flat_map(|pre| pre.patterns).map(|pattern| split(pattern)).collect();
         let mut decoders = vec![
             json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
             json!({ "type": "ByteFallback" }),
@@ -179,8 +203,9 @@ impl<'a> File<'a> {
         if prefix {
             decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
         }
-        equip(&mut backend, normalizer, Json::Null, json!({ "type": "Sequence", "decoders": decoders }))?;
-        self.finish(backend, true)
+        let cuts = if cuts.is_empty() { Json::Null } else { json!({ "type": "Sequence", "pretokenizers": cuts }) };
+        equip(&mut backend, normalizer, cuts, json!({ "type": "Sequence", "decoders": decoders }))?;
+        self.finish(backend, pre.is_none_or(|pre| pre.bos))
     }
 
     /// Tokens and their ids.
@@ -189,7 +214,7 @@ impl<'a> File<'a> {
     }
 
     fn kind(&self, id: u32) -> u64 {
-        self.kinds.get(id as usize).copied().unwrap_or(1)
+        self.kinds.get(id as usize).copied().unwrap_or(kind::NORMAL)
     }
 
     fn flag(&self, key: &str) -> Option<bool> {
@@ -246,16 +271,26 @@ impl<'a> File<'a> {
         guarded(|| builder.build()).map_err(|problem| failure("merges", &problem))
     }
 
+    /// Whether a special token takes the white space before it, and behind it: see [`STRIPS`].
+    fn strips(&self) -> fn(&str) -> (bool, bool) {
+        let value = |key| self.metadata.str(key).unwrap_or_default().to_ascii_lowercase();
+        let rule = STRIPS.iter().find(|(key, parts, _)| parts.iter().any(|part| value(key).contains(part)));
+        rule.map_or(|_| (false, false), |(.., strips)| *strips)
+    }
+
     /// Tokens that match whole, before any cutting, and those that surround a text. Runs of spaces that users of
     /// SentencePiece define are among them, written with real spaces: their scores mean nothing.
     fn finish(&self, mut backend: tokenizers::Tokenizer, default_bos: bool) -> Result<tokenizers::Tokenizer> {
+        let strips = self.strips();
         let added = (0..).zip(&self.tokens).filter_map(|(id, token)| {
             let special = match self.kind(id) {
                 kind::UNKNOWN | kind::CONTROL => true,
                 kind::USER_DEFINED => false,
                 _ => return None,
             };
-            (!token.is_empty()).then(|| AddedToken::from(*token, special).normalized(false))
+            let (left, right) = strips(token);
+            let added = AddedToken::from(*token, special).normalized(false);
+            (!token.is_empty()).then_some(added.lstrip(left).rstrip(right))
         });
         backend.add_tokens(added).map_err(|error| failure("tokens", &error.to_string()))?;
         let token = |wanted: bool, key: &str| {
@@ -267,6 +302,11 @@ impl<'a> File<'a> {
         surround(&mut backend, bos, eos).map_err(|problem| failure("tokens", &problem))?;
         Ok(backend)
     }
+}
+
+/// Text is cut at what `pattern` matches, which is a piece like what is between.
+fn split(pattern: &str) -> Json {
+    json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false })
 }
 
 /// Gives `backend` its steps, written as in a `tokenizer.json`.
@@ -302,86 +342,4 @@ fn templates(metadata: &Metadata) -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::text::fixtures::{byte_level, metadata, numbers, sentencepiece, texts, tokenizer};
-
-    fn spelled(tokenizer: &Tokenizer, text: &str) -> Vec<String> {
-        let ids = tokenizer.encode(text, true).unwrap();
-        ids.into_iter().map(|id| tokenizer.id_to_token(id).unwrap()).collect()
-    }
-
-    #[test]
-    fn byte_level_tokens_are_cut_and_merged() {
-        let tokenizer = tokenizer(&byte_level());
-        assert_eq!(spelled(&tokenizer, "the hé<s>"), ["t", "he", "Ġ", "h", "Ã©", "<s>"]);
-        assert_eq!(spelled(&tokenizer, "he he"), ["he", "Ġhe"]);
-        assert_eq!(spelled(&tokenizer, "€"), ["âĤ", "¬"]);
-        assert_eq!((tokenizer.bos(), tokenizer.eos_ids()), (Some(0), &[1].into()));
-        assert_eq!(tokenizer.special_tokens()["eos_token"], "<|end of turn|>");
-    }
-
-    #[test]
-    fn sentencepiece_merges_by_score_and_falls_back_to_bytes() {
-        let tokenizer = tokenizer(&sentencepiece());
-        assert_eq!(spelled(&tokenizer, "the her!"), ["<s>", "▁the", "▁", "he", "r", "!"]);
-        assert_eq!(spelled(&tokenizer, "é€"), ["<s>", "▁", "é", "<0xE2>", "<0x82>", "<0xAC>"]);
-        assert_eq!(spelled(&tokenizer, "t</s>t"), ["<s>", "▁t", "</s>", "▁t"]);
-        assert_eq!(tokenizer.eos_ids(), &[2, 262].into());
-        assert!(tokenizer.is_special(0) && !tokenizer.is_special(10));
-    }
-
-    #[test]
-    fn runs_of_spaces_that_users_define_match_first() {
-        let mut metadata = sentencepiece();
-        let ids = metadata.0["tokenizer.ggml.tokens"].clone();
-        let Value::Array(mut tokens) = ids else { panic!("a list") };
-        let count = tokens.len();
-        tokens.push(Value::String("   ".into()));
-        let mut kinds: Vec<u64> = vec![1; count];
-        kinds.push(kind::USER_DEFINED);
-        let scores = (0..=count).map(|id| Value::F64(-(id as f64))).collect();
-        metadata.0.insert("tokenizer.ggml.tokens".into(), Value::Array(tokens));
-        metadata.0.insert("tokenizer.ggml.token_type".into(), numbers(kinds));
-        metadata.0.insert("tokenizer.ggml.scores".into(), Value::Array(scores));
-        metadata.0.insert("tokenizer.ggml.add_space_prefix".into(), Value::Bool(false));
-        let tokenizer = tokenizer(&metadata);
-        let all = spelled(&tokenizer, "t   the");
-        assert_eq!(all, ["<s>", "t", "   ", "t", "he"]);
-    }
-
-    #[test]
-    fn templates_come_with_the_file() {
-        let mut metadata = sentencepiece();
-        let mut put = |key: &str, source: &str| metadata.0.insert(key.into(), Value::String(source.into()));
-        put("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}");
-        put("tokenizer.chat_template.tool_use", "tools");
-        let tokenizer = tokenizer(&metadata);
-        let user = json!({ "role": "user", "content": "t" });
-        let ids = tokenizer.apply_chat_template(&[user], None, true, &Map::new()).unwrap();
-        assert_eq!(ids, tokenizer.encode("t", true).unwrap());
-        assert_eq!(tokenizer.chat_template().unwrap().unwrap().source(true), Some("tools"));
-    }
-
-    #[test]
-    fn damaged_files_are_refused() {
-        let with = |mut base: Metadata, key: &'static str, value: Value| {
-            base.0.extend(metadata([(key, value)]).0);
-            base
-        };
-        let cases = [
-            (Metadata::default(), "tokenizer.ggml.tokens: missing"),
-            (with(byte_level(), "model", Value::String("rwkv".into())), "found `rwkv`"),
-            (with(byte_level(), "tokens", numbers([1])), "a list of texts"),
-            (with(byte_level(), "token_type", numbers([1])), "expected one for each of 263 tokens, found 1"),
-            (with(byte_level(), "merges", texts(["ab"])), "expected two tokens, found `ab`"),
-            (with(byte_level(), "merges", texts(["a no"])), "tokenizer.ggml.merges: "),
-            (with(byte_level(), "merges", texts(["<|end of turn|>"; 1])), "tokenizer.ggml.merges: "),
-            (with(sentencepiece(), "scores", numbers([])), "tokenizer.ggml.scores: "),
-        ];
-        for (metadata, wanted) in cases {
-            let error = Tokenizer::from_gguf(&metadata).map(|_| ()).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
-        }
-    }
-}
+mod tests;

@@ -163,7 +163,7 @@ impl Scheduler {
                     continue;
                 }
             };
-            let sequence = task.begin(*slot, adapter, &model.rope_limits, &mut model.pool);
+            let sequence = task.begin(*slot, adapter, &mut model.pool);
             let (wanted, to_come) = (task.pages_wanted(&sequence, 1, &model.pool), task.to_come(&sequence, 1));
             let fits = |pool: &Pool| wanted + promised <= pool.free() && !pool.lacks(&sequence, to_come);
             while !fits(&model.pool) && model.reclaim() {}
@@ -212,7 +212,6 @@ impl Scheduler {
             let Running { id, task, sequence } = &mut self.running[i];
             let Capacity { rows, outputs, .. } = self.capacity;
             let rows = rows - step.rows.len();
-            task.renew(sequence, &model.rope_limits, &mut model.pool);
             let known = match model.see(sequence, task.most(rows), rows) {
                 Ok(known) => known,
                 Err(e) => {
@@ -220,8 +219,7 @@ impl Scheduler {
                     continue;
                 }
             };
-            let longest = model.rope_limits.longest(sequence.admitted as usize);
-            let room = Room { rows, outputs: outputs - step.outputs.len(), known, longest };
+            let room = Room { rows, outputs: outputs - step.outputs.len(), known };
             let Some(feed) = task.feed(sequence, room) else { continue };
             while model.pool.lacks(sequence, feed.tokens.len()) && model.reclaim() {}
             let first = feed.tokens.len() - feed.draws.len();

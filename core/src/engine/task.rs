@@ -3,7 +3,7 @@
 use super::{Request, request::Window, sampler::Chooser};
 use crate::{
     Error, Result,
-    exec::{Draw, Media, Pool, RopeLimits, Sequence, Token},
+    exec::{Draw, Media, Pool, Sequence, Token},
     generate::{GenerateCompletionInfo, Generation, PromptCache, StopReason},
     text::Piece,
 };
@@ -58,8 +58,6 @@ pub(super) struct Room {
     pub outputs: usize,
     /// Tokens of a prompt, see [`Task::most`].
     pub known: usize,
-    /// Tokens that the sequence may have after the step, see [`RopeLimits::longest`].
-    pub longest: usize,
 }
 
 impl Task {
@@ -137,16 +135,14 @@ impl Task {
     }
 
     /// A place in the cache for it, with as much of its tokens as its prompt cache has.
-    pub fn begin(&mut self, slot: u32, adapter: u32, limits: &RopeLimits, pool: &mut Pool) -> Sequence {
-        let mut sequence = self.begin_alone(slot, adapter, limits, pool);
+    pub fn begin(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
+        let mut sequence = self.begin_alone(slot, adapter, pool);
         sequence.set_media(self.media().cloned());
         sequence
     }
 
-    fn begin_alone(&mut self, slot: u32, adapter: u32, limits: &RopeLimits, pool: &mut Pool) -> Sequence {
-        // A task that gave its place up knows more than its prompt. Ropes that follow the length have that of the prompt.
-        let length = if limits.agree(self.prompt, self.tokens.len()) { self.prompt } else { self.tokens.len() };
-        let new = Sequence::new(slot, length).with_adapter(adapter);
+    fn begin_alone(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
+        let new = Sequence::new(slot, self.prompt).with_adapter(adapter);
         // One that another generation uses at the moment is neither read nor written.
         let media = self.media().map(AsRef::as_ref);
         let Some((kept, known)) = self.cache().and_then(|c| c.check_out(&self.tokens, media, self.adapter())) else {
@@ -156,24 +152,12 @@ impl Task {
         let Some(mut sequence) = kept else { return new };
         // The last token has to be computed: what follows it is not kept.
         let usable = known.min(self.tokens.len() - 1).min(sequence.fed());
-        let fits = limits.agree(sequence.admitted as usize, length);
-        if fits && (sequence.is_whole() || self.window().is_some()) && sequence.truncate(usable, pool) {
+        if (sequence.is_whole() || self.window().is_some()) && sequence.truncate(usable, pool) {
             (sequence.slot, sequence.adapter) = (slot, adapter);
             return sequence;
         }
         pool.release(sequence);
         new
-    }
-
-    /// Begins its sequence anew where its tokens are more than the ropes of its keys serve. Steps run in order, so those under
-    /// way have read the pages before others write there.
-    pub fn renew(&self, sequence: &mut Sequence, limits: &RopeLimits, pool: &mut Pool) {
-        if limits.agree(sequence.admitted as usize, self.tokens.len()) || self.tokens.len() <= sequence.fed() {
-            return;
-        }
-        let mut new = Sequence::new(sequence.slot, self.tokens.len()).with_adapter(sequence.adapter);
-        new.set_media(self.media().cloned());
-        pool.release(std::mem::replace(sequence, new));
     }
 
     /// Gives its prompt cache back, with what it has computed. What is in there is that of its first tokens.
@@ -223,14 +207,14 @@ impl Task {
         if known.is_empty() {
             // One step ahead: the token that is fed is still to come, or coming, from the device.
             let can_go_on = !self.waits() && self.tokens.len() + self.pending < self.request.limit;
-            let follows = self.pending > 0 && fed + 1 == self.tokens.len() + self.pending && fed < room.longest;
+            let follows = self.pending > 0 && fed + 1 == self.tokens.len() + self.pending;
             return (can_go_on && follows && room.rows > 0 && room.outputs > 0)
                 .then(|| Feed { tokens: vec![Token::Sampled(sequence.slot)], draws: vec![self.draw(self.pending)] });
         }
         let mut tokens: Vec<Token> = known.iter().take(room.known).map(|t| Token::Id(*t)).collect();
         let mut draws = Vec::new();
         if tokens.len() == known.len() && room.outputs > 0 {
-            let proposals = self.proposals.iter().take(self.proposals_in(room, fed + tokens.len(), tokens.len()));
+            let proposals = self.proposals.iter().take((room.rows - tokens.len()).min(room.outputs - 1));
             tokens.extend(proposals.map(|t| Token::Id(*t)));
             draws.extend((0..=tokens.len() - known.len()).map(|i| self.draw(i)));
         } else if tokens.len() == known.len() {
@@ -238,11 +222,6 @@ impl Task {
             tokens.pop();
         }
         (!tokens.is_empty()).then_some(Feed { tokens, draws })
-    }
-
-    /// Proposals that fit into a step with so many rows of the sequence, which has so many tokens then.
-    fn proposals_in(&self, room: Room, length: usize, rows: usize) -> usize {
-        (room.rows - rows).min(room.outputs - 1).min(room.longest.saturating_sub(length))
     }
 
     /// How the token is drawn that comes `ahead` of the next one.

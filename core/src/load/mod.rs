@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     adapter::{self, Adapter},
     checkpoint::{self, Checkpoint},
-    exec::{Executor, MemoryUse, RopeLimits},
+    exec::{Executor, MemoryUse},
     image::Processor,
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
@@ -172,7 +172,6 @@ pub(crate) fn load(
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
     let mut model = Model::new(executor).with_lead(options.lead());
-    model.rope_limits = RopeLimits::of(&text.ropes);
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();

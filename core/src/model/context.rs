@@ -4,9 +4,7 @@ use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, LmInput, PromptCache, Result,
     adapter::Adapter,
-    exec::{
-        Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, RopeLimits, Sequence, Step, Token,
-    },
+    exec::{Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
     text::Tokenizer,
 };
 use std::{ops::Range, sync::Arc};
@@ -41,8 +39,6 @@ pub(super) fn tokenizer(found: &Result<Tokenizer, String>) -> Result<&Tokenizer>
 pub struct Model {
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) pool: Pool,
-    /// Where its ropes change with the length of a sequence.
-    pub(crate) rope_limits: RopeLimits,
     pub(crate) files: Option<Files>,
     /// Whether its weights have changed and what the caches hold has not.
     pub(crate) is_changed: bool,
@@ -60,9 +56,8 @@ impl Model {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Model {
         let pool = Pool::new(executor.capacity().pages);
         let images = ImageStore::new(executor.image_rows());
-        let (files, draft, rope_limits) = (None, None, RopeLimits::default());
-        let (adapters, caches) = (Vec::new(), Vec::new());
-        Model { executor, pool, rope_limits, files, is_changed: false, adapters, draft, caches, images }
+        let (files, draft) = (None, None);
+        Model { executor, pool, files, is_changed: false, adapters: Vec::new(), draft, caches: Vec::new(), images }
     }
 
     /// With sequences that begin with pages in full.

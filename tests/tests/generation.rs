@@ -103,3 +103,78 @@ async fn a_cache_of_bounded_size_goes_on_past_the_context() {
         assert_eq!((found.len(), &found[..8]), (300, &plain[..]), "{name}: as without until it drops something");
     }
 }
+
+/// A tiny model whose answer passes the length at which its rope changes, and its golden.
+async fn crossing(case: &str, device: &Device, has_draft: bool) -> (ModelContainer, models::Golden) {
+    let _ = tamarack_plugins::LINKED;
+    let folder = models::tiny("longrope").into_iter().find(|p| p.ends_with(case)).expect("a tiny model");
+    let configuration = ModelConfiguration::directory(&folder);
+    let draft = has_draft.then(|| configuration.clone());
+    let options = LoadOptions { draft, ..LoadOptions::default().device(device.clone()).context(128) };
+    let container = LlmModelFactory::new(Registry::linked()).load_container(&configuration, options).await;
+    (container.unwrap_or_else(|e| panic!("{case}: {e}")), models::Golden::read(&folder))
+}
+
+#[tokio::test]
+async fn longrope_is_what_transformers_gives_whichever_way_past_its_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (device, case) in
+        devices().iter().flat_map(|d| ["phi3", "phimoe", "llama", "llama_attention_factor"].map(|c| (d, c)))
+    {
+        let (container, golden) = crossing(case, device, true).await;
+        let name = format!("{case} on {}", container.device());
+        let (prompt, expected, n) = (golden.input_ids.clone(), golden.greedy.clone(), golden.greedy.len());
+        let without = |n| GenerateParameters { draft_tokens: 0, ..greedy(n) };
+        let generate = async |prompt: &[u32], parameters| {
+            tokens(container.generate(prompt.to_vec().into(), parameters).await.unwrap()).await.0
+        };
+        assert_eq!(generate(&prompt, without(n)).await, expected, "{name}: while generating");
+        assert_eq!(
+            generate(&prompt, GenerateParameters { draft_tokens: 3, ..greedy(n) }).await,
+            expected,
+            "{name}: with a draft"
+        );
+        assert_eq!(
+            generate(&prompt, GenerateParameters { max_kv_size: Some(48), ..greedy(n) }).await,
+            expected,
+            "{name}: with a window"
+        );
+        let other = &prompt[..9];
+        let alone = generate(other, without(n)).await;
+        let both = tokio::join!(generate(&prompt, without(n)), generate(other, without(n)));
+        assert_eq!(both, (expected.clone(), alone.clone()), "{name}: in a batch");
+
+        // Turns that end before and behind the limit, and begin again in front of it.
+        let cache = container.prompt_cache();
+        for (known, turn) in [(0, 3), (2, 6), (8, n - 8), (1, 3), (0, n), (12, 4), (4, 2)] {
+            let text = [&prompt[..], &expected[..known]].concat();
+            let stream = container.generate_from(text.into(), without(turn), &cache).await.unwrap();
+            assert_eq!(tokens(stream).await.0, expected[known..][..turn], "{name}: a turn after {known} tokens");
+        }
+        // A saved cache, from each side of it.
+        for (known, turn) in [(0, 3), (9, 2)] {
+            let text = |known: usize| [&prompt[..], &expected[..known]].concat();
+            let cache = container.prompt_cache();
+            let _ = tokens(container.generate_from(text(known).into(), without(turn), &cache).await.unwrap()).await;
+            let file = folder.path().join("cache.safetensors");
+            container.save_prompt_cache(&cache, &file, &BTreeMap::new()).await.unwrap();
+            for from in [1, 11] {
+                let (loaded, _) = container.load_prompt_cache(&file).await.unwrap();
+                let (rest, info) =
+                    tokens(container.generate_from(text(from).into(), without(n - from), &loaded).await.unwrap()).await;
+                assert_eq!(rest, expected[from..], "{name}: saved after {known}, at {from}");
+                assert_eq!(info.cached_prompt_tokens > 0, (known > 5) == (from > 5), "{name}: {known}, {from}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn dynamic_scaling_is_what_transformers_generates_with_its_cache() {
+    for device in devices() {
+        let (container, golden) = crossing("llama_dynamic", &device, false).await;
+        let (found, _) =
+            tokens(container.generate(golden.input_ids.into(), greedy(golden.greedy.len())).await.unwrap()).await;
+        assert_eq!(found, golden.greedy, "{}", container.device());
+    }
+}

@@ -17,7 +17,7 @@ impl Graph {
             return Err(Error(format!("rope {i} {}", crate::rope::UNSOUND)));
         }
         if let Some((op, e)) = self.custom.iter().find_map(|op| Some((op, op.unsound()?))) {
-            return Err(Error(format!("the custom op `{}`: {e}", op.name)));
+            return Err(Error(format!("the custom op `{}`: {e}", op.short_name())));
         }
         for i in 0..self.nodes.len() {
             let shape = self.check_node(i);

@@ -9,6 +9,10 @@ pub type CustomId = u32;
 
 /// Bytes of WGSL.
 const MAX_WGSL: usize = 1 << 16;
+/// Constants of an op.
+const MAX_CONSTANTS: usize = 64;
+/// Bytes of a name.
+const MAX_NAME: usize = 64;
 /// Storage buffers that every WebGPU device binds to one shader.
 const MAX_BINDINGS: usize = 8;
 /// Workgroups that a row may take.
@@ -156,6 +160,11 @@ impl Custom {
 }
 
 impl CustomOp {
+    /// Its name, cut to what a name may have.
+    pub(crate) fn short_name(&self) -> String {
+        self.name.chars().take(MAX_NAME).collect()
+    }
+
     /// Why a host cannot take it, if it cannot. What its WGSL says is for the host to see.
     pub(crate) fn unsound(&self) -> Option<String> {
         let width = self.dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
@@ -167,6 +176,13 @@ impl CustomOp {
         };
         if self.wgsl.len() > MAX_WGSL {
             return Some(format!("{} bytes of WGSL, room is for {MAX_WGSL}", self.wgsl.len()));
+        }
+        if self.constants.len() > MAX_CONSTANTS {
+            return Some(format!("{} constants, room is for {MAX_CONSTANTS}", self.constants.len()));
+        }
+        let mut names = self.constants.iter().map(|(name, _)| name).chain([&self.name]);
+        if let Some(name) = names.find(|name| name.len() > MAX_NAME) {
+            return Some(format!("a name of {} bytes, room is for {MAX_NAME}", name.len()));
         }
         if self.inputs == 0 || bindings > MAX_BINDINGS {
             let (inputs, weights) = (self.inputs, self.weights);
@@ -194,7 +210,7 @@ pub(crate) fn infer(
     inputs: &[&[crate::Dim]],
 ) -> Result<Vec<crate::Dim>, String> {
     let op = g.custom.get(custom as usize).ok_or(format!("no custom op {custom}, of {}", g.custom.len()))?;
-    let named = |e: String| format!("`{}`: {e}", op.name);
+    let named = |e: String| format!("`{}`: {e}", op.short_name());
     if let Some(e) = op.unsound() {
         return Err(named(e));
     }

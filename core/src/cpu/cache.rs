@@ -1,16 +1,17 @@
 //! What is kept of earlier tokens.
 
+use super::storage::Storage;
 use crate::{exec::PAGE, program::Cache};
-use half::{f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
+use half::{f16, slice::HalfFloatSliceExt};
 use rayon::prelude::*;
 use tamarack_kernels::{CacheFormat, step::FULL_SLOT};
 
 /// A cache as devices have it: a slot has the keys of all heads, then their values.
 pub(super) enum Kept {
     /// [slots, width]
-    Halves(Vec<f16>),
+    Halves(Storage<f16>),
     /// [slots, words]
-    Packed(Vec<u32>),
+    Packed(Storage<u32>),
 }
 
 impl Kept {
@@ -18,8 +19,8 @@ impl Kept {
     pub fn new(cache: &Cache, slots: usize) -> Kept {
         match cache.format {
             // Zeros that the system has at hand: pages that no sequence has reached take no memory.
-            CacheFormat::F16 => Kept::Halves(vec![0u16; slots * cache.width()].reinterpret_into()),
-            CacheFormat::Affine { .. } => Kept::Packed(vec![0; slots * cache.words()]),
+            CacheFormat::F16 => Kept::Halves(Storage::zeroed(slots * cache.width())),
+            CacheFormat::Affine { .. } => Kept::Packed(Storage::zeroed(slots * cache.words())),
         }
     }
 

@@ -4,12 +4,16 @@
 //! rows 16b to 16b+15 is one array, and a product of one register holds sums of sixteen rows, which nothing has to
 //! add up. All else stays row by row.
 
-use super::lanes::{LANES, Lanes};
+use super::{
+    lanes::{LANES, Lanes},
+    storage::Storage,
+};
 use crate::{
     Result,
     checkpoint::{unpack, unpack_scale},
     weights::Matrix,
 };
+use bytemuck::Pod;
 use half::f16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -42,8 +46,8 @@ pub(super) enum Store {
 /// The canonical words row by row.
 pub(super) struct Rows {
     pub format: Format,
-    pub quants: Vec<u32>,
-    pub scales: Vec<u32>,
+    pub quants: Storage<u32>,
+    pub scales: Storage<u32>,
 }
 
 /// Interleaved rows, in blocks of sixteen; the last one is filled up with zeros.
@@ -57,8 +61,8 @@ pub(super) struct Integers {
     /// Columns per scale.
     pub group: usize,
     /// [blocks, units, bits]
-    pub words: Vec<[u32; LANES]>,
-    pub scales: GroupScales,
+    pub words: Storage<[u32; LANES]>,
+    pub scales: StoredScales,
     /// Whether each scale is followed by a bias.
     pub biased: bool,
     /// On all of a row; one a block, or none.
@@ -66,13 +70,31 @@ pub(super) struct Integers {
 }
 
 /// [blocks, groups], or [blocks, groups, 2] with biases.
-pub(super) enum GroupScales {
-    Halves(Vec<[u16; LANES]>),
-    Floats(Vec<[f32; LANES]>),
-    Exponents(Vec<[u8; LANES]>),
+pub(super) enum StoredScales {
+    Halves(Storage<[u16; LANES]>),
+    Floats(Storage<[f32; LANES]>),
+    Exponents(Storage<[u8; LANES]>),
 }
 
-impl GroupScales {
+impl StoredScales {
+    pub fn view(&self) -> GroupScales<'_> {
+        match self {
+            StoredScales::Halves(all) => GroupScales::Halves(all),
+            StoredScales::Floats(all) => GroupScales::Floats(all),
+            StoredScales::Exponents(all) => GroupScales::Exponents(all),
+        }
+    }
+}
+
+/// The same, for kernels: where they lie is looked up once.
+#[derive(Clone, Copy)]
+pub(super) enum GroupScales<'a> {
+    Halves(&'a [[u16; LANES]]),
+    Floats(&'a [[f32; LANES]]),
+    Exponents(&'a [[u8; LANES]]),
+}
+
+impl GroupScales<'_> {
     #[inline(always)]
     pub fn get<L: Lanes>(&self, lanes: L, i: usize) -> L::Floats {
         match self {
@@ -92,9 +114,9 @@ impl GroupScales {
 
     fn bytes(&self) -> usize {
         match self {
-            GroupScales::Halves(all) => size_of_val(&all[..]),
-            GroupScales::Floats(all) => size_of_val(&all[..]),
-            GroupScales::Exponents(all) => size_of_val(&all[..]),
+            GroupScales::Halves(all) => size_of_val(*all),
+            GroupScales::Floats(all) => size_of_val(*all),
+            GroupScales::Exponents(all) => size_of_val(*all),
         }
     }
 }
@@ -197,7 +219,7 @@ impl Store {
 
     fn bytes(&self) -> usize {
         match self {
-            Store::Integers(i) => size_of_val(&i.words[..]) + i.scales.bytes() + size_of_val(&i.factors[..]),
+            Store::Integers(i) => size_of_val(&i.words[..]) + i.scales.view().bytes() + size_of_val(&i.factors[..]),
             Store::Rows(r) => size_of_val(&r.quants[..]) + size_of_val(&r.scales[..]),
         }
     }
@@ -206,7 +228,7 @@ impl Store {
 impl Rows {
     fn load(matrix: &Matrix, format: Format, rows: Range<usize>) -> Result<Rows> {
         let (words, of_row) = (format.row_words(matrix.cols()), format.row_scale_words(matrix.cols()));
-        let (mut quants, mut scales) = (vec![0; rows.len() * words], vec![0; rows.len() * of_row]);
+        let (mut quants, mut scales) = (Storage::zeroed(rows.len() * words), Storage::zeroed(rows.len() * of_row));
         let each = PACKED * LANES;
         // Chunks of no words there cannot be.
         let of_scales: Vec<&mut [u32]> = match of_row {
@@ -261,15 +283,15 @@ impl Integers {
         let biased = affine && kind != Scales::Centered;
         let half = |words: &[u32], i: usize| (words[i / 2] >> (16 * (i % 2))) as u16;
         let byte = |words: &[u32], i: usize| words[i / 4].to_le_bytes()[i % 4];
-        let mut words = vec![[0; LANES]; rows.len().div_ceil(LANES) * format.row_words(matrix.cols())];
+        let mut words = Storage::zeroed(rows.len().div_ceil(LANES) * format.row_words(matrix.cols()));
         let mut factors = Vec::new();
         let groups = matrix.cols() / group * if biased { 2 } else { 1 };
         let fill = Fill { matrix, format, rows: rows.clone() };
         let scales = match kind {
             // Pairs lie as scale and bias, and halves without biases two a word.
-            Scales::F16 | Scales::Centered => GroupScales::Halves(fill.all(&mut words, groups, half)?),
-            Scales::F32 => GroupScales::Floats(fill.all(&mut words, groups, |w, i| f32::from_bits(w[i]))?),
-            Scales::E8m0 => GroupScales::Exponents(fill.all(&mut words, groups, byte)?),
+            Scales::F16 | Scales::Centered => StoredScales::Halves(fill.all(&mut words, groups, half)?),
+            Scales::F32 => StoredScales::Floats(fill.all(&mut words, groups, |w, i| f32::from_bits(w[i]))?),
+            Scales::E8m0 => StoredScales::Exponents(fill.all(&mut words, groups, byte)?),
             Scales::E4m3 => {
                 // The row's own factor comes first.
                 let values = fill.all(&mut words, groups + 1, |w, i| match i {
@@ -277,8 +299,11 @@ impl Integers {
                     _ => unpack_scale(kind, &[&[1f32.to_bits()], &w[1..]].concat(), i - 1),
                 })?;
                 factors = values.iter().step_by(groups + 1).copied().collect();
-                let halves = values.chunks_exact(groups + 1).flat_map(|block| &block[1..]);
-                GroupScales::Halves(halves.map(|of_rows| of_rows.map(|v| f16::from_f32(v).to_bits())).collect())
+                let of_groups = values.chunks_exact(groups + 1).flat_map(|block| &block[1..]);
+                let mut halves = Storage::<[u16; LANES]>::zeroed(values.len() / (groups + 1) * groups);
+                let half = |of_rows: &[f32; LANES]| of_rows.map(|v| f16::from_f32(v).to_bits());
+                halves.iter_mut().zip(of_groups).for_each(|(to, of_rows)| *to = half(of_rows));
+                StoredScales::Halves(halves)
             }
         };
         if unit != 1.0 {
@@ -302,6 +327,7 @@ impl Integers {
         let (block, lane, cols, bits) = (r / LANES, r % LANES, out.len(), self.bits());
         let (words, scales) = (&self.words[block * cols / UNIT * bits..], block * self.block_scales(cols));
         let factor = self.factors.get(block).map_or(1.0, |f| f[lane]);
+        let of = self.scales.view();
         for (u, out) in out.chunks_exact_mut(UNIT).enumerate() {
             let words = &words[u * bits..];
             for (e, out) in out.iter_mut().enumerate() {
@@ -315,11 +341,8 @@ impl Integers {
                 let g = (u * UNIT + e) / self.group;
                 *out = factor
                     * match self.biased {
-                        true => {
-                            self.scales.one(scales + 2 * g, lane) * value as f32
-                                + self.scales.one(scales + 2 * g + 1, lane)
-                        }
-                        false => self.scales.one(scales + g, lane) * value as f32,
+                        true => of.one(scales + 2 * g, lane) * value as f32 + of.one(scales + 2 * g + 1, lane),
+                        false => of.one(scales + g, lane) * value as f32,
                     };
             }
         }
@@ -335,15 +358,18 @@ struct Fill<'a> {
 
 impl Fill<'_> {
     /// Fills `words`, and gives `count` of what `get` makes of each row's scales.
-    fn all<T: Copy + Default + Send>(
+    fn all<T: Pod + Send + Sync>(
         &self,
         words: &mut [[u32; LANES]],
         count: usize,
         get: impl Fn(&[u32], usize) -> T + Sync,
-    ) -> Result<Vec<[T; LANES]>> {
+    ) -> Result<Storage<[T; LANES]>>
+    where
+        [T; LANES]: Pod,
+    {
         let cols = self.matrix.cols();
         let (row_words, row_scales) = (self.format.row_words(cols), self.format.row_scale_words(cols));
-        let mut scales = vec![[T::default(); LANES]; self.rows.len().div_ceil(LANES) * count];
+        let mut scales = Storage::<[T; LANES]>::zeroed(self.rows.len().div_ceil(LANES) * count);
         let tasks = words.par_chunks_mut(PACKED * row_words).zip(scales.par_chunks_mut(PACKED * count)).enumerate();
         tasks.try_for_each(|(i, (words, scales))| {
             let first = self.rows.start + i * PACKED * LANES;

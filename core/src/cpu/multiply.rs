@@ -1,6 +1,7 @@
 //! Products of whole matrices, shared out among threads.
 
 use super::{
+    full::FullBlock,
     lanes::{Instructions, LANES},
     matrix::{CpuMatrix, Part, Store},
     product::{FloatBlock, IntegerBlock},
@@ -102,6 +103,11 @@ impl How {
             Store::Integers(weight) if self.rounded => {
                 for (b, out) in out.chunks_mut(rows.len()).enumerate() {
                     self.instructions.run(IntegerBlock { weight, block: first + b, x, rows, out });
+                }
+            }
+            Store::Integers(weight) => {
+                for (b, out) in out.chunks_mut(rows.len()).enumerate() {
+                    self.instructions.run(FullBlock { weight, block: first + b, x, rows, out });
                 }
             }
             Store::Rows(weight)

@@ -3,7 +3,7 @@
 
 use super::{
     lanes::{Kernel, LANES, Lanes},
-    matrix::{Integers, Rows, UNIT},
+    matrix::{GroupScales, Integers, Rows, UNIT},
     rounding::{Input, PAIRS, Rounded},
 };
 use half::{bf16, f16};
@@ -69,7 +69,7 @@ impl IntegerBlock<'_> {
             rows[m] = &self.x.rounded[self.rows[at + m] as usize * units..][..units];
         }
         let words = &w.words[self.block * units * BITS..][..units * BITS];
-        let scaling = Scaling { weight: w, first: self.block * w.block_scales(self.x.k) };
+        let scaling = Scaling { weight: w, scales: w.scales.view(), first: self.block * w.block_scales(self.x.k) };
         // A group is 16, 32, 64 or 128 columns.
         let (by_halves, group) = (w.group < UNIT, w.group.trailing_zeros());
         let mut total = [lanes.splat_float(0.0); M];
@@ -110,6 +110,7 @@ type Sums<L, const M: usize> = [[<L as Lanes>::Words; 2]; M];
 /// The scales of a block, which begin at `first`.
 struct Scaling<'a> {
     weight: &'a Integers,
+    scales: GroupScales<'a>,
     first: usize,
 }
 
@@ -127,13 +128,13 @@ impl Scaling<'_> {
     ) {
         let w = self.weight;
         let at = self.first + if w.biased { 2 * group } else { group };
-        let scale = w.scales.get(lanes, at);
+        let scale = self.scales.get(lanes, at);
         let mut sums = [scale; M];
         for m in 0..M {
             sums[m] = lanes.to_floats(if in_place(M) { lanes.add_sixteenth(sum[m][0], sum[m][1]) } else { sum[m][0] });
         }
         if w.biased {
-            let bias = w.scales.get(lanes, at + 1);
+            let bias = self.scales.get(lanes, at + 1);
             for m in 0..M {
                 total[m] = lanes.fused(bias, lanes.splat_float(x_sums[m]), total[m]);
                 total[m] = lanes.fused(sums[m], lanes.multiply(scale, lanes.splat_float(by[m])), total[m]);

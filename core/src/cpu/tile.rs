@@ -71,6 +71,7 @@ impl IntegerTile<'_> {
         let w = self.weight;
         let (group, each) = (w.group.trailing_zeros(), if w.biased { 2 } else { 1 });
         let first = (self.first + block) * w.block_scales(self.x.k);
+        let scales = w.scales.view();
         let factor = match w.factors.get(self.first + block) {
             Some(factors) => lanes.floats(factors),
             None => lanes.splat_float(1.0),
@@ -78,9 +79,9 @@ impl IntegerTile<'_> {
         for (u, to) in of.zip(to) {
             for half in 0..2 {
                 let at = first + each * ((u * UNIT + half * UNIT / 2) >> group);
-                to.scales[half] = lanes.multiply(w.scales.get(lanes, at), factor);
+                to.scales[half] = lanes.multiply(scales.get(lanes, at), factor);
                 if w.biased {
-                    to.biases[half] = lanes.multiply(w.scales.get(lanes, at + 1), factor);
+                    to.biases[half] = lanes.multiply(scales.get(lanes, at + 1), factor);
                 }
             }
         }

@@ -26,6 +26,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 
+/// The stack of the engine's thread, on which wgpu translates shaders, those of plugins among them.
+const STACK: usize = 8 << 20;
+
 /// What a thread asks of the engine.
 pub(crate) enum Command {
     /// Begin a generation.
@@ -59,7 +62,7 @@ impl Engine {
                 let _ = send_loaded.send(Err(e));
             }
         };
-        let thread = thread::Builder::new().name("tamarack engine".to_owned()).spawn(run);
+        let thread = thread::Builder::new().name("tamarack engine".to_owned()).stack_size(STACK).spawn(run);
         let thread = thread.map_err(|e| Error::Device(format!("no thread for the engine: {e}")))?;
         let shared = loaded.await.map_err(|_| Error::Device("loading panicked".to_owned()))??;
         Ok((Engine { commands: Some(commands), thread: Some(thread) }, shared))
@@ -80,6 +83,18 @@ impl Drop for Engine {
         if thread.is_some_and(|t| t.join().is_err()) {
             tracing::error!("the engine's thread panicked");
         }
+        trim();
+    }
+}
+
+/// Has the allocator give back what it keeps of a model that is gone: glibc keeps freed memory for the process, a driver's as
+/// well as ours. Large arrays of the processor's executor have mappings of their own, on every system.
+#[allow(unsafe_code)]
+fn trim() {
+    // SAFETY: malloc_trim(3) takes no pointer, and may be called at any time, by any thread.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -106,6 +121,7 @@ fn serve(mut context: ModelContext, commands: Receiver<Command>) {
                 scheduler.drain(&mut context.model);
                 scheduler.end_all(&mut context.model);
                 drop(context);
+                trim();
                 // Whoever asks from now on is told that nobody is here.
                 drop(commands);
                 // Nobody has to wait for it.

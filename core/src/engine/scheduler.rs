@@ -163,7 +163,7 @@ impl Scheduler {
                     continue;
                 }
             };
-            let sequence = task.begin(*slot, adapter, &mut model.pool);
+            let sequence = task.begin(*slot, adapter, &model.ropes, &mut model.pool);
             let (wanted, to_come) = (task.pages_wanted(&sequence, 1, &model.pool), task.to_come(&sequence, 1));
             let fits = |pool: &Pool| wanted + promised <= pool.free() && !pool.lacks(&sequence, to_come);
             while !fits(&model.pool) && model.reclaim() {}
@@ -212,6 +212,10 @@ impl Scheduler {
             let Running { id, task, sequence } = &mut self.running[i];
             let Capacity { rows, outputs, .. } = self.capacity;
             let rows = rows - step.rows.len();
+            if task.has_outgrown(sequence, &model.ropes) {
+                sequence.restart(task.tokens().len());
+            }
+            let longest = model.ropes.longest(sequence.admitted as usize);
             let known = match model.see(sequence, task.most(rows), rows) {
                 Ok(known) => known,
                 Err(e) => {
@@ -219,7 +223,7 @@ impl Scheduler {
                     continue;
                 }
             };
-            let room = Room { rows, outputs: outputs - step.outputs.len(), known };
+            let room = Room { rows, outputs: outputs - step.outputs.len(), known, longest };
             let Some(feed) = task.feed(sequence, room) else { continue };
             while model.pool.lacks(sequence, feed.tokens.len()) && model.reclaim() {}
             let first = feed.tokens.len() - feed.draws.len();

@@ -73,6 +73,9 @@ fn catch_up(Running { task, sequence, .. }: &mut Running, draft: &mut Model) -> 
     let known = &task.tokens()[..task.tokens().len() - 1];
     // What it proposed and is not what came has to go.
     own.truncate(known.len(), &mut draft.pool);
+    if !draft.ropes.is_same(own.admitted as usize, task.tokens().len()) {
+        own.restart(task.tokens().len());
+    }
     while own.fed() < known.len() {
         let next = known[own.fed()..].iter().take(draft.capacity().rows);
         let next: Vec<Token> = next.map(|t| Token::Id(*t)).collect();

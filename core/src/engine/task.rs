@@ -3,7 +3,7 @@
 use super::{Request, request::Window, sampler::Chooser};
 use crate::{
     Error, Result,
-    exec::{Draw, Media, Pool, Sequence, Token},
+    exec::{Draw, Media, Pool, RopeLengths, Sequence, Token},
     generate::{GenerateCompletionInfo, Generation, PromptCache, StopReason},
     text::Piece,
 };
@@ -58,6 +58,8 @@ pub(super) struct Room {
     pub outputs: usize,
     /// Tokens of a prompt, see [`Task::most`].
     pub known: usize,
+    /// How long the sequence may become, see [`RopeLengths::longest`].
+    pub longest: usize,
 }
 
 impl Task {
@@ -135,13 +137,13 @@ impl Task {
     }
 
     /// A place in the cache for it, with as much of its tokens as its prompt cache has.
-    pub fn begin(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
-        let mut sequence = self.begin_alone(slot, adapter, pool);
+    pub fn begin(&mut self, slot: u32, adapter: u32, ropes: &RopeLengths, pool: &mut Pool) -> Sequence {
+        let mut sequence = self.begin_alone(slot, adapter, ropes, pool);
         sequence.set_media(self.media().cloned());
         sequence
     }
 
-    fn begin_alone(&mut self, slot: u32, adapter: u32, pool: &mut Pool) -> Sequence {
+    fn begin_alone(&mut self, slot: u32, adapter: u32, ropes: &RopeLengths, pool: &mut Pool) -> Sequence {
         let new = Sequence::new(slot, self.prompt).with_adapter(adapter);
         // One that another generation uses at the moment is neither read nor written.
         let media = self.media().map(AsRef::as_ref);
@@ -151,9 +153,12 @@ impl Task {
         };
         let Some(mut sequence) = kept else { return new };
         // The last token has to be computed: what follows it is not kept.
-        let usable = known.min(self.tokens.len() - 1).min(sequence.fed());
-        if (sequence.is_whole() || self.window().is_some()) && sequence.truncate(usable, pool) {
-            (sequence.slot, sequence.adapter) = (slot, adapter);
+        let length = self.tokens.len();
+        let usable = known.min(length - 1).min(sequence.fed());
+        let serves = (sequence.is_whole() || self.window().is_some())
+            && ropes.serves(sequence.admitted as usize, usable, length);
+        if serves && sequence.truncate(usable, pool) {
+            (sequence.slot, sequence.adapter, sequence.admitted) = (slot, adapter, length as u32);
             return sequence;
         }
         pool.release(sequence);
@@ -199,6 +204,13 @@ impl Task {
         self.window().map_or(most, |w| most.min(w.chunk))
     }
 
+    /// Whether its keys were made with other frequencies than those of its present length, so that all of them have to be
+    /// computed anew.
+    pub fn has_outgrown(&self, sequence: &Sequence, ropes: &RopeLengths) -> bool {
+        let is_known = self.pending == 0 && self.tokens.len() > sequence.fed();
+        is_known && !ropes.is_same(sequence.admitted as usize, self.tokens.len())
+    }
+
     /// What it feeds next, when a step has some room. Nothing if that depends on a token that the host has to
     /// choose or to compare, or if there is enough already.
     pub fn feed(&self, sequence: &Sequence, room: Room) -> Option<Feed> {
@@ -207,14 +219,15 @@ impl Task {
         if known.is_empty() {
             // One step ahead: the token that is fed is still to come, or coming, from the device.
             let can_go_on = !self.waits() && self.tokens.len() + self.pending < self.request.limit;
-            let follows = self.pending > 0 && fed + 1 == self.tokens.len() + self.pending;
+            let follows = self.pending > 0 && fed + 1 == self.tokens.len() + self.pending && fed < room.longest;
             return (can_go_on && follows && room.rows > 0 && room.outputs > 0)
                 .then(|| Feed { tokens: vec![Token::Sampled(sequence.slot)], draws: vec![self.draw(self.pending)] });
         }
         let mut tokens: Vec<Token> = known.iter().take(room.known).map(|t| Token::Id(*t)).collect();
         let mut draws = Vec::new();
         if tokens.len() == known.len() && room.outputs > 0 {
-            let proposals = self.proposals.iter().take((room.rows - tokens.len()).min(room.outputs - 1));
+            let most = (room.rows - tokens.len()).min(room.outputs - 1);
+            let proposals = self.proposals.iter().take(most.min(room.longest.saturating_sub(self.tokens.len())));
             tokens.extend(proposals.map(|t| Token::Id(*t)));
             draws.extend((0..=tokens.len() - known.len()).map(|i| self.draw(i)));
         } else if tokens.len() == known.len() {

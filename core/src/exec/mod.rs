@@ -10,7 +10,7 @@ mod sequence;
 pub use kept::{pack, unpack};
 pub(crate) use lost::Lost;
 pub use media::{ImageHash, ImagePatches, ImageStore, Media, PlacedImage};
-pub use rope::rope_table;
+pub use rope::{RopeLengths, rope_table};
 pub use sequence::{Draw, Lead, Pool, Sequence};
 
 use crate::{Error, Result, checkpoint::Checkpoint};
@@ -51,7 +51,8 @@ pub struct Row {
     pub table: u32,
     /// The step's first row of the same sequence.
     pub first: u32,
-    /// The length for which its sequence was admitted: it chooses length-dependent ropes.
+    /// The length that chooses length-dependent ropes: that for which its sequence was admitted, or its own where that is
+    /// longer.
     pub length: u32,
     /// Which of the model's adapters it has, counted from 1; 0 is none.
     pub adapter: u32,

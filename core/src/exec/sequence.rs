@@ -216,6 +216,11 @@ impl Sequence {
         true
     }
 
+    /// Forgets what is in the cache, to be computed anew for another length in the same pages.
+    pub fn restart(&mut self, admitted: usize) {
+        (self.admitted, self.length, self.dropped) = (admitted as u32, 0, 0);
+    }
+
     /// The pages that hold its tokens, in order.
     pub fn pages(&self) -> &[u32] {
         &self.pages[..self.len().div_ceil(PAGE).min(self.pages.len())]
@@ -241,7 +246,7 @@ impl Sequence {
     /// The row of a token at `index` of the cache.
     fn row(&self, token: Token, index: u32, [table, first]: [u32; 2]) -> Row {
         let at = self.dropped + index;
-        let Sequence { admitted: length, adapter, .. } = *self;
+        let (length, adapter) = (self.admitted.max(at + 1), self.adapter);
         let text = Row {
             token,
             index,

@@ -111,9 +111,10 @@ impl WgpuExecutor {
         capacity: Capacity,
         report: &dyn Fn(u64),
     ) -> Result<WgpuExecutor> {
-        for op in &program.custom {
-            custom::validate(op).map_err(|e| Error::Plugin(format!("custom op `{}`: {e}", op.name)))?;
-        }
+        custom::validate_each(&program.custom).map_err(|(i, e)| {
+            let name = i.map_or("?", |i| program.custom[i].name.as_str());
+            Error::Plugin(format!("custom op `{name}`: {e}"))
+        })?;
         let program = custom::for_device(program);
         let plan = plan(&program, |sym| rows(sym, &capacity))?;
         check_sizes(&gpu, &program, &plan, &capacity)?;

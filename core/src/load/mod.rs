@@ -17,7 +17,7 @@ use crate::{
     Error, Result,
     adapter::{self, Adapter},
     checkpoint::{self, Checkpoint},
-    exec::{Executor, MemoryUse},
+    exec::{Executor, MemoryUse, RopeLengths},
     image::Processor,
     model::{
         Files, LlmUserInputProcessor, LoadOptions, Model, ModelConfiguration, ModelContext, ModelInfo, Phase,
@@ -171,7 +171,7 @@ pub(crate) fn load(
     };
     let configuration = settings::complete(configuration, &checkpoint, tokenizer.as_ref().ok(), plugin.declaration());
 
-    let mut model = Model::new(executor).with_lead(options.lead());
+    let mut model = Model::new(executor).with_lead(options.lead()).with_ropes(RopeLengths::new(&text.ropes));
     model.executor.compile(&|done, total| options.report(Phase::Compile, &configuration.name, done, total))?;
 
     let capacity = model.capacity();

@@ -4,7 +4,9 @@ use super::{ModelConfiguration, UserInputProcessor, parameters::Files};
 use crate::{
     Error, LmInput, PromptCache, Result,
     adapter::Adapter,
-    exec::{Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, Sequence, Step, Token},
+    exec::{
+        Capacity, Draw, Executor, ImageStore, Lead, Media, MemoryUse, PAGE, Pool, RopeLengths, Sequence, Step, Token,
+    },
     text::Tokenizer,
 };
 use std::{ops::Range, sync::Arc};
@@ -39,6 +41,8 @@ pub(super) fn tokenizer(found: &Result<Tokenizer, String>) -> Result<&Tokenizer>
 pub struct Model {
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) pool: Pool,
+    /// When its sequences have to be computed anew.
+    pub(crate) ropes: RopeLengths,
     pub(crate) files: Option<Files>,
     /// Whether its weights have changed and what the caches hold has not.
     pub(crate) is_changed: bool,
@@ -57,13 +61,28 @@ impl Model {
         let pool = Pool::new(executor.capacity().pages);
         let images = ImageStore::new(executor.image_rows());
         let (files, draft) = (None, None);
-        Model { executor, pool, files, is_changed: false, adapters: Vec::new(), draft, caches: Vec::new(), images }
+        Model {
+            executor,
+            pool,
+            ropes: RopeLengths::default(),
+            files,
+            is_changed: false,
+            adapters: Vec::new(),
+            draft,
+            caches: Vec::new(),
+            images,
+        }
     }
 
     /// With sequences that begin with pages in full.
     pub(crate) fn with_lead(self, lead: Lead) -> Model {
         let pool = Pool::with_lead(self.capacity().pages, lead);
         Model { pool, ..self }
+    }
+
+    /// With ropes that depend on the length of sequences.
+    pub(crate) fn with_ropes(self, ropes: RopeLengths) -> Model {
+        Model { ropes, ..self }
     }
 
     /// Takes pages back from the prompt cache that has not been used for longest; its tokens are computed anew when they

@@ -2,7 +2,8 @@
 
 use super::{
     library::Library,
-    limit::{TIME_LIMIT, within},
+    limit::{STACK, TIME_LIMIT, within},
+    reply::REPLY,
 };
 use crate::{
     Error, Result,
@@ -16,12 +17,10 @@ use tamarack_api::{
     plugin::{RecordRequest, VisionRequest, from_bytes, guarded, record_graph},
 };
 
-/// Bytes of an encoded graph: twice what the largest one that is allowed takes.
-const MAX_GRAPH: usize = 64 << 20;
 /// What recording is called where it does not end.
 const RECORDING: &str = "recording the model";
 /// How errors begin that are the plugin's own.
-const BROKEN: &[&str] = &["panicked: ", RECORDING, PROCESSING];
+const BROKEN: &[&str] = &["panicked: ", RECORDING, PROCESSING, REPLY];
 /// What else a plugin does.
 const PROCESSING: &str = "processing images";
 
@@ -143,18 +142,14 @@ impl Found {
             Code::Here(architecture) => {
                 let (architecture, graph, config) = (*architecture, graph.to_owned(), Config::from(config.clone()));
                 let here = move || guarded(|| record_graph(architecture, &graph, &config, index));
-                let mut graph = within(self.0.limit, RECORDING, here).map_err(model)?;
+                let mut graph = within(self.0.limit, STACK, RECORDING, here).map_err(model)?;
                 graph.check().map_err(|e| self.broken(e.0))?;
                 Ok(graph)
             }
             Code::Library(library) => {
                 let (request, library) = (self.request(graph, config, &index)?, library.clone());
                 let there = move || library.call("record", &request);
-                let reply = within(self.0.limit, RECORDING, there).map_err(model)?;
-                if reply.len() > MAX_GRAPH {
-                    let (found, most) = (reply.len() >> 20, MAX_GRAPH >> 20);
-                    return Err(self.broken(format!("sent a graph of {found} MiB, no model has one of {most} MiB")));
-                }
+                let reply = within(self.0.limit, STACK, RECORDING, there).map_err(model)?;
                 Graph::decode_for(&reply, index).map_err(|e| self.broken(e.0))
             }
         }
@@ -171,11 +166,11 @@ impl Found {
             Code::Here(architecture) => {
                 let (architecture, config) = (*architecture, Config::from(config.clone()));
                 let here = move || guarded(|| tamarack_api::tensors(architecture, &config).map_err(|e| e.0));
-                within(self.0.limit, RECORDING, here).map_err(failed)
+                within(self.0.limit, STACK, RECORDING, here).map_err(failed)
             }
             Code::Library(library) => {
                 let (request, library) = (self.request("text", config, &Index::new())?, library.clone());
-                let reply = within(self.0.limit, RECORDING, move || library.call("tensors", &request));
+                let reply = within(self.0.limit, STACK, RECORDING, move || library.call("tensors", &request));
                 serde_json::from_slice(&reply.map_err(failed)?).map_err(|e| failed(format!("its tensors: {e}")))
             }
         }
@@ -222,7 +217,7 @@ impl Found {
                     let model = architecture.vision().ok_or("is no vision-language model")?;
                     guarded(|| work(model, &config, &process).map_err(|e| e.0))
                 };
-                within(self.0.limit, PROCESSING, here).map_err(failed)
+                within(self.0.limit, STACK, PROCESSING, here).map_err(failed)
             }
             Code::Library(library) => {
                 let architecture = self.declaration().name.clone();
@@ -230,7 +225,7 @@ impl Found {
                 let request = serde_json::to_vec(&request).map_err(|e| failed(e.to_string()))?;
                 let library = library.clone();
                 let there = move || library.call(entry, &request);
-                let reply = within(self.0.limit, PROCESSING, there).map_err(failed)?;
+                let reply = within(self.0.limit, STACK, PROCESSING, there).map_err(failed)?;
                 serde_json::from_slice(&reply).map_err(|e| self.broken(unfit(entry, &e.to_string())))
             }
         }
@@ -248,7 +243,7 @@ impl Found {
                 }),
                 Code::Library(library) => {
                     let (request, library) = (request.encode(values)?, library.clone());
-                    let reply = within(found.0.limit, "a plain form", move || library.call("plain", &request))?;
+                    let reply = within(found.0.limit, STACK, "a plain form", move || library.call("plain", &request))?;
                     Ok(from_bytes(&reply))
                 }
             }
@@ -285,7 +280,7 @@ fn unfit(entry: &str, message: &str) -> String {
             let (major, minor) = API;
             format!("needs `{name}` in its reply to `{entry}`, this host has api {major}.{minor}: update the host")
         }
-        None => format!("its reply to `{entry}`: {message}"),
+        None => format!("{REPLY}`{entry}`: {message}"),
     }
 }
 
@@ -313,7 +308,7 @@ mod tests {
         assert_eq!((entry.as_str(), request.graph.as_str(), request.architecture.as_str()), ("record", "text", "fake"));
         match request.config["fails"].as_str() {
             Some(message) => RResult::RErr(message.into()),
-            None if request.config["huge"].is_boolean() => RResult::ROk(vec![b' '; MAX_GRAPH + 1].into()),
+            None if request.config["huge"].is_boolean() => RResult::ROk(vec![b' '; (64 << 20) + 1].into()),
             None => RResult::ROk(request.config["graph"].to_string().into_bytes().into()),
         }
     }
@@ -328,7 +323,10 @@ mod tests {
         for (config, expected) in [
             (json!({ "fails": "model.norm.weight: absent" }), "Model: model.norm.weight: absent".into()),
             (json!({ "fails": "panicked: at the disco" }), "Plugin: panicked: at the disco".into()),
-            (json!({ "huge": true }), "Plugin: sent a graph of 64 MiB, no model has one of 64 MiB".into()),
+            (
+                json!({ "huge": true }),
+                "Plugin: its reply to `record`: expected at most 67108864 bytes, found 67108865".into(),
+            ),
             (json!({ "graph": 7 }), format!("Plugin: the graph (api {host}) does not fit api {host}")),
             (graph(json!([]), 0), "Plugin: the output is not logits".into()),
             (

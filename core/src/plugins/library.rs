@@ -1,6 +1,10 @@
 //! A plugin library: from a path to the two functions of its root module.
 
-use super::{binary, limit::within};
+use super::{
+    binary,
+    limit::{STACK, within},
+    reply,
+};
 use abi_stable::{
     library::{LibraryError, lib_header_from_path},
     std_types::{RResult, RSlice, RVec},
@@ -8,13 +12,22 @@ use abi_stable::{
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, io::Read, path::Path, time::Duration};
 use tamarack_abi::PluginRef;
-use tamarack_api::{API, plugin::Description};
+use tamarack_api::{
+    API,
+    plugin::{Described, Description},
+};
 
 /// What helps where a plugin speaks otherwise than its version of the api should.
 const REBUILD: &str = "rebuild the plugin with a released tamarack-api";
 
 /// No plugin is longer than this, in bytes.
 const MAX_LEN: u64 = 256 << 20;
+
+/// Architectures of a library, and model types of each.
+const MAX_NAMES: usize = 1000;
+
+/// Bytes of a name.
+const MAX_NAME: usize = 200;
 
 /// A loaded library. It is never unloaded: threads and thread-local destructors may still need its code.
 pub struct Library(PluginRef);
@@ -27,7 +40,7 @@ impl Library {
         binary::check(&bytes)?;
         let path = path.to_owned();
         // The library's initialisers and the authors' declarations run.
-        within(limit, "loading it", move || {
+        within(limit, STACK, "loading it", move || {
             let library = Library(load(&path, &bytes)?);
             let description = library.describe()?;
             Ok((library, description))
@@ -37,8 +50,8 @@ impl Library {
     /// Runs an entry point of the plugin, which catches its own panics.
     pub fn call(&self, entry: &str, request: &[u8]) -> Result<RVec<u8>, String> {
         match self.0.call()(entry.into(), RSlice::from_slice(request)) {
-            RResult::ROk(reply) => Ok(reply),
-            RResult::RErr(message) => Err(message.into()),
+            RResult::ROk(reply) => reply::check(entry, &reply).map(|()| reply),
+            RResult::RErr(message) => Err(reply::cut(&message)),
         }
     }
 
@@ -47,6 +60,7 @@ impl Library {
         if bytes.is_empty() {
             return Err("panicked in Architecture::declaration: ask its author to mend it".into());
         }
+        reply::check("describe", &bytes)?;
         let json: Value =
             serde_json::from_slice(&bytes).map_err(|e| format!("its description is not JSON: {e}: {REBUILD}"))?;
         // First of all, since another major version may describe itself differently.
@@ -72,6 +86,19 @@ fn check_api(api: &Value) -> Result<(), String> {
 }
 
 fn check_names(description: &Description) -> Result<(), String> {
+    let all = &description.architectures;
+    let most = all.iter().map(|d| d.declaration.model_types.len()).fold(all.len(), usize::max);
+    if most > MAX_NAMES {
+        return Err(format!("names {most} architectures or model types, expected at most {MAX_NAMES}: {REBUILD}"));
+    }
+    let long = |d: &Described| {
+        let Described { declaration, package, version } = d;
+        let mut names = declaration.model_types.iter().chain([&declaration.name, package, version]);
+        names.find(|name| name.len() > MAX_NAME).map(String::len)
+    };
+    if let Some(found) = all.iter().find_map(long) {
+        return Err(format!("has a name of {found} bytes, expected at most {MAX_NAME}: {REBUILD}"));
+    }
     let mut names = BTreeSet::new();
     if let Some(d) = description.architectures.iter().find(|d| !names.insert(&d.declaration.name)) {
         let name = &d.declaration.name;
@@ -226,6 +253,18 @@ pub(super) mod tests {
                 described!(format!(r#"{{"api":[1,0],"architectures":[{ONE},{ONE}]}}"#)),
                 "holds two architectures of the name `a`",
             ),
+            (
+                described!(format!(
+                    r#"{{"api":[1,0],"architectures":[{}]}}"#,
+                    ONE.replace("\"p\"", &format!("{:?}", "p".repeat(300)))
+                )),
+                "has a name of 300 bytes, expected at most 200",
+            ),
+            (
+                described!(format!(r#"{{"api":[1,0],"architectures":[{}]}}"#, vec![ONE; 1001].join(","))),
+                "names 1001 architectures or model types, expected at most 1000",
+            ),
+            (described!("[".repeat(1000)), "its reply to `describe`: expected at most 64 levels"),
         ] {
             let e = found.unwrap_err();
             assert!(e.starts_with(expected), "{e}");

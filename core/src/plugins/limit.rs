@@ -11,17 +11,18 @@ use std::{
 pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// The stack that a plugin's code gets, as much as a main thread has.
-const STACK: usize = 8 << 20;
+pub const STACK: usize = 8 << 20;
 
-/// Runs `f` on a thread of its own for so long at most. A thread that does not come back cannot be ended: it is left
+/// Runs `f` on a thread of its own, which has so much stack, for so long at most. A thread that does not come back cannot be ended: it is left
 /// behind, until the process ends.
 pub fn within<T: Send + 'static>(
     limit: Duration,
+    stack: usize,
     what: &str,
     f: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
     let (send, receive) = sync_channel(1);
-    let thread = thread::Builder::new().name("tamarack plugin".into()).stack_size(STACK).spawn(move || {
+    let thread = thread::Builder::new().name("tamarack plugin".into()).stack_size(stack).spawn(move || {
         let _ = send.send(f());
     });
     thread.map_err(|e| format!("{what}: no thread for it: {e}"))?;
@@ -43,15 +44,15 @@ mod tests {
     #[test]
     fn results_come_back_and_endless_loops_are_left_behind() {
         let limit = Duration::from_millis(50);
-        assert_eq!(within(limit, "x", || Ok(7)), Ok(7));
-        assert_eq!(within(limit, "x", || Err::<(), _>("no".to_owned())), Err("no".to_owned()));
-        let e = within::<()>(limit, "counting", || {
+        assert_eq!(within(limit, STACK, "x", || Ok(7)), Ok(7));
+        assert_eq!(within(limit, STACK, "x", || Err::<(), _>("no".to_owned())), Err("no".to_owned()));
+        let e = within::<()>(limit, STACK, "counting", || {
             loop {
                 thread::sleep(Duration::from_secs(1));
             }
         });
         assert!(e.unwrap_err().starts_with("counting did not end within 0.05 s, an endless loop? It still runs"));
-        let e = within::<()>(limit, "leaving", || panic!("on purpose"));
+        let e = within::<()>(limit, STACK, "leaving", || panic!("on purpose"));
         assert_eq!(e.unwrap_err(), "leaving ended its thread: mend the plugin");
     }
 }

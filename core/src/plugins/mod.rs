@@ -18,6 +18,7 @@ mod found;
 mod library;
 mod limit;
 mod registry;
+mod reply;
 mod watch;
 
 use std::path::Path;
@@ -35,5 +36,7 @@ pub fn foreign_imports(path: &Path) -> crate::Result<Vec<String>> {
 
 pub use found::{Found, Source};
 pub use limit::TIME_LIMIT;
+pub(crate) use limit::within;
 pub use registry::{Failure, Listed, Listing, PLUGIN_PATH, Registry, user_directory};
+pub(crate) use reply::cut;
 pub use watch::{Change, Watch};

@@ -68,6 +68,16 @@ impl Architecture for Rogue {
                 there.unwrap_or_else(|e| std::panic::resume_unwind(e))
             }),
             "custom" => custom("negate", WGSL).forward(&[x], &[8]),
+            "nest" => custom("nested", &WGSL.replace("-x[", &("- ".repeat(30_000) + "x["))).forward(&[x], &[8]),
+            "many ops" => {
+                let one = |x: Tensor, i: u32| custom("one", WGSL).constant("I", i).forward(&[x], &[8]);
+                (0..300).fold(x, one)
+            }
+            "many constants" => {
+                let op = (0..100u32).fold(custom("full", WGSL), |op, i| op.constant(&format!("C{i}"), i));
+                op.forward(&[x], &[8])
+            }
+            "talk" => return Err("no ".repeat(1 << 20).into()),
             "plain panics" => custom("moody", WGSL).forward(&[x], &[8]),
             // Row 0 instead of its own.
             "look at other rows" => custom("negate", &WGSL.replace("-x[group.y * 8u", "-x[0u")).forward(&[x], &[8]),

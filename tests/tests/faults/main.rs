@@ -3,6 +3,7 @@
 
 mod graphs;
 mod watch;
+mod wgsl;
 
 use serde_json::{Value, json};
 use std::{
@@ -89,12 +90,19 @@ fn what_goes_wrong_while_recording_is_an_error_of_the_plugin() {
         ("sleep", "recording the model did not end within 2 s, an endless loop? It still runs", true),
         ("work for ever", "recording does not end: ", false),
         ("err", "not this one", false),
+        ("nest", "tests/rogue/src/lib.rs:", true),
+        ("many ops", "expected at most 256 different custom ops of 1048576 bytes of WGSL in all, found 300 of ", true),
+        ("many constants", "tests/rogue/src/lib.rs:", false),
+        ("talk", "no no no ", false),
     ] {
         let start = Instant::now();
         let e = record(&registry, json!({ "does": does, "layers": 7 })).unwrap_err();
         assert_eq!(matches!(e, Error::Plugin(_)), is_of_plugin, "{does}: {e:?}");
         let e = e.to_string();
         assert!(e.strip_prefix(&origin).is_some_and(|e| e.starts_with(expected)), "{does}: {e}");
+        assert!(e.len() < 2000, "{does}: {} bytes", e.len());
+        assert_eq!(e.contains("WGSL 7:") && e.contains("nested more than 200 levels"), does == "nest", "{e}");
+        assert_eq!(e.contains("100 constants, room is for 64"), does == "many constants", "{e}");
         assert!(start.elapsed() < Duration::from_secs(20), "{does}: {:?}", start.elapsed());
         // The same library goes on, and so does the other one.
         assert_eq!(record(&registry, json!({})).unwrap().nodes.len(), 4, "after {does}");

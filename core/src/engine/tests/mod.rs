@@ -4,6 +4,7 @@ mod batching;
 mod cache;
 mod chat;
 mod ending;
+mod ropes;
 mod speculation;
 mod thread;
 mod toy;

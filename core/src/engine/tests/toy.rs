@@ -13,6 +13,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
+use tamarack_api::RopeSpec;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// The byte-level tokenizer's: two special tokens, 256 bytes, five pairs.
@@ -42,14 +43,31 @@ pub struct Toy {
     sampled: Vec<u32>,
     done: VecDeque<(usize, StepResult)>,
     next: Next,
+    /// What its keys depend on beside their token.
+    rope: Option<RopeSpec>,
     pub log: Arc<Mutex<Log>>,
 }
 
 impl Toy {
+    /// With keys that depend on the length of their sequence.
+    pub fn with_rope(mut self, rope: RopeSpec) -> Toy {
+        self.rope = Some(rope);
+        self
+    }
+
+    /// What is kept of a token in a sequence of `length`: it shows which frequencies its key was rotated with.
+    pub fn key(rope: Option<&RopeSpec>, token: u32, length: u32) -> u32 {
+        let turned = rope.map_or(0, |rope| {
+            let same = |n: u32| rope.frequencies_at(n as usize) == rope.frequencies_at(length as usize);
+            (0..=length).find(|n| same(*n)).unwrap_or(length)
+        });
+        token + turned * 1024
+    }
+
     pub fn new(rows: usize, pages: usize, next: Next) -> Toy {
         let capacity = Capacity { rows, outputs: 8, pages, slots: 8 };
         let (cache, sampled) = (vec![u32::MAX; pages * PAGE], vec![u32::MAX; capacity.slots]);
-        Toy { capacity, cache, sampled, done: VecDeque::new(), next, log: Arc::default() }
+        Toy { capacity, cache, sampled, done: VecDeque::new(), next, rope: None, log: Arc::default() }
     }
 }
 
@@ -75,10 +93,11 @@ impl Executor for Toy {
             return Err(Error::Device(format!("step {number} was refused")));
         }
         for row in &step.rows {
-            self.cache[step.slot(row)] = match row.token {
+            let token = match row.token {
                 Token::Id(id) => id,
                 Token::Sampled(slot) => self.sampled[slot as usize],
             };
+            self.cache[step.slot(row)] = Toy::key(self.rope.as_ref(), token, row.length);
         }
         let mut result = StepResult::default();
         for o in &step.outputs {

@@ -1,8 +1,9 @@
 //! A plugin's own operations: what the host believes of them, and how they run.
 
+mod depth;
 mod validate;
 
-pub use validate::validate;
+pub use validate::{validate, validate_each};
 
 use super::{Node, NodeId, Op, Program, tidy};
 use crate::{Error, Result};
@@ -10,18 +11,30 @@ use std::{fmt, sync::Arc};
 use tamarack_api::{Constant, CustomOp, Graph, WeightId, plugin::PlainRequest};
 use tamarack_kernels::{Access, Extent, Kernel};
 
+/// Custom ops of one graph: each is a pipeline of its own.
+const MAX_OPS: usize = 256;
+/// Bytes of their WGSL together.
+const MAX_WGSL: usize = 1 << 20;
+
 /// Checks the WGSL of every custom op of a graph against what the op declares.
 ///
 /// # Errors
 /// The line of the plugin that uses the op, and what is wrong with the WGSL and where.
 pub fn validate_all(graph: &Graph) -> Result<(), String> {
-    for (i, op) in graph.custom.iter().enumerate() {
+    let (count, bytes) = (graph.custom.len(), graph.custom.iter().map(|op| op.wgsl.len()).sum::<usize>());
+    if count > MAX_OPS || bytes > MAX_WGSL {
+        return Err(format!(
+            "expected at most {MAX_OPS} different custom ops of {MAX_WGSL} bytes of WGSL in all, found {count} of {bytes} \
+             bytes: take what differs between them as a weight"
+        ));
+    }
+    validate_each(&graph.custom).map_err(|(which, e)| {
+        let Some(i) = which else { return e };
         let uses =
             |n: &tamarack_api::Node| matches!(&n.op, tamarack_api::Op::Custom { custom, .. } if *custom as usize == i);
         let place = graph.nodes.iter().position(uses).map_or("?", |node| graph.place(node as u32));
-        validate(op).map_err(|e| format!("{place}: custom op `{}`: {e}", op.name))?;
-    }
-    Ok(())
+        format!("{place}: custom op `{}`: {e}", graph.custom[i].name)
+    })
 }
 
 /// The text that is compiled: constants stand on the first line, so that the author's lines keep their numbers.

@@ -1,9 +1,13 @@
 //! Before a plugin's WGSL reaches any driver: it is parsed and validated, and must bind exactly what its op
 //! declares and take no more memory than any device has.
+//!
+//! naga calls itself for every level of what it reads. The nesting of the text is therefore bounded first, and what is
+//! left runs on a thread with room for it and for so long at most.
 
-use super::source;
+use super::{depth, source};
+use crate::plugins::{TIME_LIMIT, cut, within};
 use naga::{
-    AddressSpace, GlobalVariable, Module, Scalar, ShaderStage, StorageAccess, TypeInner,
+    AddressSpace, GlobalVariable, Handle, Module, Scalar, ShaderStage, StorageAccess, Type, TypeInner,
     proc::Layouter,
     valid::{Capabilities, ValidationFlags, Validator},
 };
@@ -16,11 +20,41 @@ const MAX_WORKGROUP: u64 = 16 << 10;
 /// Bytes of variables that one invocation has for itself.
 const MAX_PRIVATE: u64 = 4 << 10;
 
+/// Levels of arrays and structs within each other. Aliases make more of them than the text is nested.
+const MAX_TYPE_DEPTH: usize = 64;
+/// The stack of the thread that validates. Only what is used of it becomes memory.
+const STACK: usize = 64 << 20;
+
 /// Checks the WGSL of one op.
 ///
 /// # Errors
 /// What is wrong, with line and column where naga knows it.
 pub fn validate(op: &CustomOp) -> Result<(), String> {
+    validate_each(std::slice::from_ref(op)).map_err(|(_, e)| e)
+}
+
+/// Checks the WGSL of ops, all of them within [`TIME_LIMIT`].
+///
+/// # Errors
+/// Which op is wrong, if one is, and what is.
+pub fn validate_each(ops: &[CustomOp]) -> Result<(), (Option<usize>, String)> {
+    if ops.is_empty() {
+        return Ok(());
+    }
+    for (i, op) in ops.iter().enumerate() {
+        depth::check(&source(op)).map_err(|e| (Some(i), e))?;
+    }
+    let ops = ops.to_vec();
+    let first_wrong = move || Ok(ops.iter().enumerate().find_map(|(i, op)| Some((i, check(op).err()?))));
+    match within(TIME_LIMIT, STACK, "validating its WGSL", first_wrong) {
+        Ok(None) => Ok(()),
+        Ok(Some((i, e))) => Err((Some(i), cut(&e))),
+        Err(e) => Err((None, e)),
+    }
+}
+
+/// Checks the WGSL of one op, whose nesting is bounded.
+fn check(op: &CustomOp) -> Result<(), String> {
     let source = source(op);
     let at = |location: Option<naga::SourceLocation>| match location {
         Some(l) => format!("WGSL {}:{}: ", l.line_number, l.line_position),
@@ -28,6 +62,7 @@ pub fn validate(op: &CustomOp) -> Result<(), String> {
     };
     let module = naga::front::wgsl::parse_str(&source)
         .map_err(|e| format!("{}{}", at(e.location(&source)), e.message().replace('\n', " ")))?;
+    check_types(&module)?;
     let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
     validator.validate(&module).map_err(|e| format!("{}{}", at(e.location(&source)), causes(e.as_inner())))?;
     check_entry(&module)?;
@@ -39,6 +74,26 @@ pub fn validate(op: &CustomOp) -> Result<(), String> {
 fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |e| e.source());
     chain.map(|e| e.to_string().replace('\n', " ")).collect::<Vec<_>>().join(": ")
+}
+
+/// The types of an arena come after those that they are made of.
+fn check_types(module: &Module) -> Result<(), String> {
+    let mut depths: Vec<usize> = Vec::with_capacity(module.types.len());
+    for (_, ty) in module.types.iter() {
+        let of = |ty: &Handle<Type>| depths[ty.index()];
+        let inner = match &ty.inner {
+            TypeInner::Array { base, .. } | TypeInner::BindingArray { base, .. } | TypeInner::Pointer { base, .. } => {
+                of(base)
+            }
+            TypeInner::Struct { members, .. } => members.iter().map(|m| of(&m.ty)).max().unwrap_or(0),
+            _ => 0,
+        };
+        if inner >= MAX_TYPE_DEPTH {
+            return Err(format!("WGSL: arrays and structs are nested more than {MAX_TYPE_DEPTH} levels deep"));
+        }
+        depths.push(inner + 1);
+    }
+    Ok(())
 }
 
 fn check_entry(module: &Module) -> Result<(), String> {

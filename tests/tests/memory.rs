@@ -10,6 +10,8 @@
 //! the bytes of weights that were copied to the device are taken off, because the device holds them, and nothing else:
 //! caches, activations, the driver's compiler and staging buffers all count as the host's. The processor may hold as many
 //! bytes of weights as the files, and 100 MiB beside.
+//!
+//! When a model is dropped, all that it took is the system's again, but for a tenth.
 #![cfg(target_os = "linux")]
 
 use serde_json::{Value, json};
@@ -23,7 +25,7 @@ use std::{
     time::Duration,
 };
 use tamarack::{
-    Device, LlmModelFactory, LoadOptions, ModelConfiguration, Target,
+    Device, GenerateParameters, LlmModelFactory, LmInput, LoadOptions, ModelConfiguration, Target,
     checkpoint::Checkpoint,
     exec::Capacity,
     gpu::{Gpu, WgpuExecutor, adapters},
@@ -192,6 +194,68 @@ fn smollm2() {
         return load(&device.to_string_lossy(), Path::new(&model));
     }
     check(&models::smollm2());
+}
+
+/// Loads a model, has it say something, and drops it.
+fn load_and_drop(device: &Device, model: &Path) {
+    let configuration = ModelConfiguration::parse(&model.to_string_lossy());
+    let options = LoadOptions::default().device(device.clone()).context(512);
+    pollster::block_on(async {
+        let factory = LlmModelFactory::new(Registry::linked());
+        let container = factory.load_container(&configuration, options).await.unwrap_or_else(|e| panic!("{e}"));
+        let parameters = GenerateParameters { max_tokens: Some(4), ..Default::default() };
+        let input = LmInput::from(vec![1; 40]);
+        container.generate(input, parameters).await.unwrap().text().await.unwrap_or_else(|e| panic!("{e}"));
+    });
+}
+
+/// Prints what is resident before a model is loaded, and each time that it has been dropped.
+fn drop_again_and_again(device: &str, model: &Path) {
+    let _ = tamarack_plugins::LINKED;
+    let device: Device = device.parse().expect("infallible");
+    // Threads stay, and a driver with what it compiles with.
+    let tiny = models::tiny("llama").into_iter().find(|p| p.ends_with("tied")).expect("a tiny model");
+    load_and_drop(&device, &tiny);
+    if !matches!(device.target(), Ok(Target::Cpu)) {
+        load_and_drop(&device, model);
+    }
+    let now = || resident(std::process::id()).expect("Linux has it").own;
+    let mut found = vec![now().to_string()];
+    for _ in 0..3 {
+        load_and_drop(&device, model);
+        found.push(now().to_string());
+    }
+    println!("\nresident {}", found.join(","));
+}
+
+#[test]
+fn what_a_dropped_model_took_is_the_systems_again() {
+    const NAME: &str = "what_a_dropped_model_took_is_the_systems_again";
+    if let (Some(device), Some(model)) = (env::var_os(DEVICE), env::var_os(MODEL)) {
+        return drop_again_and_again(&device.to_string_lossy(), Path::new(&model));
+    }
+    let model = models::smollm2();
+    let checkpoint = Checkpoint::open(&model).unwrap_or_else(|e| panic!("{e}"));
+    let size: u64 = checkpoint.tensors().map(|(_, t)| t.bytes()).sum();
+    let adapters = (0..adapters().len()).map(|i| i.to_string());
+    for device in std::iter::once("cpu".to_owned()).chain(adapters) {
+        let mut child = Command::new(env::current_exe().expect("a test has a path"));
+        child.args(["--exact", NAME, "--nocapture"]).env(DEVICE, &device).env(MODEL, &model);
+        let output = child.output().expect("started");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find_map(|l| l.strip_prefix("resident "));
+        let line = line.unwrap_or_else(|| panic!("{device}: {text} {}", String::from_utf8_lossy(&output.stderr)));
+        let resident: Vec<u64> = line.split(',').map(|n| n.parse().expect("a number")).collect();
+        println!(
+            "{device}: {:?} MiB, of a model of {} MiB",
+            resident.iter().map(|n| n / MIB).collect::<Vec<_>>(),
+            size / MIB
+        );
+        for after in &resident[1..] {
+            let more = after.saturating_sub(resident[0]);
+            assert!(more <= size / 10, "{device}: {} MiB more of {resident:?}", more / MIB);
+        }
+    }
 }
 
 /// Here the limit is far below the model's size: what copies the weights fails.

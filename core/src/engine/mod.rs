@@ -3,6 +3,7 @@
 //! Requests come through a channel, and each has a channel of its own for what it gives. Between steps
 //! the thread looks for new requests, for those whose stream is gone, and for closures to run.
 
+mod allocator;
 mod penalties;
 mod request;
 mod sampler;
@@ -12,12 +13,14 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use allocator::Trim;
 pub(crate) use request::{About, MOST_OTHERS, Request};
 
 use crate::{
     Error, Result,
     model::{ModelContext, Shared},
 };
+use allocator::{fix_thresholds, trim};
 use scheduler::Scheduler;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -50,6 +53,7 @@ impl Engine {
     pub async fn start(
         load: impl FnOnce() -> Result<(ModelContext, Shared)> + Send + 'static,
     ) -> Result<(Engine, Shared)> {
+        fix_thresholds();
         let (commands, receive) = channel();
         let (send_loaded, loaded) = oneshot::channel();
         let run = move || match load() {
@@ -84,17 +88,6 @@ impl Drop for Engine {
             tracing::error!("the engine's thread panicked");
         }
         trim();
-    }
-}
-
-/// Has the allocator give back what it keeps of a model that is gone: glibc keeps freed memory for the process, a driver's as
-/// well as ours. Large arrays of the processor's executor have mappings of their own, on every system.
-#[allow(unsafe_code)]
-fn trim() {
-    // SAFETY: malloc_trim(3) takes no pointer, and may be called at any time, by any thread.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

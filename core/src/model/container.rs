@@ -3,7 +3,7 @@
 use super::{Model, ModelConfiguration, ModelContext, UserInputProcessor, context::tokenizer};
 use crate::{
     Error, LmInput, Result, Unused, UserInput,
-    engine::{About, Command, Engine, Request},
+    engine::{About, Command, Engine, Request, Trim},
     exec::MemoryUse,
     generate::{GenerateParameters, GenerationComponents, GenerationStream, PromptCache},
     image,
@@ -47,6 +47,8 @@ struct Inner {
     processor: Arc<dyn UserInputProcessor>,
     info: ModelInfo,
     engine: Arc<Engine>,
+    /// Is dropped last.
+    _trim: Trim,
 }
 
 impl fmt::Debug for ModelContainer {
@@ -87,7 +89,14 @@ pub struct ModelInfo {
 impl ModelContainer {
     pub(crate) fn new(engine: Engine, context: Shared) -> ModelContainer {
         let Shared { configuration, tokenizer, processor, info } = context;
-        ModelContainer(Arc::new(Inner { configuration, tokenizer, processor, info, engine: Arc::new(engine) }))
+        ModelContainer(Arc::new(Inner {
+            configuration,
+            tokenizer,
+            processor,
+            info,
+            engine: Arc::new(engine),
+            _trim: Trim,
+        }))
     }
 
     /// The configuration it was loaded with, completed by what its files say.

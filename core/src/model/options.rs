@@ -37,7 +37,7 @@ pub struct LoadOptions {
     /// come faster, and the same ([`crate::GenerateParameters::draft_tokens`]).
     pub draft: Option<ModelConfiguration>,
     /// Refuses a model whose files have tensors that its architecture does not use. Otherwise they are left out and named in
-    /// [`crate::ModelInfo::unused`], but for those without which the model would compute something else.
+    /// [`crate::model::ModelInfo::unused`], but for those without which the model would compute something else.
     pub strict: bool,
     /// Where models come from that are not on this machine. `None` is as the environment says.
     pub hub: Option<Hub>,

@@ -81,7 +81,13 @@ mod tests {
         table.row(["llämä".into(), "7".into(), String::new()]);
         table.row(["b".into(), "123456".into(), "long".into()]);
         table.row(["\x1b[2J\n".into(), "1".into(), String::new()]);
-        assert_eq!(table.to_string(), "name    bytes  note\nllämä       7\nb      123456  long\n");
+        let lines = [
+            "name             bytes  note",
+            "llämä                7",
+            "b               123456  long",
+            "\\u{1b}[2J\\u{a}       1\n",
+        ];
+        assert_eq!(table.to_string(), lines.join("\n"));
     }
 
     #[test]

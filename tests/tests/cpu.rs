@@ -1,5 +1,6 @@
 //! The processor's executor agrees with the oracle, with every instruction set that this machine has.
 
+use std::time::Instant;
 use tamarack::{
     checkpoint::{Checkpoint, Format, Scales, Values},
     cpu::{CpuExecutor, CpuSettings},
@@ -120,6 +121,30 @@ fn every_format() {
             }
         }
     }
+}
+
+/// In full precision, weights are unpacked for all rows together and multiplied over lanes, as in high: slower by a factor, and
+/// not by orders of magnitude, as decoding each code for itself is.
+#[test]
+fn full_precision_is_usable() {
+    let sizes =
+        Sizes { hidden: 512, layers: 2, heads: 4, kv_heads: 2, head_dim: 64, feed_forward: 1024, vocabulary: 512 };
+    let checkpoint = llama(sizes, Format::Affine { bits: 4, group: 32, scales: Scales::F16 });
+    let program = rewritten(program(&checkpoint), RULES, &checkpoint);
+    let (_, best) = settings().into_iter().next().expect("one");
+    let time = |precision| {
+        let settings = CpuSettings { precision, ..best };
+        let mut executor = CpuExecutor::load(settings, program.clone(), &checkpoint, CAPACITY).expect("loads");
+        let run = |_| {
+            let began = Instant::now();
+            Run::new(&mut executor, 40).feed(&prompt(3, 40, 512), 1, 1);
+            began.elapsed()
+        };
+        (0..5).map(run).min().expect("five runs")
+    };
+    let (high, full) = (time(Precision::High), time(Precision::Full));
+    println!("high {high:?}, full {full:?}");
+    assert!(full < high * 12, "full precision takes {full:?}, high {high:?}");
 }
 
 /// Draws are the oracle's, whoever of the threads makes them.

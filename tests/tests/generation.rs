@@ -168,13 +168,3 @@ async fn longrope_is_what_transformers_gives_whichever_way_past_its_limit() {
         }
     }
 }
-
-#[tokio::test]
-async fn dynamic_scaling_is_what_transformers_generates_with_its_cache() {
-    for device in devices() {
-        let (container, golden) = crossing("llama_dynamic", &device, false).await;
-        let (found, _) =
-            tokens(container.generate(golden.input_ids.into(), greedy(golden.greedy.len())).await.unwrap()).await;
-        assert_eq!(found, golden.greedy, "{}", container.device());
-    }
-}

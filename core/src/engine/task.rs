@@ -155,10 +155,10 @@ impl Task {
         // The last token has to be computed: what follows it is not kept.
         let length = self.tokens.len();
         let usable = known.min(length - 1).min(sequence.fed());
-        let serves = (sequence.is_whole() || self.window().is_some())
-            && ropes.serves(sequence.admitted as usize, usable, length);
+        let serves =
+            (sequence.is_whole() || self.window().is_some()) && ropes.is_same(sequence.admitted as usize, length);
         if serves && sequence.truncate(usable, pool) {
-            (sequence.slot, sequence.adapter, sequence.admitted) = (slot, adapter, length as u32);
+            (sequence.slot, sequence.adapter) = (slot, adapter);
             return sequence;
         }
         pool.release(sequence);

@@ -6,39 +6,23 @@ use tamarack_api::RopeSpec;
 
 /// The lengths of a sequence at which a model's ropes take other frequencies.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RopeLengths {
-    /// LongRoPE's: beyond one of them all keys are rotated otherwise, those of earlier positions, too.
-    long: Vec<usize>,
-    /// That of dynamic scaling: beyond it frequencies follow the length.
-    dynamic: Option<usize>,
-}
+pub struct RopeLengths(Vec<usize>);
 
 impl RopeLengths {
     /// Those of a program's ropes.
     pub fn new(ropes: &[RopeSpec]) -> RopeLengths {
-        RopeLengths {
-            long: ropes.iter().filter_map(|r| Some(r.long.as_ref()?.after)).collect(),
-            dynamic: ropes.iter().filter_map(|r| Some(r.dynamic.as_ref()?.max)).min(),
-        }
+        RopeLengths(ropes.iter().filter_map(|r| Some(r.long.as_ref()?.after)).collect())
     }
 
-    /// How long a sequence may become whose keys were made for `length`, before all of them have to be computed anew.
-    /// `transformers` does that for LongRoPE (modeling_phi3.py, `prepare_inputs_for_generation`), and not for dynamic scaling,
-    /// where each key keeps the frequencies that it was made with.
+    /// How long a sequence may become whose keys were made for `length`, before all of them have to be computed anew, as
+    /// `transformers` does (modeling_phi3.py, `prepare_inputs_for_generation`).
     pub fn longest(&self, length: usize) -> usize {
-        self.long.iter().copied().filter(|after| *after >= length).min().unwrap_or(usize::MAX)
+        self.0.iter().copied().filter(|after| *after >= length).min().unwrap_or(usize::MAX)
     }
 
     /// Whether keys that were made for one of these lengths serve the other.
     pub fn is_same(&self, a: usize, b: usize) -> bool {
         self.longest(a) == self.longest(b)
-    }
-
-    /// Whether the first `kept` keys of a sequence that was admitted with the length `made` are what a prompt of `length`
-    /// would get.
-    pub fn serves(&self, made: usize, kept: usize, length: usize) -> bool {
-        let is_plain = |max: usize| made.max(kept).max(length) <= max;
-        self.is_same(made, length) && self.dynamic.is_none_or(|max| made == length || is_plain(max))
     }
 }
 
@@ -65,13 +49,13 @@ pub fn rope_table(rope: &RopeSpec, rows: &[Row]) -> Vec<[f32; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tamarack_api::{DynamicRope, LongRope};
+    use tamarack_api::LongRope;
 
     #[test]
     fn keys_serve_lengths_of_the_same_frequencies() {
         let plain = RopeLengths::new(&[RopeSpec::new(8, 1e4)]);
         assert_eq!(plain.longest(7), usize::MAX);
-        assert!(plain.serves(1, 5, 1000));
+        assert!(plain.is_same(1, 1000));
 
         let inv_freq = vec![1.0; 4];
         let long = |after| RopeSpec {
@@ -80,13 +64,7 @@ mod tests {
         };
         let two = RopeLengths::new(&[long(24), RopeSpec::new(8, 1e4), long(48)]);
         assert_eq!([0, 24, 25, 48, 49].map(|n| two.longest(n)), [24, 24, 48, 48, usize::MAX]);
-        assert!(two.serves(3, 20, 24) && two.serves(25, 3, 48));
-        assert!(!two.serves(24, 20, 25) && !two.serves(49, 3, 24), "either way");
-
-        let dynamic = Some(DynamicRope { base: 1e4, factor: 2.0, max: 24 });
-        let dynamic = RopeLengths::new(&[RopeSpec { dynamic, ..RopeSpec::new(8, 1e4) }]);
-        assert_eq!(dynamic.longest(7), usize::MAX, "nothing is computed anew while it generates");
-        assert!(dynamic.serves(3, 20, 24) && dynamic.serves(30, 29, 30));
-        assert!(!dynamic.serves(30, 20, 31) && !dynamic.serves(30, 20, 24) && !dynamic.serves(20, 26, 28));
+        assert!(two.is_same(3, 24) && two.is_same(25, 48));
+        assert!(!two.is_same(24, 25) && !two.is_same(49, 24), "either way");
     }
 }

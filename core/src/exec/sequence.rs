@@ -246,7 +246,7 @@ impl Sequence {
     /// The row of a token at `index` of the cache.
     fn row(&self, token: Token, index: u32, [table, first]: [u32; 2]) -> Row {
         let at = self.dropped + index;
-        let (length, adapter) = (self.admitted.max(at + 1), self.adapter);
+        let Sequence { admitted: length, adapter, .. } = *self;
         let text = Row {
             token,
             index,

@@ -462,7 +462,7 @@ async fn a_killed_download_loses_nothing_and_leaves_nothing_half_written() {
         let (stand_in, cache) = (StandIn::start(), tempfile::tempdir().unwrap());
         let mut child = download_in_a_process(&stand_in, cache.path());
         let part = part(cache.path(), "slow");
-        while std::fs::metadata(&part).map_or(0, |found| found.len()) < 50_000 {
+        while std::fs::metadata(&part).map_or(0, |found| found.len()) < 20_000 {
             assert!(child.try_wait().unwrap().is_none(), "the download ended before it could be killed");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -215,7 +215,7 @@ fn serve(mut stream: TcpStream, state: &State, is_hub: bool) -> Option<()> {
         _ if !is_hub && range.is_none() && is("slow") => {
             for piece in answer.body.chunks(5_000) {
                 stream.write_all(piece).ok()?;
-                thread::sleep(Duration::from_millis(25));
+                thread::sleep(Duration::from_millis(50));
             }
         }
         // Nothing more comes, and nobody hangs up.

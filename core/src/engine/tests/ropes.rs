@@ -4,17 +4,13 @@ use super::toy::{Bench, Next, Toy, scrambled};
 use crate::{GenerateParameters, PromptCache, exec::RopeLengths, model::Model};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Weak;
-use tamarack_api::{DynamicRope, LongRope, RopeSpec};
+use tamarack_api::{LongRope, RopeSpec};
 
 /// Where the frequencies change.
 const AFTER: usize = 24;
 
 fn long() -> RopeSpec {
     RopeSpec { long: Some(LongRope { after: AFTER, inv_freq: vec![0.5; 4], scale: None }), ..RopeSpec::new(8, 1e4) }
-}
-
-fn dynamic() -> RopeSpec {
-    RopeSpec { dynamic: Some(DynamicRope { base: 1e4, factor: 2.0, max: AFTER }), ..RopeSpec::new(8, 1e4) }
 }
 
 /// A toy with such a rope, whose keys say which frequencies they were made with.
@@ -82,28 +78,26 @@ fn a_draft_model_passes_it_too() {
 /// Random turns from kept caches, longer and shorter than before, are as without a cache.
 #[test]
 fn kept_caches_are_used_where_their_keys_serve() {
-    for (name, rope) in [("long", long as fn() -> RopeSpec), ("dynamic", dynamic)] {
-        let mut rng = StdRng::seed_from_u64(13);
-        let mut bench = bench(rope(), 16, 40, scrambled());
-        let caches: Vec<PromptCache> = (0..3).map(|_| PromptCache::new(Weak::new())).collect();
-        let mut texts: Vec<Vec<u32>> = vec![vec![5]; 3];
-        let mut cached = 0;
-        for turn in 0..150 {
-            let i = rng.random_range(0..3);
-            let kept = rng.random_range(1..=texts[i].len().min(60));
-            texts[i].truncate(kept);
-            texts[i].extend((0..rng.random_range(0..12)).map(|_| rng.random_range(2..250)));
-            let n = rng.random_range(1..20);
-            let mut reader = bench.add_from(&texts[i], greedy(n), &caches[i]);
-            bench.finish();
-            let outcome = reader.read();
-            let alone = self::bench(rope(), 64, 40, scrambled()).run(&texts[i], greedy(n)).tokens;
-            assert_eq!(outcome.tokens, alone, "{name}, turn {turn}: {} tokens and {n}", texts[i].len());
-            cached += outcome.end.unwrap().unwrap().cached_prompt_tokens;
-            texts[i].extend(outcome.tokens);
-        }
-        assert!(cached > 300, "{name}: {cached}");
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut bench = bench(long(), 16, 40, scrambled());
+    let caches: Vec<PromptCache> = (0..3).map(|_| PromptCache::new(Weak::new())).collect();
+    let mut texts: Vec<Vec<u32>> = vec![vec![5]; 3];
+    let mut cached = 0;
+    for turn in 0..150 {
+        let i = rng.random_range(0..3);
+        let kept = rng.random_range(1..=texts[i].len().min(60));
+        texts[i].truncate(kept);
+        texts[i].extend((0..rng.random_range(0..12)).map(|_| rng.random_range(2..250)));
+        let n = rng.random_range(1..20);
+        let mut reader = bench.add_from(&texts[i], greedy(n), &caches[i]);
+        bench.finish();
+        let outcome = reader.read();
+        let alone = self::bench(long(), 64, 40, scrambled()).run(&texts[i], greedy(n)).tokens;
+        assert_eq!(outcome.tokens, alone, "turn {turn}: {} tokens and {n}", texts[i].len());
+        cached += outcome.end.unwrap().unwrap().cached_prompt_tokens;
+        texts[i].extend(outcome.tokens);
     }
+    assert!(cached > 300, "{cached}");
 }
 
 #[test]
@@ -120,21 +114,4 @@ fn it_is_passed_where_pages_are_short_and_where_old_ones_are_dropped() {
     let mut bench = self::bench(long(), 64, 8, scrambled());
     let outcome = bench.run(&prompts[0], GenerateParameters { max_kv_size: Some(48), ..greedy(200) });
     assert_eq!((outcome.tokens.len(), &outcome.tokens[..30]), (200, &expected(&prompts[0], 30)[..]));
-}
-
-/// As transformers generates: with dynamic scaling each key keeps the frequencies of the length that it was made at.
-#[test]
-fn dynamic_scaling_follows_the_length_and_changes_no_key() {
-    let prompt: Vec<u32> = (2..22).collect();
-    let mut tokens = prompt.clone();
-    for _ in 0..20 {
-        let length = |i: usize| prompt.len().max(i + 1) as u32;
-        let keys: Vec<u32> =
-            tokens.iter().enumerate().map(|(i, t)| Toy::key(Some(&dynamic()), *t, length(i))).collect();
-        tokens.push(scrambled()(&keys, 0, 0));
-    }
-    let mut bench = bench(dynamic(), 16, 8, scrambled());
-    assert_eq!(bench.run(&prompt, greedy(20)).tokens, tokens[prompt.len()..]);
-    let rows: usize = bench.log.lock().unwrap().steps.iter().map(|s| s.rows.len()).sum();
-    assert!(rows <= prompt.len() + 20, "nothing is computed anew: {rows}");
 }

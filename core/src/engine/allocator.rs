@@ -24,7 +24,8 @@ pub(super) fn trim() {
     }
 }
 
-/// Fixes the thresholds, for the whole process, so that an arena keeps no more than a mebibyte at its end.
+/// Fixes the thresholds, for the whole process, so that an arena keeps no more than a mebibyte at its end; not where the
+/// environment has set them.
 #[allow(unsafe_code)]
 pub(super) fn fix_thresholds() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -32,6 +33,10 @@ pub(super) fn fix_thresholds() {
         /// More than a step allocates at a time, so that decoding makes no mappings.
         const THRESHOLD: libc::c_int = 1 << 20;
         static ONCE: std::sync::Once = std::sync::Once::new();
+        let settings = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"];
+        if settings.iter().any(|name| std::env::var_os(name).is_some()) {
+            return;
+        }
         // SAFETY: mallopt(3) takes two numbers; both parameters may be set at any time.
         ONCE.call_once(|| unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);

@@ -18,7 +18,7 @@ const CHANGING_INITS: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"
 
 /// Options of PEFT that change what an adapter computes, all off in a plain LoRA or DoRA.
 const OFF: [(&str, &str); 14] = [
-    ("modules_to_save", "whole layers beside the low-rank ones"),
+    ("modules_to_save", "layers that are saved in full"),
     ("trainable_token_indices", "rows of the embedding"),
     ("layer_replication", "layers that are repeated"),
     ("target_parameters", "adapters of parameters that are no linear layers"),
@@ -85,7 +85,7 @@ pub(super) fn reason(name: &str) -> String {
         _ if name.ends_with("lora_B.bias") => "the bias of a low-rank matrix",
         _ if name.ends_with(".bias") => "a bias",
         _ if name.contains("lora_") => "an adapter of a layer that is not linear",
-        _ => "a whole weight beside the low-rank ones",
+        _ => "a weight that is saved in full",
     };
     format!("{what} is not supported: {MERGE}")
 }
@@ -216,7 +216,7 @@ mod tests {
         }
         for (fields, wanted) in [
             (json!({ "init_lora_weights": "mica" }), "`mica`, which is not known here"),
-            (json!({ "modules_to_save": ["lm_head"] }), "`modules_to_save` (whole layers"),
+            (json!({ "modules_to_save": ["lm_head"] }), "`modules_to_save` (layers that"),
             (json!({ "trainable_token_indices": [1] }), "`trainable_token_indices` (rows"),
             (json!({ "layer_replication": [[0, 1]] }), "`layer_replication`"),
             (json!({ "lora_bias": true }), "`lora_bias`"),

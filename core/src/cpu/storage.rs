@@ -23,7 +23,8 @@ impl<T: AnyBitPattern + NoUninit> Storage<T> {
     /// `len` zeros. Pages that nobody writes take no memory.
     pub fn zeroed(len: usize) -> Storage<T> {
         let bytes = len * size_of::<T>();
-        // Without mappings left, an allocator may still have room, or says that there is none.
+        // The number of mappings is limited. Where no more can be made, the allocator may still have memory, or reports that it has
+        // none.
         let mapped = (bytes >= LEAST).then(|| MmapMut::map_anon(bytes).ok()).flatten();
         Storage(match mapped {
             Some(map) => Bytes::Mapped(map, PhantomData),

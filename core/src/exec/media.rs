@@ -180,7 +180,7 @@ pub struct Media {
 }
 
 impl Media {
-    /// The same media for a sequence that runs with an adapter; 0 is none.
+    /// The same media, with images that the tower computes with this adapter. 0 means no adapter, see [`Row::adapter`].
     pub fn with_adapter(self: &Arc<Media>, adapter: u32) -> Arc<Media> {
         if adapter == 0 {
             return self.clone();

@@ -216,7 +216,7 @@ impl Sequence {
         true
     }
 
-    /// Forgets what is in the cache, to be computed anew for another length in the same pages.
+    /// Empties the cache and keeps its pages, so that all tokens are recomputed for another length.
     pub fn restart(&mut self, admitted: usize) {
         (self.admitted, self.length, self.dropped) = (admitted as u32, 0, 0);
     }

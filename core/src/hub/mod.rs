@@ -1,7 +1,7 @@
 //! Models from the HuggingFace hub, kept in the cache that Python's tools use too.
 //!
-//! The cache has the layout of `huggingface_hub` (`blobs`, `refs`, `snapshots`). Files come by HTTP, where what broke off is
-//! continued; large ones that begin anew come by the `hf-hub` crate if the hub offers its Xet protocol.
+//! The cache has the layout of `huggingface_hub` (`blobs`, `refs`, `snapshots`). Files are downloaded over HTTP, and an interrupted
+//! download is resumed. The `hf-hub` crate downloads files that the hub stores in Xet, unless a part of the file is in the cache.
 
 mod cache;
 mod environment;

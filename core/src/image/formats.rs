@@ -1,4 +1,5 @@
-//! What a file is that is none of the images read here: by its first bytes, since names, addresses and servers may say anything.
+//! The formats of files that are not decoded here. They are recognized by their first bytes, because names, addresses and servers
+//! may say anything.
 
 use crate::Error;
 use image::{ImageFormat, guess_format};

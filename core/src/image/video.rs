@@ -27,9 +27,9 @@ const MAX_PIXELS: u64 = 4_000_000_000;
 const AT_ONCE: usize = 64 << 20;
 /// What a frame lasts that claims no time: what browsers take.
 const DELAY: Duration = Duration::from_millis(100);
-/// What is said of files that are no video here.
+/// The error for a file that cannot be read as a video.
 const EXPECTED: &str = "expected a folder of frames, or an animated GIF, WebP or PNG";
-/// And of those of which nobody knows what they are.
+/// What follows it where the file's format is unknown.
 const OTHERWISE: &str = "found neither; other videos become frames by `ffmpeg -i FILE FOLDER/%05d.png`";
 
 /// A video of a prompt.

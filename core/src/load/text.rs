@@ -48,7 +48,7 @@ fn prefixed(asked: &Index, checkpoint: &Checkpoint) -> Option<HashMap<String, St
     }
     let (prefix, modules) = modules.into_iter().max_by_key(|(prefix, modules)| (modules.len(), *prefix))?;
     let names = || checkpoint.tensors().map(|(name, _)| name);
-    // Heads are beside the prefix, and so is whatever is unknown.
+    // Only modules of the base model get the prefix: heads, and tensors that are not known, keep their names.
     let full = |name: &str| match modules.contains(first(name)) {
         true => format!("{prefix}.{name}"),
         false => name.to_owned(),
